@@ -1,0 +1,42 @@
+# Each target installs what is missing first (scripts/bootstrap); a second run does nothing that was done.
+.PHONY: help demo build test test-long bench asan tsan cuda format clean
+.NOTPARALLEL:
+
+help:
+	@echo "make demo | build | test | test-long | bench | asan | tsan | cuda | format | clean"
+
+demo: build
+	@scripts/demo
+
+build:
+	@scripts/build release
+
+# halo_peers: llama-server and llama-batched-bench, which tests and benchmarks compare with.
+test:
+	@scripts/build release all halo_tests halo_peers
+	@scripts/run-tests release -LE long
+
+test-long:
+	@scripts/build release all halo_tests halo_peers
+	@scripts/run-tests release -L long
+
+bench:
+	@scripts/build release all halo_benchmarks halo_peers
+
+asan:
+	@scripts/build asan-ubsan all halo_tests
+	@scripts/run-tests asan-ubsan -LE long
+
+tsan:
+	@scripts/build tsan all halo_tests
+	@scripts/run-tests tsan -LE long
+
+cuda:
+	@scripts/build cuda
+
+format:
+	@scripts/format
+
+# Keeps third_party/node_modules; the next build unpacks and compiles everything else anew.
+clean:
+	@rm -rf build

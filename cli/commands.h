@@ -1,0 +1,29 @@
+#pragma once
+
+#include <string>
+
+namespace CLI {
+class App;
+}
+
+namespace halo::cli {
+
+/// Each adds its subcommand to `app`; the exit code of the one that runs is left in `exit_code`.
+void AddRunCommand(CLI::App& app, int& exit_code);
+void AddExplainCommand(CLI::App& app, int& exit_code);
+void AddValidateCommand(CLI::App& app, int& exit_code);
+void AddModelsCommand(CLI::App& app, int& exit_code);
+void AddVersionCommand(CLI::App& app, int& exit_code);
+
+/// Exit codes of contract section 1 that are not halo::RunStatus.
+inline constexpr int kExitOk = 0;
+inline constexpr int kExitFailed = 1;
+inline constexpr int kExitUsage = 2;
+
+/// The environment's value, or "".
+std::string Environment(const char* name);
+
+/// "12K", "3G", "512M" or a plain number of bytes. Throws halo::Error(kUsage) naming `flag`.
+long long ParseSize(const std::string& text, const std::string& flag);
+
+}  // namespace halo::cli

@@ -1,0 +1,96 @@
+#include "progress.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <iostream>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+namespace halo::cli {
+namespace {
+
+constexpr double kTerminalEveryS = 0.25;
+constexpr double kLineEveryS = 5.0;
+
+std::string Duration(double seconds) {
+  const int64_t whole = static_cast<int64_t>(seconds);
+  if (whole < 60) return fmt::format("{:.1f} s", seconds);
+  if (whole < 3600) return fmt::format("{}:{:02} min", whole / 60, whole % 60);
+  return fmt::format("{}:{:02} h", whole / 3600, whole / 60 % 60);
+}
+
+std::string ProgressLine(const Progress& p) {
+  const int64_t rows = p.rows_ok + p.rows_failed;
+  std::string line = p.rows_total >= 0 ? fmt::format("rows {}/{}", rows, p.rows_total) : fmt::format("rows {}", rows);
+  if (p.rows_failed > 0) line += fmt::format(" ({} failed)", p.rows_failed);
+  line += fmt::format("  calls {} done, {} under way", p.calls_done, p.calls_running);
+  if (p.elapsed_s > 1.0) {
+    line += fmt::format("  {:.0f} tokens/s", static_cast<double>(p.output_tokens) / p.elapsed_s);
+  }
+  line += "  " + Duration(p.elapsed_s);
+  if (p.rows_total > rows && rows >= 5) {
+    const double left = p.elapsed_s * static_cast<double>(p.rows_total - rows) / static_cast<double>(rows);
+    line += "  about " + Duration(left) + " left";
+  }
+  return line;
+}
+
+}  // namespace
+
+ProgressDisplay::ProgressDisplay(bool quiet) : quiet_(quiet), terminal_(isatty(STDERR_FILENO) == 1) {}
+
+void ProgressDisplay::Show(const Progress& progress) {
+  if (quiet_) return;
+  const double every = terminal_ ? kTerminalEveryS : kLineEveryS;
+  const bool done = progress.rows_total >= 0 && progress.rows_ok + progress.rows_failed >= progress.rows_total;
+  if (progress.elapsed_s - last_shown_s_ < every && !(done && terminal_)) return;
+  last_shown_s_ = progress.elapsed_s;
+  if (terminal_) {
+    std::cerr << "\r\x1b[K" << ProgressLine(progress) << std::flush;
+    open_line_ = true;
+  } else {
+    std::cerr << ProgressLine(progress) << "\n";
+  }
+}
+
+void ProgressDisplay::Close() {
+  if (open_line_) std::cerr << "\n";
+  open_line_ = false;
+}
+
+std::string DescribeSummary(const std::string& summary_json) {
+  const auto s = nlohmann::ordered_json::parse(summary_json);
+  const auto& rows = s.at("rows");
+  const auto& tokens = s.at("tokens");
+  std::string text = fmt::format("{} rows: {} ok, {} failed", rows.at("total").get<int64_t>(),
+                                 rows.at("ok").get<int64_t>(), rows.at("failed").get<int64_t>());
+  if (rows.at("unfinished").get<int64_t>() > 0) {
+    text += fmt::format(", {} unfinished", rows.at("unfinished").get<int64_t>());
+  }
+  text += fmt::format("; {} (and {} to load)\n", Duration(s.at("elapsed_s").get<double>()),
+                      Duration(s.at("planning_s").get<double>()));
+  size_t width = 8;
+  for (const auto& op : s.at("operators")) width = std::max(width, op.at("id").get<std::string>().size());
+  text += fmt::format("  {:<{}} {:>7} {:>7} {:>7} {:>10} {:>10} {:>10}\n", "operator", width, "calls", "merged", "failed",
+                      "prompt", "reused", "output");
+  for (const auto& op : s.at("operators")) {
+    text += fmt::format("  {:<{}} {:>7} {:>7} {:>7} {:>10} {:>10} {:>10}\n", op.at("id").get<std::string>(), width,
+                        op.at("calls").get<int64_t>(), op.at("merged").get<int64_t>(),
+                        op.at("failed").get<int64_t>(), op.at("prompt_tokens").get<int64_t>(),
+                        op.at("reused_tokens").get<int64_t>(), op.at("output_tokens").get<int64_t>());
+  }
+  const double prompt = tokens.at("prompt").get<double>();
+  const double reused = tokens.at("reused").get<double>();
+  text += fmt::format("tokens: {} of prompts, {:.0f} % of them reused; {} generated\n",
+                      tokens.at("prompt").get<int64_t>(), prompt > 0 ? 100.0 * reused / prompt : 0.0,
+                      tokens.at("output").get<int64_t>());
+  for (const auto& engine : s.at("engine")) {
+    text += fmt::format("engine {}: {} steps, {:.1f} calls a decode step\n", engine.at("model").get<std::string>(),
+                        engine.at("steps").get<int64_t>(), engine.at("decode_batch_mean").get<double>());
+  }
+  return text;
+}
+
+}  // namespace halo::cli

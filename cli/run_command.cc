@@ -1,0 +1,205 @@
+#include <csignal>
+#include <fstream>
+#include <iostream>
+#include <memory>
+
+#include <CLI/CLI.hpp>
+
+#include "base/error.h"
+#include "commands.h"
+#include "halo/session.h"
+#include "progress.h"
+#include "workflow/workflow.h"
+
+namespace halo::cli {
+namespace {
+
+std::atomic<int> stop_requests{0};
+std::atomic<int> stop_signal{0};
+
+void OnSignal(int signal) {
+  stop_signal.store(signal);
+  stop_requests.fetch_add(1);
+}
+
+void InstallSignals() {
+  struct sigaction action {};
+  action.sa_handler = OnSignal;
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+}
+
+/// Flags of `run` and `explain` as they were written, before they mean anything.
+struct RunFlags {
+  std::string workflow, rows, output = "-", summary_json, max_failures, worker_memory, kept_memory;
+  std::vector<std::string> also, models;
+  std::string on_error = "continue", order = "input";
+  bool quiet = false;
+  RunOptions options;
+};
+
+std::pair<std::string, std::string> SplitAt(const std::string& text, char separator, const std::string& flag,
+                                            const std::string& form) {
+  const size_t at = text.find(separator);
+  if (at == std::string::npos || at == 0 || at + 1 == text.size()) {
+    throw Error(ErrorCode::kUsage, flag + ": expected " + form + ", got '" + text + "'");
+  }
+  return {text.substr(0, at), text.substr(at + 1)};
+}
+
+void ParseMaxFailures(const std::string& text, RunOptions& options) {
+  if (text.empty()) return;
+  const bool share = text.back() == '%';
+  double amount = -1.0;
+  size_t used = 0;
+  try {
+    amount = std::stod(text, &used);
+  } catch (const std::exception&) {
+    amount = -1.0;
+  }
+  if (amount < 0.0 || used + (share ? 1 : 0) != text.size()) {
+    throw Error(ErrorCode::kUsage, "--max-failures: expected a number of rows or a share such as 5%, got '" + text + "'");
+  }
+  if (share) {
+    options.max_failures_share = amount / 100.0;
+  } else {
+    options.max_failures = amount;
+  }
+}
+
+RunOptions OptionsFrom(const RunFlags& flags) {
+  RunOptions options = flags.options;
+  options.inputs.push_back({flags.workflow, flags.rows});
+  for (const std::string& also : flags.also) {
+    const auto [workflow, rows] = SplitAt(also, ':', "--also", "WORKFLOW:ROWS");
+    options.inputs.push_back({workflow, rows});
+  }
+  for (const std::string& model : flags.models) {
+    const auto [name, file] = SplitAt(model, '=', "--model", "NAME=FILE.gguf");
+    if (!options.models.emplace(name, file).second) {
+      throw Error(ErrorCode::kUsage, "--model: '" + name + "' is given twice");
+    }
+  }
+  options.output = flags.output;
+  options.stop_on_error = flags.on_error == "stop";
+  options.input_order = flags.order == "input";
+  ParseMaxFailures(flags.max_failures, options);
+  if (!flags.worker_memory.empty()) {
+    options.worker_memory_bytes = ParseSize(flags.worker_memory, "--worker-memory");
+  }
+  if (!flags.kept_memory.empty()) options.kept_memory_bytes = ParseSize(flags.kept_memory, "--kept-memory");
+  options.models_folder = Environment("HALO_MODELS");
+  const std::string hub = Environment("HF_HUB_CACHE");
+  const std::string home = Environment("HF_HOME");
+  if (!hub.empty()) {
+    options.hugging_face_cache = hub;
+  } else if (!home.empty()) {
+    options.hugging_face_cache = home + "/hub";
+  } else if (const std::string user = Environment("HOME"); !user.empty()) {
+    options.hugging_face_cache = user + "/.cache/huggingface/hub";
+  }
+  return options;
+}
+
+void AddFlags(CLI::App& command, RunFlags& flags) {
+  RunOptions& options = flags.options;
+  command.add_option("workflow", flags.workflow, "Workflow file (YAML)")->required();
+  command.add_option("-i,--input", flags.rows, "Rows: .jsonl, .json, .csv, or - for JSONL on standard input");
+  command.add_option("--also", flags.also, "WORKFLOW:ROWS, another workflow in the same batch");
+  command.add_option("--model", flags.models, "NAME=FILE.gguf: the file of a model name (repeatable)");
+  command.add_option("--models", options.models_file, "YAML file of model names and files");
+  command.add_option("--column", options.column, "Column of the rows that is the prompt");
+  command.add_option("--limit", options.limit, "Take only the first N rows")->check(CLI::NonNegativeNumber);
+  command.add_option("--threads", options.threads, "Threads of the engine (default: one a core)")
+      ->check(CLI::Range(1, 1024))
+      ->envname("HALO_THREADS");
+  command.add_option("--worker-memory", flags.worker_memory, "Memory for KV, such as 4G (default: a quarter)")
+      ->envname("HALO_WORKER_MEMORY");
+  command.add_option("--kept-memory", flags.kept_memory, "Host memory for KV that is kept, such as 2G")
+      ->envname("HALO_KEPT_MEMORY");
+  command.add_option("--sequences", options.sequences, "Calls that run at once (default 64)")
+      ->check(CLI::Range(1, 256))
+      ->envname("HALO_SEQUENCES");
+  command.add_option("--context", options.context_tokens, "Longest prompt and answer, in tokens")
+      ->check(CLI::PositiveNumber);
+  command.add_option("--kv-layout", options.kv_layout, "auto, split or unified")
+      ->check(CLI::IsMember({"auto", "split", "unified"}));
+  command.add_option("--seed", options.seed, "Seed of all draws")->envname("HALO_SEED");
+  command.add_option("--date", options.date, "The date that chat templates see, YYYY-MM-DD (default: today)");
+}
+
+void AddRunFlags(CLI::App& command, RunFlags& flags) {
+  RunOptions& options = flags.options;
+  command.add_option("-o,--output", flags.output, ".jsonl, .csv, - for standard output, or a folder with --also");
+  command.add_flag("--naive", options.naive, "One row and one call at a time, nothing shared: the reference");
+  command.add_flag("--all-outputs", options.all_outputs, "Every operator's output, not only the end operators'");
+  command.add_option("--order", flags.order, "Rows in input or in completion order")
+      ->check(CLI::IsMember({"input", "completion"}));
+  command.add_option("--window", options.window, "Most rows open at once")->check(CLI::PositiveNumber);
+  command.add_option("--on-error", flags.on_error, "continue, or stop at the first failed row")
+      ->check(CLI::IsMember({"continue", "stop"}));
+  command.add_option("--max-failures", flags.max_failures, "Stop after more than N (or P%) failed rows");
+  command.add_option("--summary-json", flags.summary_json, "Write the summary to a file");
+  command.add_option("--dump-prompts", options.dump_prompts, "Write the ids of every call to a JSONL file");
+  command.add_flag("--quiet", flags.quiet, "No progress and no summary on standard error");
+}
+
+int Run(const RunFlags& flags) {
+  if (flags.rows.empty()) throw Error(ErrorCode::kUsage, "no rows given: use -i ROWS.jsonl");
+  Session session(OptionsFrom(flags));
+  InstallSignals();
+  ProgressDisplay display(flags.quiet);
+  const RunOutcome outcome =
+      session.Run(stop_requests, [&display](const Progress& progress) { display.Show(progress); });
+  display.Close();
+  if (!flags.summary_json.empty()) {
+    std::ofstream file(flags.summary_json);
+    file << outcome.summary_json << "\n";
+    if (!file.flush()) throw Error(ErrorCode::kIo, flags.summary_json + ": could not be written");
+  }
+  if (!flags.quiet) {
+    std::cerr << DescribeSummary(outcome.summary_json);
+    for (const std::string& path : outcome.outputs) std::cerr << "wrote " << path << "\n";
+    if (!flags.summary_json.empty()) std::cerr << "wrote " << flags.summary_json << "\n";
+    if (outcome.status == RunStatus::kInterrupted) std::cerr << "stopped by a signal\n";
+    if (outcome.status == RunStatus::kStopped) std::cerr << "stopped: too many rows failed\n";
+  }
+  if (outcome.status == RunStatus::kInterrupted) {
+    constexpr int kSignalBase = 128;
+    return kSignalBase + stop_signal.load();
+  }
+  return static_cast<int>(outcome.status);
+}
+
+}  // namespace
+
+void AddRunCommand(CLI::App& app, int& exit_code) {
+  auto flags = std::make_shared<RunFlags>();  // shared with the callback, which outlives this function
+  CLI::App* command = app.add_subcommand("run", "Run a workflow over rows");
+  AddFlags(*command, *flags);
+  AddRunFlags(*command, *flags);
+  command->callback([flags, &exit_code] { exit_code = Run(*flags); });
+}
+
+void AddExplainCommand(CLI::App& app, int& exit_code) {
+  auto flags = std::make_shared<RunFlags>();  // as above
+  CLI::App* command = app.add_subcommand("explain", "Print the plan of a workflow; runs nothing");
+  AddFlags(*command, *flags);
+  command->callback([flags, &exit_code] {
+    std::cout << Session(OptionsFrom(*flags)).Explain();
+    exit_code = kExitOk;
+  });
+}
+
+void AddValidateCommand(CLI::App& app, int& exit_code) {
+  auto path = std::make_shared<std::string>();  // as above
+  CLI::App* command = app.add_subcommand("validate", "Check a workflow file and print every fault");
+  command->add_option("workflow", *path, "Workflow file (YAML)")->required();
+  command->callback([path, &exit_code] {
+    const Workflow workflow = LoadWorkflow(*path);
+    std::cout << *path << ": ok, " << workflow.operators.size() << " operators\n";
+    exit_code = kExitOk;
+  });
+}
+
+}  // namespace halo::cli

@@ -1,0 +1,205 @@
+// Which request starts when, where its prefix comes from, and who makes room for it.
+#include <algorithm>
+
+#include "base/check.h"
+#include "engine/llama/llama_engine.h"
+
+namespace halo {
+namespace {
+
+/// Requests looked at in one step beyond those that can start, so that a long queue costs the step nothing.
+constexpr int32_t kLookAhead = 256;
+/// Host memory is written and read at least this fast; used before a copy was measured.
+constexpr double kCopyBytesPerUs = 1000.0;
+/// A prefill this fast is faster than any machine this runs on without a GPU; used before one was measured.
+constexpr double kPrefillUsPerToken = 20.0;
+
+}  // namespace
+
+int64_t LlamaEngine::WorstCaseTokens(const Live& live) const {
+  return static_cast<int64_t>(live.prompt_size) + live.max_tokens;
+}
+
+void LlamaEngine::Admit() {
+  std::vector<Live*> candidates;
+  for (const auto& [key, live] : waiting_) {
+    if (static_cast<int32_t>(candidates.size()) >= description_.sequences + kLookAhead) break;
+    candidates.push_back(live);
+  }
+  for (Live* live : candidates) {
+    Admission admission = TryAdmit(*live);
+    while (admission == Admission::kNoRoom && PreemptFor(*live)) admission = TryAdmit(*live);
+    // What is next in line is not overtaken for room by what comes later, or it might never run.
+    if (admission == Admission::kNoRoom) break;
+  }
+}
+
+LlamaEngine::Admission LlamaEngine::TryAdmit(Live& live) {
+  if (!HasRoom(live)) return Admission::kNoRoom;
+  const Source source = live.spilled ? Source{} : FindPrefix(live);
+  if (source.still_computed) return Admission::kWaitsForPrefix;
+
+  bool in_place = false;
+  const int32_t sequence = ChooseSequence(live, source, in_place);
+  live.sequence = sequence;
+  bool taken = false;
+  if (live.spilled) {
+    taken = room_->Import(*live.spilled, sequence, live.spilled->tokens);
+    live.computed = taken ? live.spilled->tokens : 0;
+    live.spilled.reset();
+  } else {
+    taken = source.tokens > 0 && TakePrefix(live, source, in_place);
+    live.computed = taken ? source.tokens : 0;
+  }
+  if (!taken) room_->Clear(sequence);
+  live.completion.reused_tokens += std::max(0, std::min(live.computed, live.prompt_size) - live.high_water);
+  live.high_water = std::max(live.high_water, live.computed);
+  if (!live.counted) {
+    live.counted = true;
+    live.completion.started_us = clock_.NowUs();
+    if (live.request.consumes != 0) Consume(live.request.consumes);
+  }
+
+  waiting_.erase(std::tuple(-live.request.priority, live.request.order, live.request.id));
+  sequences_[static_cast<size_t>(sequence)].live = &live;
+  live.state = Live::State::kPrefilling;
+  live.holder = next_holder_++;
+  live_holders_.emplace(live.holder, &live);
+  tree_.Insert(live.holder, live.tokens);
+  ++running_;
+  running_worst_case_ += WorstCaseTokens(live);
+  return Admission::kStarted;
+}
+
+bool LlamaEngine::HasRoom(const Live& live) const {
+  if (running_ >= room_->shape().sequences) return false;
+  if (room_->shape().layout == KvLayout::kSplit) return true;  // EnsureRoom made every stream long enough
+  return running_worst_case_ + WorstCaseTokens(live) <= room_->shape().tokens;
+}
+
+LlamaEngine::Source LlamaEngine::FindPrefix(const Live& live) const {
+  if (!can_cut_) return {};
+  // The last token is always computed: its logits are wanted.
+  const std::span<const TokenId> prompt(live.tokens.data(), live.tokens.size() - 1);
+  constexpr size_t kHolders = 64;
+  const TokenTree::Match match = tree_.Longest(prompt, kHolders);
+  Source best;
+  int best_rank = 0;
+  for (const HolderId holder : match.holders) {
+    const auto running = live_holders_.find(holder);
+    if (running != live_holders_.end() && running->second->computed < match.tokens) continue;
+    int rank = 1;  // a host blob
+    if (running != live_holders_.end()) rank = 2;
+    if (const auto kept = kept_.find(holder); kept != kept_.end()) {
+      if (kept->second.sequence >= 0) rank = 2;
+      if (kept->second.sequence >= 0 && kept->second.request == live.request.consumes) rank = 3;
+    }
+    if (rank > best_rank) {
+      best_rank = rank;
+      best = {holder, match.tokens, false};
+    }
+  }
+  if (match.tokens > 0 && best_rank == 0) best.still_computed = true;
+  return best;
+}
+
+int32_t LlamaEngine::ChooseSequence(const Live& live, const Source& source, bool& in_place) {
+  in_place = false;
+  if (const auto kept = kept_.find(source.holder); kept != kept_.end()) {
+    // The last one that needs it takes it over as it lies, so that a conversation never copies; but only if it uses all
+    // of it, or what it cuts off would be lost to others.
+    const bool last = kept->second.consumers == 0 ||
+                      (kept->second.consumers == 1 && kept->second.request == live.request.consumes);
+    const bool whole = source.tokens + 1 >= static_cast<int32_t>(kept->second.tokens.size());
+    if (kept->second.sequence >= 0 && !kept->second.is_static && last && whole) {
+      in_place = true;
+      return kept->second.sequence;
+    }
+  }
+  int32_t choice = -1;
+  for (int32_t i = 0; i < static_cast<int32_t>(sequences_.size()); ++i) {
+    const Sequence& sequence = sequences_[static_cast<size_t>(i)];
+    if (sequence.live != nullptr) continue;
+    if (choice < 0) choice = i;
+    // Split streams want the lowest id; elsewhere an empty one saves a copy.
+    if (room_->shape().layout == KvLayout::kSplit) break;
+    if (sequence.kept < 0) {
+      choice = i;
+      break;
+    }
+  }
+  HALO_CHECK(choice >= 0, "HasRoom has seen a free sequence");
+  const HolderId lying_there = sequences_[static_cast<size_t>(choice)].kept;
+  if (lying_there >= 0) SpillKept(lying_there);
+  return choice;
+}
+
+bool LlamaEngine::TakePrefix(Live& live, const Source& source, bool in_place) {
+  if (in_place) {
+    ++statistics_.forks;
+    Kept& kept = kept_.at(source.holder);
+    sequences_[static_cast<size_t>(kept.sequence)].kept = -1;
+    tree_.Remove(source.holder);
+    if (kept.request != 0) kept_of_request_.erase(kept.request);
+    kept_.erase(source.holder);
+    return room_->Cut(live.sequence, source.tokens);
+  }
+  if (const auto running = live_holders_.find(source.holder); running != live_holders_.end()) {
+    ++statistics_.forks;
+    return room_->CopyPrefix(running->second->sequence, live.sequence, source.tokens);
+  }
+  const auto found = kept_.find(source.holder);
+  if (found == kept_.end()) return false;  // host memory was full when it had to make way
+  Kept& kept = found->second;
+  kept.last_used = ++use_counter_;
+  ++statistics_.forks;
+  if (kept.sequence >= 0) return room_->CopyPrefix(kept.sequence, live.sequence, source.tokens);
+  return room_->Import(*kept.blob, live.sequence, source.tokens);
+}
+
+void LlamaEngine::Consume(RequestId kept_request) { Release(kept_request, 1); }
+
+void LlamaEngine::Release(RequestId id, int32_t consumers) {
+  if (const auto live = live_.find(id); live != live_.end()) {
+    KeepHint& keep = live->second->request.keep;
+    keep.consumers = std::max(0, keep.consumers - consumers);
+    return;
+  }
+  const auto found = kept_of_request_.find(id);
+  if (found == kept_of_request_.end()) return;  // taken over, or dropped for room
+  Kept& kept = kept_.at(found->second);
+  kept.consumers = std::max(0, kept.consumers - consumers);
+  kept.last_used = ++use_counter_;
+}
+
+bool LlamaEngine::PreemptFor(const Live& live) {
+  Live* youngest = nullptr;
+  const auto rank = [](const Live& l) { return std::tuple(-l.request.priority, l.request.order, l.request.id); };
+  for (const Sequence& sequence : sequences_) {
+    if (sequence.live == nullptr || sequence.live->request.priority >= live.request.priority) continue;
+    if (youngest == nullptr || rank(*sequence.live) > rank(*youngest)) youngest = sequence.live;
+  }
+  if (youngest == nullptr) return false;
+  Preempt(*youngest);
+  return true;
+}
+
+void LlamaEngine::Preempt(Live& live) {
+  ++statistics_.preemptions;
+  const int32_t sequence = live.sequence;
+  const int64_t bytes = live.computed * description_.kv_bytes_per_token;
+  const double prefill_us_per_token =
+      statistics_.prefill_tokens > 0
+          ? static_cast<double>(statistics_.prefill_us) / static_cast<double>(statistics_.prefill_tokens)
+          : kPrefillUsPerToken;
+  const double spill_us = 2.0 * static_cast<double>(bytes) / kCopyBytesPerUs;  // there and back
+  const double recompute_us = prefill_us_per_token * live.computed;
+  if (spill_us < recompute_us && live.computed > 0) live.spilled = room_->Export(sequence, live.computed);
+  Detach(live);
+  FreeSequence(sequence);
+  live.computed = 0;
+  live.state = Live::State::kWaiting;
+  waiting_.emplace(std::tuple(-live.request.priority, live.request.order, live.request.id), &live);
+}
+
+}  // namespace halo

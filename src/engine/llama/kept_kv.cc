@@ -1,0 +1,135 @@
+// KV that outlives its request: where it lies, when it moves to host memory, and when it goes.
+#include <algorithm>
+
+#include "base/check.h"
+#include "engine/llama/llama_engine.h"
+
+namespace halo {
+
+void LlamaEngine::KeepOrFree(Live& live) {
+  const int32_t sequence = live.sequence;
+  const KeepHint hint = live.request.keep;
+  const int32_t tokens = hint.answer ? live.computed : live.prompt_size;
+  const RequestId request = live.request.id;
+  std::vector<TokenId> held(live.tokens.begin(), live.tokens.begin() + tokens);
+  Detach(live);
+  bool keep = can_cut_ && tokens > 0;
+  if (keep && hint.consumers == 0) {
+    // Worth its memory only if nothing else that is kept has these tokens.
+    const TokenTree::Match match = tree_.Longest(held);
+    keep = match.tokens < tokens || !kept_.contains(match.holders.front());
+  }
+  if (!keep || !room_->Cut(sequence, tokens)) {
+    FreeSequence(sequence);
+    return;
+  }
+  const HolderId holder = next_holder_++;
+  tree_.Insert(holder, held);
+  Kept kept;
+  kept.request = request;
+  kept.tokens = std::move(held);
+  kept.consumers = hint.consumers;
+  kept.sequence = sequence;
+  kept.last_used = ++use_counter_;
+  kept_.emplace(holder, std::move(kept));
+  kept_of_request_.emplace(request, holder);
+  sequences_[static_cast<size_t>(sequence)].kept = holder;
+}
+
+void LlamaEngine::KeepStaticPrefix(Live& live) {
+  if (!can_cut_) return;
+  const std::span<const TokenId> prefix(live.tokens.data(), static_cast<size_t>(live.computed));
+  constexpr size_t kHolders = 64;
+  for (const HolderId holder : tree_.Longest(prefix, kHolders).holders) {
+    const auto kept = kept_.find(holder);
+    if (kept != kept_.end() && kept->second.is_static && kept->second.tokens.size() >= prefix.size()) return;
+  }
+  Kept kept;
+  kept.blob = room_->Export(live.sequence, live.computed);
+  if (!kept.blob) return;
+  kept.tokens.assign(prefix.begin(), prefix.end());
+  kept.is_static = true;
+  kept.last_used = ++use_counter_;
+  kept_bytes_ += static_cast<int64_t>(kept.blob->bytes.size());
+  const HolderId holder = next_holder_++;
+  tree_.Insert(holder, kept.tokens);
+  kept_.emplace(holder, std::move(kept));
+  EvictKeptOver(options_.kept_bytes);
+}
+
+void LlamaEngine::SpillKept(HolderId holder) {
+  Kept& kept = kept_.at(holder);
+  const int32_t sequence = kept.sequence;
+  const int32_t tokens = static_cast<int32_t>(kept.tokens.size());
+  kept.blob = room_->Export(sequence, tokens);
+  if (!kept.blob) {
+    DropKept(holder);
+    return;
+  }
+  kept.sequence = -1;
+  kept_bytes_ += static_cast<int64_t>(kept.blob->bytes.size());
+  sequences_[static_cast<size_t>(sequence)].kept = -1;
+  FreeSequence(sequence);
+  EvictKeptOver(options_.kept_bytes);
+}
+
+void LlamaEngine::DropKept(HolderId holder) {
+  const auto found = kept_.find(holder);
+  HALO_CHECK(found != kept_.end(), "only what is kept can be dropped");
+  Kept& kept = found->second;
+  tree_.Remove(holder);
+  if (kept.request != 0) kept_of_request_.erase(kept.request);
+  if (kept.blob) kept_bytes_ -= static_cast<int64_t>(kept.blob->bytes.size());
+  if (kept.sequence >= 0) {
+    sequences_[static_cast<size_t>(kept.sequence)].kept = -1;
+    FreeSequence(kept.sequence);
+  }
+  kept_.erase(found);
+  ++statistics_.evictions;
+}
+
+void LlamaEngine::EvictKeptOver(int64_t budget_bytes) {
+  while (kept_bytes_ > budget_bytes) {
+    HolderId victim = -1;
+    std::tuple<bool, bool, int64_t> lowest;
+    for (const auto& [holder, kept] : kept_) {
+      if (!kept.blob) continue;
+      const std::tuple worth(kept.is_static, kept.consumers > 0, kept.last_used);
+      if (victim < 0 || worth < lowest) {
+        victim = holder;
+        lowest = worth;
+      }
+    }
+    HALO_CHECK(victim >= 0, "bytes are held by blobs");
+    DropKept(victim);
+  }
+}
+
+void LlamaEngine::FreeSequence(int32_t sequence) { room_->Clear(sequence); }
+
+void LlamaEngine::Compact() {
+  if (room_->shape().layout != KvLayout::kSplit) return;
+  int32_t hole = 0;
+  int32_t last = static_cast<int32_t>(sequences_.size()) - 1;
+  while (true) {
+    while (hole < static_cast<int32_t>(sequences_.size()) && sequences_[static_cast<size_t>(hole)].live) ++hole;
+    while (last >= 0 && !sequences_[static_cast<size_t>(last)].live) --last;
+    if (hole >= last) return;
+    MoveSequence(last, hole);
+  }
+}
+
+void LlamaEngine::MoveSequence(int32_t from, int32_t to) {
+  Sequence& source = sequences_[static_cast<size_t>(from)];
+  Sequence& target = sequences_[static_cast<size_t>(to)];
+  if (target.kept >= 0) SpillKept(target.kept);
+  Live& live = *source.live;
+  const bool moved = room_->CopyPrefix(from, to, live.computed);
+  HALO_CHECK(moved, "a stream has room for what another of the same size holds");
+  room_->Clear(from);
+  target.live = &live;
+  source.live = nullptr;
+  live.sequence = to;
+}
+
+}  // namespace halo

@@ -1,0 +1,414 @@
+#include "engine/llama/llama_engine.h"
+
+#include <ggml-backend.h>
+#include <llama.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <mutex>
+
+#include "base/check.h"
+#include "base/random.h"
+#include "base/text.h"
+
+namespace halo {
+namespace {
+
+constexpr int32_t kSequenceLimit = 256;  // LLAMA_MAX_SEQ
+constexpr int32_t kRoomGranularity = 256;
+constexpr int32_t kBatchTokens = 2048;
+
+int64_t MachineMemoryBytes() {
+  return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<int64_t>(sysconf(_SC_PAGE_SIZE));
+}
+
+/// llama.cpp's log goes nowhere but here; the last error line is put into our own error messages.
+std::string& LastLlamaError() {
+  static thread_local std::string text;
+  return text;
+}
+
+void CaptureLog(ggml_log_level level, const char* text, void*) {
+  if (level == GGML_LOG_LEVEL_ERROR) LastLlamaError() = text;
+}
+
+void InitializeBackend() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    llama_log_set(CaptureLog, nullptr);
+    llama_backend_init();
+  });
+}
+
+int64_t KvBytesPerToken(const llama_model* model) {
+  const int64_t heads = std::max(1, llama_model_n_head(model));
+  const int64_t head_width = llama_model_n_embd(model) / heads;
+  constexpr int64_t kKeyAndValue = 2;
+  constexpr int64_t kHalfBytes = 2;
+  return static_cast<int64_t>(llama_model_n_layer(model)) * llama_model_n_head_kv(model) * head_width *
+         kKeyAndValue * kHalfBytes;
+}
+
+int64_t RoundUp(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+
+}  // namespace
+
+void LlamaEngine::ModelDeleter::operator()(llama_model* model) const { llama_model_free(model); }
+
+LlamaEngine::LlamaEngine(LlamaEngineOptions options, const Clock& clock)
+    : options_(std::move(options)), clock_(clock) {
+  InitializeBackend();
+  LastLlamaError().clear();
+  llama_model_params params = llama_model_default_params();
+  model_.reset(llama_model_load_from_file(options_.model_path.c_str(), params));
+  if (!model_) {
+    throw Error(ErrorCode::kModel, options_.model_path + ": llama.cpp cannot load this model: " +
+                                       (LastLlamaError().empty() ? "no reason given" : LastLlamaError()));
+  }
+  if (llama_model_has_encoder(model_.get()) || llama_model_is_diffusion(model_.get())) {
+    throw Error(ErrorCode::kModel, options_.model_path + ": only decoder models can run here");
+  }
+  can_cut_ = options_.reuse && llama_model_n_swa(model_.get()) == 0 && !llama_model_is_recurrent(model_.get()) &&
+             !llama_model_is_hybrid(model_.get());
+  const Vocabulary& vocabulary = *options_.vocabulary;
+  for (TokenId token = 0; token < vocabulary.size(); ++token) {
+    if (vocabulary.IsEndOfGeneration(token)) end_tokens_.push_back(token);
+  }
+  const int32_t trained = std::max(1, llama_model_n_ctx_train(model_.get()));
+  const int64_t kv_bytes = options_.kv_bytes > 0 ? options_.kv_bytes : MachineMemoryBytes() / 4;
+  if (options_.kept_bytes == 0) options_.kept_bytes = MachineMemoryBytes() / 8;
+  description_.name = "llama";
+  description_.model = options_.model_name;
+  description_.vocabulary = vocabulary.id();
+  description_.kv_bytes_per_token = KvBytesPerToken(model_.get());
+  description_.kv_tokens = kv_bytes / std::max<int64_t>(1, description_.kv_bytes_per_token);
+  const int64_t wanted = options_.context_tokens > 0 ? std::min(options_.context_tokens, trained) : trained;
+  description_.context_tokens = static_cast<int32_t>(std::min(wanted, description_.kv_tokens));
+  description_.sequences =
+      std::min(options_.sequences > 0 ? options_.sequences : kDefaultSequences, kSequenceLimit);
+  description_.has_token_ids = true;
+  description_.has_kv = true;
+  if (description_.context_tokens < 2) {
+    throw Error(ErrorCode::kConfig, "no room for the KV of one token of " + options_.model_name +
+                                        "; give more with --worker-memory");
+  }
+}
+
+LlamaEngine::~LlamaEngine() = default;
+
+const KvRoom::Shape& LlamaEngine::room_shape() const { return room_->shape(); }
+
+EngineStatistics LlamaEngine::Statistics() const {
+  EngineStatistics total = statistics_;
+  if (room_) {
+    const EngineStatistics& room = room_->statistics();
+    total.copy_us += room.copy_us;
+    total.copies += room.copies;
+    total.spills += room.spills;
+    total.restores += room.restores;
+  }
+  return total;
+}
+
+void LlamaEngine::Submit(Request request) {
+  auto owned = std::make_unique<Live>();
+  Live& live = *owned;
+  live.request = std::move(request);
+  live.completion.id = live.request.id;
+  live.tokens = live.request.prompt_tokens;
+  live.prompt_size = static_cast<int32_t>(live.tokens.size());
+  live.completion.prompt_tokens = live.prompt_size;
+  HALO_CHECK(!live_.contains(live.request.id), "a request id is used once");
+  live_.emplace(live.request.id, std::move(owned));
+
+  const int32_t context = description_.context_tokens;
+  if (live.prompt_size == 0) {
+    Fail(live, "empty_prompt", "the prompt has no tokens", false);
+  } else if (live.prompt_size >= context) {
+    Fail(live, "prompt_too_long",
+         "the prompt has " + std::to_string(live.prompt_size) + " tokens, the context holds " +
+             std::to_string(context) + " with at least one for the answer: " +
+             std::to_string(live.prompt_size - context + 1) + " too many",
+         false);
+  } else {
+    live.max_tokens = std::min(live.request.sampling.max_tokens, context - live.prompt_size);
+    waiting_.emplace(std::tuple(-live.request.priority, live.request.order, live.request.id), &live);
+  }
+}
+
+void LlamaEngine::Cancel(RequestId id) {
+  const auto found = live_.find(id);
+  if (found != live_.end()) Fail(*found->second, "cancelled", "the call was cancelled", false);
+}
+
+std::vector<Completion> LlamaEngine::Poll(int64_t deadline_us) {
+  do {
+    if (!completed_.empty() || live_.empty()) break;
+    Step();
+  } while (clock_.NowUs() < deadline_us);
+  return std::exchange(completed_, {});
+}
+
+void LlamaEngine::Step() {
+  const int64_t start_us = clock_.NowUs();
+  FailExpired();
+  if (waiting_.empty() && running_ == 0) return;
+  EnsureRoom();
+  Admit();
+  HALO_CHECK(running_ > 0 || waiting_.empty(), "a request that fits alone is admitted when nothing runs");
+  if (!PrefillStep() && running_ > 0) DecodeStep();
+  statistics_.busy_us += clock_.NowUs() - start_us;
+}
+
+void LlamaEngine::FailExpired() {
+  const int64_t now = clock_.NowUs();
+  std::vector<Live*> expired;
+  for (const auto& [id, live] : live_) {
+    if (live->request.deadline_us > 0 && live->request.deadline_us < now) expired.push_back(live.get());
+  }
+  for (Live* live : expired) Fail(*live, "deadline", "the call took longer than its deadline allows", false);
+}
+
+void LlamaEngine::EnsureRoom() {
+  int64_t longest = 0;
+  for (const auto& [key, live] : waiting_) longest = std::max(longest, WorstCaseTokens(*live));
+  if (!room_) {
+    ShapeRoom(std::max<int64_t>(longest, options_.expected_tokens));
+  } else if (longest > room_->shape().tokens_per_sequence) {
+    // Rare: a request longer than anything foreseen. Everything is spilled and the room laid out anew.
+    ShapeRoom(std::max<int64_t>(longest, 2 * room_->shape().tokens_per_sequence));
+  }
+}
+
+void LlamaEngine::ShapeRoom(int64_t longest_request) {
+  for (Sequence& sequence : sequences_) {
+    if (sequence.live != nullptr) Preempt(*sequence.live);
+    if (sequence.kept >= 0) SpillKept(sequence.kept);
+  }
+  if (room_) {
+    statistics_ = Statistics();
+    room_.reset();
+  }
+  KvRoom::Shape shape;
+  const int64_t most = std::min<int64_t>(description_.context_tokens, description_.kv_tokens);
+  const int64_t each = std::min(RoundUp(longest_request, kRoomGranularity), RoundUp(most, kRoomGranularity));
+  const int64_t split_sequences = std::min<int64_t>(description_.sequences, description_.kv_tokens / each);
+  shape.layout = options_.layout;
+  if (shape.layout == KvLayout::kAuto) {
+    // Split streams decode faster at any batch size on the CPU (docs/benchmarks/engine.md), unless requests are so long
+    // that the room holds only a few of them side by side: then unified cells let the short ones share what is left.
+    constexpr int64_t kFewSequences = 4;
+    const bool few = split_sequences < std::min<int64_t>(kFewSequences, description_.sequences);
+    shape.layout = few ? KvLayout::kUnified : KvLayout::kSplit;
+  }
+  const bool split = shape.layout == KvLayout::kSplit;
+  shape.sequences = split ? static_cast<int32_t>(std::max<int64_t>(1, split_sequences)) : description_.sequences;
+  shape.tokens_per_sequence = static_cast<int32_t>(each);
+  // Unified cells for all sequences at the foreseen length, within the memory given.
+  shape.tokens = split ? each * shape.sequences
+                       : std::max(each, std::min(RoundUp(description_.kv_tokens, kRoomGranularity),
+                                                 each * shape.sequences));
+  shape.threads = options_.threads;
+  shape.batch_tokens = kBatchTokens;
+  room_ = std::make_unique<KvRoom>(model_.get(), shape);
+  sequences_.assign(static_cast<size_t>(shape.sequences), Sequence{});
+}
+
+bool LlamaEngine::PrefillStep() {
+  std::vector<KvRoom::BatchToken> batch;
+  std::vector<Live*> lives;
+  int32_t budget = room_->shape().batch_tokens;
+  for (Sequence& sequence : sequences_) {
+    Live* live = sequence.live;
+    if (live == nullptr || live->state != Live::State::kPrefilling || budget == 0) continue;
+    const int32_t known = static_cast<int32_t>(live->tokens.size());
+    int32_t end = std::min(known, live->computed + budget);
+    // The pass ends with the static prefix once, so that exactly that much can be kept.
+    const int32_t fixed = live->request.static_prefix_tokens;
+    if (can_cut_ && live->computed < fixed && fixed < end) end = fixed;
+    for (int32_t at = live->computed; at < end; ++at) {
+      batch.push_back({live->tokens[static_cast<size_t>(at)], at, live->sequence, at + 1 == known});
+    }
+    budget -= end - live->computed;
+    lives.push_back(live);
+  }
+  if (batch.empty()) return false;
+  const int64_t start_us = clock_.NowUs();
+  const bool worked = RunBatch(batch, lives);
+  statistics_.prefill_us += clock_.NowUs() - start_us;
+  if (!worked) return true;
+  statistics_.prefill_tokens += static_cast<int64_t>(batch.size());
+
+  std::unordered_map<int32_t, int32_t> logits_at;  // sequence -> batch index
+  std::unordered_map<int32_t, int32_t> computed;   // sequence -> tokens
+  for (size_t i = 0; i < batch.size(); ++i) {
+    computed[batch[i].sequence] = batch[i].position + 1;
+    if (batch[i].wants_logits) logits_at[batch[i].sequence] = static_cast<int32_t>(i);
+  }
+  for (Live* live : lives) {
+    const int32_t before = live->computed;
+    live->computed = computed.at(live->sequence);
+    // First attempts count as prefilled, prompt tokens only; whatever was computed before counts as recomputed.
+    live->completion.recomputed_tokens += std::max(0, std::min(live->high_water, live->computed) - before);
+    live->completion.prefilled_tokens +=
+        std::max(0, std::min(live->computed, live->prompt_size) - std::max(before, live->high_water));
+    live->high_water = std::max(live->high_water, live->computed);
+    if (live->computed == live->request.static_prefix_tokens) KeepStaticPrefix(*live);
+    const auto at = logits_at.find(live->sequence);
+    if (at == logits_at.end()) continue;
+    live->state = Live::State::kDecoding;
+    SampleNext(*live, room_->Logits(at->second));
+  }
+  return true;
+}
+
+void LlamaEngine::DecodeStep() {
+  Compact();
+  std::vector<KvRoom::BatchToken> batch;
+  std::vector<Live*> lives;
+  for (const Sequence& sequence : sequences_) {
+    Live* live = sequence.live;
+    if (live == nullptr) continue;
+    batch.push_back({live->tokens.back(), static_cast<int32_t>(live->tokens.size()) - 1, live->sequence, true});
+    lives.push_back(live);
+  }
+  const int64_t start_us = clock_.NowUs();
+  const bool worked = RunBatch(batch, lives);
+  statistics_.decode_us += clock_.NowUs() - start_us;
+  if (!worked) return;
+  ++statistics_.decode_steps;
+  statistics_.decode_tokens += static_cast<int64_t>(batch.size());
+  for (size_t i = 0; i < lives.size(); ++i) {
+    lives[i]->computed = static_cast<int32_t>(lives[i]->tokens.size());
+    lives[i]->high_water = std::max(lives[i]->high_water, lives[i]->computed);
+    SampleNext(*lives[i], room_->Logits(static_cast<int32_t>(i)));
+  }
+}
+
+bool LlamaEngine::RunBatch(const std::vector<KvRoom::BatchToken>& batch, const std::vector<Live*>& lives) {
+  bool restored = false;
+  ++statistics_.steps;
+  if (room_->Decode(batch, restored)) return true;
+  // Admission has made room for every token of the batch, so this is a fault of the engine, not of the requests.
+  const std::string reason = LastLlamaError().empty() ? "no reason given" : LastLlamaError();
+  for (Live* live : lives) {
+    Fail(*live, "engine", "llama.cpp could not compute a batch: " + reason, true);
+  }
+  return false;
+}
+
+void LlamaEngine::SampleNext(Live& live, const float* logits) {
+  const int64_t start_us = clock_.NowUs();
+  const int32_t sampled = static_cast<int32_t>(live.tokens.size()) - live.prompt_size;
+  const SamplingParameters& sampling = live.request.sampling;
+  const bool hold_back_end = sampled < sampling.min_tokens;
+  const std::span<const TokenId> forbidden = hold_back_end ? std::span<const TokenId>(end_tokens_)
+                                                           : std::span<const TokenId>();
+  const TokenId token =
+      sampler_.Sample({logits, static_cast<size_t>(options_.vocabulary->size())}, sampling, forbidden,
+                      UniformDraw(sampling.draw_key, static_cast<uint64_t>(sampled)));
+  statistics_.sampling_us += clock_.NowUs() - start_us;
+  if (token < 0) {
+    Fail(live, "bad_logits", "the model gave no number for any token", true);
+    return;
+  }
+  live.tokens.push_back(token);
+  if (options_.vocabulary->IsEndOfGeneration(token)) {
+    Finish(live, FinishReason::kEndToken);
+  } else if (StopsHere(live, token)) {
+    Finish(live, FinishReason::kStopString);
+  } else if (sampled + 1 >= live.max_tokens) {
+    Finish(live, FinishReason::kMaxTokens);
+  }
+}
+
+bool LlamaEngine::StopsHere(Live& live, TokenId token) {
+  const std::string& piece = options_.vocabulary->Piece(token);
+  const size_t before = live.text.size();
+  live.text += piece;
+  const int32_t sampled = static_cast<int32_t>(live.tokens.size()) - live.prompt_size;
+  if (sampled < live.request.sampling.min_tokens) return false;
+  size_t first = std::string::npos;
+  for (const std::string& stop : live.request.sampling.stop) {
+    // A stop string may have begun in earlier tokens.
+    const size_t from = before >= stop.size() - 1 ? before - (stop.size() - 1) : 0;
+    first = std::min(first, live.text.find(stop, from));
+  }
+  if (first == std::string::npos) return false;
+  live.text.resize(first);
+  live.completion.cut = true;
+  return true;
+}
+
+void LlamaEngine::Finish(Live& live, FinishReason reason) {
+  Completion& completion = live.completion;
+  completion.finish = reason;
+  completion.tokens.assign(live.tokens.begin() + live.prompt_size, live.tokens.end());
+  completion.output_tokens = static_cast<int64_t>(completion.tokens.size());
+  if (reason == FinishReason::kMaxTokens) live.text.resize(CompleteUtf8Length(live.text));
+  completion.text = ReplaceInvalidUtf8(live.text);
+  completion.finished_us = clock_.NowUs();
+  KeepOrFree(live);
+  completed_.push_back(std::move(completion));
+  live_.erase(live.request.id);
+}
+
+void LlamaEngine::Fail(Live& live, const char* code, std::string message, bool retriable) {
+  Completion& completion = live.completion;
+  completion.finish = FinishReason::kFailed;
+  completion.failure = Failure{"", code, std::move(message), retriable};
+  completion.finished_us = clock_.NowUs();
+  waiting_.erase(std::tuple(-live.request.priority, live.request.order, live.request.id));
+  if (live.request.consumes != 0 && live.state == Live::State::kWaiting && !live.counted) {
+    Consume(live.request.consumes);
+  }
+  if (live.sequence >= 0) {
+    const int32_t sequence = live.sequence;
+    Detach(live);
+    FreeSequence(sequence);
+  }
+  completed_.push_back(std::move(completion));
+  live_.erase(live.request.id);
+}
+
+void LlamaEngine::Detach(Live& live) {
+  tree_.Remove(live.holder);
+  live_holders_.erase(live.holder);
+  sequences_[static_cast<size_t>(live.sequence)].live = nullptr;
+  running_worst_case_ -= WorstCaseTokens(live);
+  --running_;
+  live.holder = -1;
+  live.sequence = -1;
+}
+
+void LlamaEngine::CheckInvariants() const {
+  int32_t running = 0;
+  int64_t worst_case = 0;
+  size_t resident = 0;
+  for (size_t i = 0; i < sequences_.size(); ++i) {
+    const Sequence& sequence = sequences_[i];
+    HALO_CHECK(sequence.live == nullptr || sequence.kept < 0, "a sequence has one holder");
+    if (sequence.live != nullptr) {
+      HALO_CHECK(sequence.live->sequence == static_cast<int32_t>(i), "a request knows its sequence");
+      HALO_CHECK(tree_.Contains(sequence.live->holder), "what runs is in the tree");
+      ++running;
+      worst_case += WorstCaseTokens(*sequence.live);
+    }
+    if (sequence.kept >= 0) {
+      HALO_CHECK(kept_.at(sequence.kept).sequence == static_cast<int32_t>(i), "what is kept knows its sequence");
+      ++resident;
+    }
+  }
+  HALO_CHECK(running == running_ && worst_case == running_worst_case_, "counts of running requests agree");
+  HALO_CHECK(tree_.size() == live_holders_.size() + kept_.size(), "the tree holds exactly the holders");
+  int64_t blob_bytes = 0;
+  size_t in_sequences = 0;
+  for (const auto& [holder, kept] : kept_) {
+    HALO_CHECK((kept.sequence >= 0) != (kept.blob != nullptr), "kept KV lies in one place");
+    if (kept.blob) blob_bytes += static_cast<int64_t>(kept.blob->bytes.size());
+    in_sequences += kept.sequence >= 0 ? 1 : 0;
+  }
+  HALO_CHECK(in_sequences == resident && blob_bytes == kept_bytes_, "counts of kept KV agree");
+}
+
+}  // namespace halo

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "engine/engine.h"
+#include "model/span.h"
+
+namespace halo {
+
+/// Draws one token from logits. A pure function of its arguments; the object only keeps its buffers.
+///
+/// Probabilities are softmax(logits / temperature). min_p keeps those of at least min_p times the largest, top_k the k
+/// largest of these, top_p the fewest of the largest of these that hold top_p of their mass; the draw walks what is left
+/// in id order. Ties go to the lower id.
+///
+/// The vocabulary is never sorted. Tokens below (1 - top_p) x mass / V together hold less than 1 - top_p of the mass, so
+/// the nucleus lies among those above; only these are gathered, and of these only the bucket in which the nucleus ends
+/// is ordered. At temperature 0 nothing is gathered at all.
+class Sampler {
+ public:
+  /// `logits`: [vocabulary]. `forbidden`: ids that may not be drawn now. `draw`: uniform in [0, 1).
+  TokenId Sample(std::span<const float> logits, const SamplingParameters& parameters,
+                 std::span<const TokenId> forbidden, double draw);
+
+ private:
+  struct Candidate {
+    float weight;
+    TokenId token;
+  };
+  void Gather(float threshold);
+  void KeepTopK(size_t k);
+  void KeepNucleus(double mass_to_keep);
+  TokenId Walk(double draw) const;
+  TokenId WalkAll(double draw, double mass) const;
+
+  std::vector<float> logits_;          // [vocabulary], a copy where ids are forbidden
+  std::vector<float> weights_;         // [vocabulary], exp((logit - max) / temperature)
+  std::vector<Candidate> candidates_;
+  std::vector<double> bucket_mass_;
+};
+
+/// Index of the largest value, the lowest among equals; NaN never wins. -1 if there is none.
+int32_t ArgMax(std::span<const float> values);
+
+}  // namespace halo

@@ -1,0 +1,119 @@
+#include "engine/simulated/simulated_engine.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace halo {
+namespace {
+
+int64_t CountWords(const std::string& text) {
+  int64_t words = 0;
+  bool inside = false;
+  for (const char c : text) {
+    const bool space = c == ' ' || c == '\n' || c == '\t' || c == '\r';
+    if (!space && !inside) ++words;
+    inside = !space;
+  }
+  return words;
+}
+
+Completion Failed(RequestId id, const char* code, const char* message, int64_t now_us) {
+  Completion completion;
+  completion.id = id;
+  completion.failure = Failure{"", code, message, false};
+  completion.finished_us = now_us;
+  return completion;
+}
+
+}  // namespace
+
+SimulatedEngine::SimulatedEngine(SimulatedEngineOptions options, VirtualClock& clock)
+    : options_(std::move(options)), clock_(clock) {
+  description_.name = "simulated";
+  description_.model = options_.model_name;
+  description_.context_tokens = options_.context_tokens;
+  description_.sequences = options_.sequences;
+}
+
+void SimulatedEngine::Submit(Request request) {
+  const std::tuple key(-request.priority, request.order, request.id);
+  HALO_CHECK(!waiting_keys_.contains(request.id) && !running_ids_.contains(request.id),
+             "a request id is used once");
+  waiting_keys_.emplace(request.id, key);
+  waiting_.emplace(key, std::move(request));
+}
+
+void SimulatedEngine::Cancel(RequestId id) {
+  if (const auto waiting = waiting_keys_.find(id); waiting != waiting_keys_.end()) {
+    waiting_.erase(waiting->second);
+    waiting_keys_.erase(waiting);
+  } else if (running_ids_.erase(id) == 0) {
+    return;
+  }
+  ended_.push_back(Failed(id, "cancelled", "the call was cancelled", clock_.NowUs()));
+}
+
+void SimulatedEngine::Release(RequestId, int32_t) {}  // keeps no KV
+
+Completion SimulatedEngine::Complete(const Request& request, ScriptedReply reply) const {
+  Completion completion;
+  completion.id = request.id;
+  completion.prompt_tokens = CountWords(request.prompt_text);
+  completion.prefilled_tokens = completion.prompt_tokens;
+  completion.started_us = clock_.NowUs();
+  completion.finished_us = completion.started_us + reply.latency_us;
+  if (reply.failure) {
+    completion.failure = std::move(reply.failure);
+    return completion;
+  }
+  completion.finish = reply.finish;
+  completion.text = std::move(reply.text);
+  completion.output_tokens = CountWords(completion.text) + 1;
+  return completion;
+}
+
+void SimulatedEngine::StartWaiting() {
+  while (!waiting_.empty() && static_cast<int32_t>(running_ids_.size()) < options_.sequences) {
+    const auto first = waiting_.begin();
+    const Request request = std::move(first->second);
+    waiting_keys_.erase(request.id);
+    waiting_.erase(first);
+    if (request.deadline_us > 0 && request.deadline_us < clock_.NowUs()) {
+      ended_.push_back(Failed(request.id, "deadline", "the call took longer than its deadline allows", clock_.NowUs()));
+      continue;
+    }
+    if (CountWords(request.prompt_text) >= options_.context_tokens) {
+      ended_.push_back(Failed(request.id, "prompt_too_long", "the prompt is longer than the context", clock_.NowUs()));
+      continue;
+    }
+    Completion completion = Complete(request, options_.script(request));
+    const int64_t end_us = completion.finished_us;
+    running_ids_.insert(request.id);
+    running_.push(Running{end_us, started_++, std::move(completion)});
+  }
+  peak_running_ = std::max(peak_running_, static_cast<int64_t>(running_ids_.size()));
+}
+
+std::vector<Completion> SimulatedEngine::Poll(int64_t deadline_us) {
+  StartWaiting();
+  std::vector<Completion> finished = std::exchange(ended_, {});
+  const bool wait = finished.empty();
+  while (!running_.empty()) {
+    const Running& next = running_.top();
+    if (next.end_us > clock_.NowUs()) {
+      const bool beyond = deadline_us > 0 && next.end_us > deadline_us;
+      if (!finished.empty() || !wait || beyond) break;
+      clock_.AdvanceTo(next.end_us);
+    }
+    // A cancelled request has left the set; its entry in the queue is passed over.
+    if (running_ids_.erase(next.completion.id) > 0) {
+      ++statistics_.steps;
+      finished.push_back(next.completion);
+    }
+    running_.pop();
+  }
+  return finished;
+}
+
+}  // namespace halo

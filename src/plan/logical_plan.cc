@@ -1,0 +1,156 @@
+#include "plan/logical_plan.h"
+
+#include <algorithm>
+#include <map>
+
+#include <fmt/format.h>
+
+#include "base/check.h"
+
+namespace halo {
+namespace {
+
+/// Operators that put the row's prompt where a shared prefix can begin: all but continuations.
+bool ReadsRowPrompt(const Operator& op) { return op.history != History::kContinue; }
+
+
+void ChooseLayouts(LogicalPlan& plan) {
+  std::map<ModelIndex, int32_t> readers;
+  for (const LogicalNode& node : plan.nodes) {
+    if (ReadsRowPrompt(plan.operator_of(node.op))) ++readers[node.model];
+  }
+  for (LogicalNode& node : plan.nodes) {
+    const Operator& op = plan.operator_of(node.op);
+    node.layout = op.prompt_layout;
+    if (node.layout != PromptLayout::kAuto) continue;
+    const bool shared = ReadsRowPrompt(op) && readers[node.model] > 1;
+    node.layout = shared ? PromptLayout::kContextFirst : PromptLayout::kInstructionFirst;
+  }
+}
+
+void LinkKvSources(LogicalPlan& plan) {
+  std::map<ModelIndex, OperatorIndex> first_reader;
+  for (LogicalNode& node : plan.nodes) {
+    const Operator& op = plan.operator_of(node.op);
+    if (op.history == History::kContinue) {
+      const OperatorIndex parent = op.inputs.front();
+      const bool same_model = plan.at(parent).model == node.model;
+      if (same_model && plan.operator_of(parent).keep_cache) {
+        node.kv_source = parent;
+        node.kv_source_answer = true;
+      }
+    } else if (node.layout == PromptLayout::kContextFirst) {
+      const auto [found, is_first] = first_reader.emplace(node.model, node.op);
+      if (!is_first) node.kv_source = found->second;
+    }
+    if (node.kv_source < 0) continue;
+    LogicalNode& source = plan.nodes[static_cast<size_t>(node.kv_source)];
+    ++source.kv_consumers;
+    source.keep_answer = source.keep_answer || node.kv_source_answer;
+  }
+}
+
+std::string Sampling(const SamplingSpec& sampling) {
+  std::string text = sampling.temperature == 0.0
+                         ? "greedy"
+                         : fmt::format("temperature {:g}, top_p {:g}", sampling.temperature, sampling.top_p);
+  if (sampling.top_k > 0) text += fmt::format(", top_k {}", sampling.top_k);
+  if (sampling.min_p > 0.0) text += fmt::format(", min_p {:g}", sampling.min_p);
+  text += sampling.max_tokens.expression ? fmt::format(", up to {} tokens", sampling.max_tokens.expression->source())
+                                         : fmt::format(", up to {} tokens", sampling.max_tokens.constant);
+  if (!sampling.stop.empty()) text += fmt::format(", {} stop strings", sampling.stop.size());
+  return text;
+}
+
+}  // namespace
+
+const char* HistoryName(History history) {
+  switch (history) {
+    case History::kNone: return "none";
+    case History::kContinue: return "continue";
+    case History::kOutputs: return "outputs";
+    case History::kTranscript: return "transcript";
+  }
+  return "?";
+}
+
+const char* PromptLayoutName(PromptLayout layout) {
+  switch (layout) {
+    case PromptLayout::kInstructionFirst: return "instruction_first";
+    case PromptLayout::kContextFirst: return "context_first";
+    case PromptLayout::kAuto: return "auto";
+  }
+  return "?";
+}
+
+size_t RowPromptElement(const Operator& op, size_t elements) {
+  HALO_CHECK(elements > 0, "an empty list has no element to give");
+  return std::min(static_cast<size_t>(op.depth), elements - 1);
+}
+
+LogicalPlan MakeLogicalPlan(const Workflow& workflow) {
+  LogicalPlan plan;
+  plan.workflow = &workflow;
+  for (size_t i = 0; i < workflow.operators.size(); ++i) {
+    const Operator& op = workflow.operators[i];
+    auto model = std::find(plan.models.begin(), plan.models.end(), op.model);
+    if (model == plan.models.end()) model = plan.models.insert(model, op.model);
+    LogicalNode node;
+    node.op = static_cast<OperatorIndex>(i);
+    node.model = static_cast<ModelIndex>(model - plan.models.begin());
+    plan.nodes.push_back(node);
+  }
+  ChooseLayouts(plan);
+  LinkKvSources(plan);
+  VerifyLogicalPlan(plan);
+  return plan;
+}
+
+void VerifyLogicalPlan(const LogicalPlan& plan) {
+  HALO_CHECK(plan.workflow != nullptr && plan.nodes.size() == plan.workflow->operators.size(),
+             "one node for each operator");
+  std::vector<int32_t> consumers(plan.nodes.size(), 0);
+  for (size_t i = 0; i < plan.nodes.size(); ++i) {
+    const LogicalNode& node = plan.nodes[i];
+    HALO_CHECK(node.op == static_cast<OperatorIndex>(i), "nodes stand at their index");
+    HALO_CHECK(node.model >= 0 && static_cast<size_t>(node.model) < plan.models.size(), "the model exists");
+    HALO_CHECK(node.layout != PromptLayout::kAuto, "layouts are chosen");
+    for (const OperatorIndex input : plan.operator_of(node.op).inputs) {
+      HALO_CHECK(input < node.op, "inputs come first");
+    }
+    if (node.kv_source < 0) continue;
+    HALO_CHECK(node.kv_source < node.op, "KV is made before it is used");
+    HALO_CHECK(plan.at(node.kv_source).model == node.model, "KV belongs to one model");
+    ++consumers[static_cast<size_t>(node.kv_source)];
+  }
+  for (const LogicalNode& node : plan.nodes) {
+    HALO_CHECK(consumers[static_cast<size_t>(node.op)] == node.kv_consumers, "consumers are counted");
+  }
+}
+
+std::string PrintLogicalPlan(const LogicalPlan& plan) {
+  const Workflow& workflow = *plan.workflow;
+  std::string text = fmt::format("workflow {}: {} operators, {} models\n", workflow.name, plan.nodes.size(),
+                                 plan.models.size());
+  for (const LogicalNode& node : plan.nodes) {
+    const Operator& op = plan.operator_of(node.op);
+    text += fmt::format("{:>3}  LLM {}  [{}]{}\n", node.op, op.id, op.model.name, op.is_end ? "  -> output" : "");
+    std::string reads = "row prompt";
+    if (!op.inputs.empty()) {
+      reads = op.history == History::kContinue ? "conversation of" : "row prompt and answers of";
+      if (op.history == History::kTranscript) reads = "row prompt and transcripts of";
+      for (const OperatorIndex input : op.inputs) reads += " " + workflow.at(input).id;
+    }
+    text += fmt::format("       reads   {}\n", reads);
+    if (op.history != History::kContinue) text += fmt::format("       prompt  {}\n", PromptLayoutName(node.layout));
+    text += fmt::format("       sample  {}\n", Sampling(op.sampling));
+    if (node.kv_source >= 0) {
+      text += fmt::format("       KV      begins with that of {} ({})\n", workflow.at(node.kv_source).id,
+                          node.kv_source_answer ? "prompt and answer" : "row prompt");
+    }
+    if (node.kv_consumers > 0) text += fmt::format("       keeps   KV for {} operators\n", node.kv_consumers);
+  }
+  return text;
+}
+
+}  // namespace halo

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "workflow/workflow.h"
+
+namespace halo {
+
+/// Position of a model in LogicalPlan::models.
+using ModelIndex = int32_t;
+
+/// One operator of the plan: what the workflow says, with every choice made.
+struct LogicalNode {
+  OperatorIndex op = 0;
+  ModelIndex model = 0;
+  PromptLayout layout = PromptLayout::kInstructionFirst;  ///< never kAuto
+
+  /// The operator whose KV this one's prompt begins with, row by row: the parent of a conversation, or the first operator
+  /// that reads the same row prompt ahead of its instruction. -1: none.
+  OperatorIndex kv_source = -1;
+  bool kv_source_answer = false;  ///< the source's answer is part of the prefix
+  int32_t kv_consumers = 0;       ///< operators whose kv_source is this one
+  bool keep_answer = false;       ///< one of them continues the conversation
+};
+
+/// The plan before rows are known: values in topological order, referred to by index.
+struct LogicalPlan {
+  const Workflow* workflow = nullptr;   ///< outlives the plan
+  std::vector<ModelRequest> models;     ///< distinct
+  std::vector<LogicalNode> nodes;       ///< [operators], same order
+
+  const LogicalNode& at(OperatorIndex op) const { return nodes[static_cast<size_t>(op)]; }
+  const Operator& operator_of(OperatorIndex op) const { return workflow->at(op); }
+};
+
+/// Makes the plan. `prompt_layout: auto` becomes context_first where at least two operators of one model read the same
+/// row prompt, for then its tokens are computed once; else instruction_first.
+LogicalPlan MakeLogicalPlan(const Workflow& workflow);
+
+/// Throws by HALO_CHECK where a plan contradicts itself: order, indices, counts of consumers.
+void VerifyLogicalPlan(const LogicalPlan& plan);
+
+/// The plan as a person reads it (EXPLAIN), one operator a block.
+std::string PrintLogicalPlan(const LogicalPlan& plan);
+
+/// Which element of a list-valued row prompt an operator gets: its depth, the last one repeating.
+size_t RowPromptElement(const Operator& op, size_t elements);
+
+const char* HistoryName(History history);
+const char* PromptLayoutName(PromptLayout layout);
+
+}  // namespace halo

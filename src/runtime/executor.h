@@ -1,0 +1,149 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "engine/engine.h"
+#include "plan/logical_plan.h"
+#include "runtime/prompt_builder.h"
+#include "runtime/result_sink.h"
+#include "workflow/rows.h"
+
+namespace halo {
+
+/// One model as the runtime sees it.
+struct ModelBinding {
+  Engine* engine = nullptr;   ///< outlives the run
+  PromptModel prompts;
+};
+
+/// Where rows come from while a run goes on.
+class RowFeed {
+ public:
+  virtual ~RowFeed() = default;
+  enum class Pull : uint8_t { kRow, kNothingYet, kClosed };
+  /// kRow fills `row`. kNothingYet: the source is open, ask again later.
+  virtual Pull Next(Row& row) = 0;
+};
+
+/// One (workflow, row source) pair of a run. `halo run` is the case of one source that closes.
+struct RunSource {
+  const LogicalPlan* plan = nullptr;
+  RowFeed* rows = nullptr;
+  ResultSink* sink = nullptr;
+  std::vector<ModelBinding> models;   ///< [plan models]
+  std::string prompt_column;
+  int32_t priority = 0;               ///< of all its rows; higher goes first
+  int64_t row_timeout_us = 0;         ///< from the opening of a row; 0: none
+};
+
+/// How an operator instance (one operator, one row) ended.
+enum class InstanceEnd : uint8_t { kOk, kFailed, kUnfinished };
+
+/// Everything about one call, for --dump-prompts, traces and benchmarks. References live only during the callback.
+struct CallRecord {
+  const Operator& op;
+  const Row& row;
+  const Request& request;             ///< without its prompt, which has moved into `prompt`
+  const Prompt& prompt;
+  const Completion& completion;
+  size_t source;
+  bool merged;                        ///< answered by an equal call
+};
+
+/// Called by the scheduler's thread.
+class RunObserver {
+ public:
+  virtual ~RunObserver() = default;
+  virtual void OnCall(const CallRecord&) {}
+  virtual void OnRow(size_t /*source*/, const RowResult&) {}
+  /// Now and then, at least once a second while something happens.
+  virtual void OnProgress(const struct RunCounts&) {}
+};
+
+struct ExecutorOptions {
+  bool naive = false;               ///< one row at a time, one operator at a time, nothing shared: the reference
+  uint64_t seed = 0;
+  int64_t window = 65536;           ///< most open rows, counted from the oldest unwritten one
+  bool input_order = true;
+  bool all_outputs = false;
+  bool stop_on_error = false;
+  double max_failures = -1;         ///< failed rows after which to stop; negative: no limit
+  double max_failures_share = -1;   ///< of finished rows, looked at from 20 rows on; negative: no limit
+};
+
+/// Counts of one operator over a run (contract 2). logical = merged + distinct, distinct = executed + unfinished.
+struct OperatorCounts {
+  std::string id;
+  std::string model;
+  size_t source = 0;
+  int64_t logical = 0, merged = 0, distinct = 0, executed = 0, cached = 0, nulled = 0, skipped = 0, failed = 0,
+          unfinished = 0, calls = 0;
+  int64_t prompt_tokens = 0, reused_tokens = 0, prefilled_tokens = 0, recomputed_tokens = 0, output_tokens = 0;
+  int64_t busy_us = 0;
+};
+
+struct RunCounts {
+  int64_t rows_total = -1;          ///< -1: not known yet
+  int64_t rows_ok = 0, rows_failed = 0, rows_opened = 0;
+  int64_t calls_done = 0, calls_running = 0;
+  int64_t output_tokens = 0;
+};
+
+enum class RunEnd : uint8_t {
+  kFinished,      ///< every row has its result
+  kStopped,       ///< by --on-error stop or --max-failures
+  kInterrupted    ///< the stop flag was raised
+};
+
+struct RunReport {
+  RunEnd end = RunEnd::kFinished;
+  RunCounts counts;
+  int64_t rows_unfinished = 0;
+  std::vector<OperatorCounts> operators;   ///< sources in order, operators in order
+  int64_t peak_open_rows = 0;
+};
+
+/// What a person asked for by signals: 0 nothing, 1 drain (finish what runs, start nothing new), 2 abort.
+using StopFlag = std::atomic<int>;
+
+/// Runs (workflow, row source) pairs to the end on the calling thread, which is the scheduler's: it owns all state of rows and
+/// instances, builds prompts, feeds the engines, takes their completions and writes rows.
+///
+/// An operator instance goes forward only:
+///
+///     kWaiting --inputs done--> kReady --prompt built--> kSubmitted --completion--> kDone
+///         |                       |          \--equal call under way--> kMerged ----^
+///         +---- a parent failed --+--> kDone (unfinished)
+///
+/// There is no barrier: an instance is ready when its own inputs are. Among ready instances the lowest row goes first, so
+/// that rows end early and their KV and memory are given back. Every completion passes OnCompletion. A call is finished and
+/// committed at once as long as there is no journal.
+///
+/// Bounds: open rows (window), calls given to an engine (a few times what it runs at once), merged calls (the window).
+class Executor {
+ public:
+  Executor(std::vector<RunSource> sources, ExecutorOptions options, const Clock& clock, RunObserver* observer);
+  ~Executor();
+
+  /// Runs until every source is closed and every row written. Throws Error(kIo) from sinks and sources.
+  RunReport Run(const StopFlag& stop);
+
+  /// Cancels one row that is open: its running calls are cancelled, it ends as failed ("cancelled").
+  void CancelRow(size_t source, int64_t row_index);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// A RowSource as a feed that closes at its end.
+std::unique_ptr<RowFeed> FeedFrom(RowSource& source);
+
+}  // namespace halo

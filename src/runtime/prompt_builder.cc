@@ -1,0 +1,330 @@
+#include "runtime/prompt_builder.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace halo {
+namespace {
+
+using Spans = std::vector<PromptSpan>;
+
+constexpr const char* kSeparator = "\n\n";
+
+void Append(Spans& spans, Spans more) {
+  for (PromptSpan& span : more) spans.push_back(std::move(span));
+}
+
+/// Parts of a message, those that are not empty, with blank lines between them.
+Spans Join(std::vector<Spans> parts) {
+  Spans joined;
+  for (Spans& part : parts) {
+    if (part.empty()) continue;
+    if (!joined.empty()) joined.push_back(PromptSpan::Template(kSeparator));
+    Append(joined, std::move(part));
+  }
+  return joined;
+}
+
+/// A value as prompts show it: text as is, everything else compact JSON (contract 3.2).
+std::string ValueText(const nlohmann::ordered_json& value) {
+  return value.is_string() ? value.get<std::string>()
+                           : value.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+/// Strips white space at the edges of a slot's value, as the template would.
+void TrimEdges(Spans& value, bool left, bool right) {
+  constexpr const char* kSpace = " \t\n\r\f\v";
+  if (left && !value.empty() && value.front().kind != PromptSpan::Kind::kTokens) {
+    const size_t from = value.front().text.find_first_not_of(kSpace);
+    value.front().text.erase(0, std::min(from, value.front().text.size()));
+  }
+  if (right && !value.empty() && value.back().kind != PromptSpan::Kind::kTokens) {
+    const size_t last = value.back().text.find_last_not_of(kSpace);
+    value.back().text.erase(last == std::string::npos ? 0 : last + 1);
+  }
+}
+
+}  // namespace
+
+struct PromptBuilder::Impl {
+  const LogicalPlan& plan;
+  const LogicalNode& node;
+  const Operator& op;
+  PromptModel model;
+  std::string column;
+
+  // Parts of the newest turn, each a slot of the skeleton.
+  enum Slot : int32_t { kRowPrompt = 0, kInstruction = 1, kFirstBlock = 2 };
+  int32_t slots = 0;
+  ChatTemplate::Skeleton skeleton;      // of a first-turn prompt
+  bool has_skeleton = false;
+  Spans constant_instruction;           // when it reads nothing
+
+  /// Tokens before the first slot. Only whole specials end a run for certain, so this is found once by tokenizing.
+  int32_t static_prefix_tokens = 0;
+
+  Impl(const LogicalPlan& p, OperatorIndex index, const PromptModel& m, std::string prompt_column)
+      : plan(p), node(p.at(index)), op(p.operator_of(index)), model(m), column(std::move(prompt_column)) {}
+
+  bool uses_chat() const { return op.use_chat_template && model.chat != nullptr; }
+
+  Spans RowPrompt(const nlohmann::ordered_json& row) const;
+  Spans Instruction(const nlohmann::ordered_json& row, const std::map<std::string, std::string>& ancestors) const;
+  Spans Block(OperatorIndex parent, const Conversation& conversation) const;
+  std::vector<ChatMessage> FirstTurn(Spans row_prompt, Spans instruction, std::vector<Spans> blocks) const;
+  Spans RenderFirstTurn(const std::vector<ChatMessage>& messages, std::vector<Spans> values) const;
+  Spans RenderPlain(const std::vector<ChatMessage>& messages) const;
+  void CompileSkeleton();
+  void MeasureStaticPrefix();
+  void Tokenize(const Spans& spans, Conversation& conversation) const;
+  Conversation Continue(const Conversation& parent, Spans user) const;
+  bool SameVocabulary(const Conversation& parent) const {
+    return model.vocabulary != nullptr && parent.vocabulary == model.vocabulary->id();
+  }
+};
+
+Spans PromptBuilder::Impl::RowPrompt(const nlohmann::ordered_json& row) const {
+  const auto found = row.find(column);
+  if (found == row.end()) throw Failure{op.id, "missing_column", "the row has no column '" + column + "'", false};
+  if (!found->is_array()) return {PromptSpan::Data(ValueText(*found))};
+  if (found->empty()) throw Failure{op.id, "empty_prompt", "column '" + column + "' is an empty list", false};
+  const size_t element = op.history == History::kContinue ? static_cast<size_t>(op.depth)
+                                                           : RowPromptElement(op, found->size());
+  return {PromptSpan::Data(ValueText((*found)[std::min(element, found->size() - 1)]))};
+}
+
+Spans PromptBuilder::Impl::Instruction(const nlohmann::ordered_json& row,
+                                       const std::map<std::string, std::string>& ancestors) const {
+  if (op.instruction == nullptr) return {};
+  if (op.instruction->is_constant()) return constant_instruction;
+  std::map<std::string, nlohmann::ordered_json> values{{"row", row}};
+  for (const auto& [name, text] : ancestors) values.emplace(name, text);
+  return op.instruction->Render(values);
+}
+
+Spans PromptBuilder::Impl::Block(OperatorIndex parent, const Conversation& conversation) const {
+  Spans block = {PromptSpan::Template("### " + plan.operator_of(parent).id + "\n")};
+  if (op.history == History::kTranscript) {
+    for (const ChatMessage& message : conversation.messages) {
+      block.push_back(PromptSpan::Template(message.role + ":\n"));
+      // Within another prompt a conversation is data, whoever wrote it.
+      block.push_back(PromptSpan::Data(SpansText(message.content)));
+      block.push_back(PromptSpan::Template(kSeparator));
+    }
+    block.push_back(PromptSpan::Template("assistant:\n"));
+  }
+  std::vector<TokenId> tokens = conversation.answer_tokens;
+  if (conversation.answer_ended && !tokens.empty()) tokens.pop_back();
+  if (SameVocabulary(conversation) && !conversation.answer_cut && !tokens.empty()) {
+    block.push_back(PromptSpan::Tokens(std::move(tokens), conversation.answer_text));
+  } else {
+    block.push_back(PromptSpan::Data(conversation.answer_text));
+  }
+  return block;
+}
+
+std::vector<ChatMessage> PromptBuilder::Impl::FirstTurn(Spans row_prompt, Spans instruction,
+                                                        std::vector<Spans> blocks) const {
+  std::vector<ChatMessage> messages;
+  std::vector<Spans> user = {std::move(row_prompt)};
+  for (Spans& block : blocks) user.push_back(std::move(block));
+  if (node.layout == PromptLayout::kContextFirst) {
+    user.push_back(std::move(instruction));
+  } else if (!instruction.empty()) {
+    messages.push_back({"system", std::move(instruction)});
+  }
+  messages.push_back({"user", Join(std::move(user))});
+  return messages;
+}
+
+Spans PromptBuilder::Impl::RenderPlain(const std::vector<ChatMessage>& messages) const {
+  std::vector<Spans> parts;
+  for (const ChatMessage& message : messages) parts.push_back(message.content);
+  return Join(std::move(parts));
+}
+
+void PromptBuilder::Impl::CompileSkeleton() {
+  const bool has_instruction = op.instruction != nullptr && !op.instruction->source().empty();
+  if (has_instruction && op.instruction->is_constant()) {
+    constant_instruction = {PromptSpan::Template(op.instruction->source())};
+  }
+  if (op.history == History::kContinue) return;
+  slots = kFirstBlock + static_cast<int32_t>(op.inputs.size());
+  Spans instruction = constant_instruction;
+  if (has_instruction && instruction.empty()) instruction = {PromptSpan::Slot(kInstruction)};
+  std::vector<Spans> blocks;
+  for (size_t i = 0; i < op.inputs.size(); ++i) {
+    blocks.push_back({PromptSpan::Slot(kFirstBlock + static_cast<int32_t>(i))});
+  }
+  const std::vector<ChatMessage> messages =
+      FirstTurn({PromptSpan::Slot(kRowPrompt)}, std::move(instruction), std::move(blocks));
+  if (uses_chat()) {
+    try {
+      skeleton = model.chat->Compile(messages, true, slots);
+    } catch (const Failure&) {
+      // The template refuses this conversation with placeholders; rendering a real row will say why.
+      skeleton.usable = false;
+    }
+    has_skeleton = skeleton.usable;
+  } else {
+    skeleton.spans = RenderPlain(messages);
+    skeleton.trim_left.assign(static_cast<size_t>(slots), false);
+    skeleton.trim_right.assign(static_cast<size_t>(slots), false);
+    has_skeleton = true;
+  }
+  MeasureStaticPrefix();
+}
+
+void PromptBuilder::Impl::MeasureStaticPrefix() {
+  if (!has_skeleton || model.vocabulary == nullptr) return;
+  // What two unlike fillings have in common does not depend on the row (a row that begins with the same text only shares
+  // more). One token less could still join with the row's first letters.
+  std::vector<std::vector<TokenId>> prompts;
+  for (const char* text : {"A", "9", "\xC3\xA9"}) {
+    std::vector<Spans> values(static_cast<size_t>(slots), Spans{PromptSpan::Data(text)});
+    prompts.push_back(model.vocabulary->TokenizePrompt(ChatTemplate::Fill(skeleton, values)));
+  }
+  size_t common = prompts[0].size();
+  for (const std::vector<TokenId>& prompt : prompts) {
+    const size_t limit = std::min(common, prompt.size());
+    common = static_cast<size_t>(
+        std::mismatch(prompts[0].begin(), prompts[0].begin() + static_cast<ptrdiff_t>(limit), prompt.begin()).first -
+        prompts[0].begin());
+  }
+  static_prefix_tokens = static_cast<int32_t>(common);
+}
+
+Spans PromptBuilder::Impl::RenderFirstTurn(const std::vector<ChatMessage>& messages,
+                                           std::vector<Spans> values) const {
+  bool opaque = has_skeleton;
+  if (opaque && uses_chat()) {
+    for (const Spans& value : values) {
+      for (const PromptSpan& span : value) {
+        // Spans the author wrote were seen at compile time only if constant; all are checked alike.
+        opaque = opaque && model.chat->IsOpaque(span.text);
+      }
+    }
+  }
+  if (!opaque) return uses_chat() ? model.chat->Render(messages, true) : RenderPlain(messages);
+  for (size_t slot = 0; slot < values.size(); ++slot) {
+    TrimEdges(values[slot], skeleton.trim_left[slot], skeleton.trim_right[slot]);
+  }
+  return ChatTemplate::Fill(skeleton, values);
+}
+
+void PromptBuilder::Impl::Tokenize(const Spans& spans, Conversation& conversation) const {
+  if (model.vocabulary == nullptr) {
+    conversation.prompt.text = SpansText(spans);
+    return;
+  }
+  conversation.vocabulary = model.vocabulary->id();
+  conversation.prompt.tokens = model.vocabulary->TokenizePrompt(spans);
+  conversation.prompt.static_prefix_tokens =
+      std::min(static_prefix_tokens, static_cast<int32_t>(conversation.prompt.tokens.size()) - 1);
+}
+
+Conversation PromptBuilder::Impl::Continue(const Conversation& parent, Spans user) const {
+  Conversation child;
+  child.messages = parent.messages;
+  child.messages.push_back({"assistant", {PromptSpan::Data(parent.answer_text)}});
+  child.messages.push_back({"user", std::move(user)});
+  const ChatMessage& next = child.messages.back();
+
+  bool extends = !parent.answer_cut;
+  Spans suffix;
+  if (extends && uses_chat()) {
+    ChatTemplate::Continuation continuation = model.chat->Continue(parent.messages, parent.answer_text, next);
+    extends = continuation.exact;
+    suffix = std::move(continuation.suffix);
+  } else if (extends) {
+    suffix = Join({Spans{PromptSpan::Template("")}, next.content});
+  }
+  const bool same_tokens = SameVocabulary(parent);
+  if (model.vocabulary == nullptr) {
+    extends = extends && parent.prompt.tokens.empty();
+  } else {
+    extends = extends && same_tokens;
+  }
+  if (!extends) {
+    Tokenize(uses_chat() ? model.chat->Render(child.messages, true) : RenderPlain(child.messages), child);
+    return child;
+  }
+  if (model.vocabulary == nullptr) {
+    child.prompt.text = parent.prompt.text + parent.answer_text + SpansText(suffix);
+    return child;
+  }
+  child.vocabulary = parent.vocabulary;
+  child.prompt.tokens = parent.prompt.tokens;
+  child.prompt.static_prefix_tokens = 0;
+  std::vector<TokenId> answer = parent.answer_tokens;
+  std::vector<TokenId> added = model.vocabulary->TokenizePart(suffix);
+  // The end token once: the template writes its own after the answer.
+  if (parent.answer_ended && !answer.empty() && uses_chat()) {
+    const bool template_ends_turn = !added.empty() && model.vocabulary->IsEndOfGeneration(added.front());
+    if (template_ends_turn) answer.pop_back();
+  } else if (parent.answer_ended && !answer.empty()) {
+    answer.pop_back();
+  }
+  child.prompt.tokens.insert(child.prompt.tokens.end(), answer.begin(), answer.end());
+  child.prompt.tokens.insert(child.prompt.tokens.end(), added.begin(), added.end());
+  return child;
+}
+
+PromptBuilder::PromptBuilder(const LogicalPlan& plan, OperatorIndex op, const PromptModel& model,
+                             std::string prompt_column)
+    : impl_(std::make_unique<Impl>(plan, op, model, std::move(prompt_column))) {
+  impl_->CompileSkeleton();
+}
+
+PromptBuilder::~PromptBuilder() = default;
+PromptBuilder::PromptBuilder(PromptBuilder&&) noexcept = default;
+
+bool PromptBuilder::needs_messages() const {
+  return impl_->op.history == History::kContinue || impl_->op.history == History::kTranscript;
+}
+
+Conversation PromptBuilder::Build(const nlohmann::ordered_json& row,
+                                  const std::vector<const Conversation*>& parents,
+                                  const std::map<std::string, std::string>& ancestors) const {
+  const Impl& impl = *impl_;
+  if (impl.op.history == History::kContinue) {
+    const auto prompt = row.find(impl.column);
+    const bool next_element = prompt != row.end() && prompt->is_array();
+    Spans user = Join({next_element ? impl.RowPrompt(row) : Spans{}, impl.Instruction(row, ancestors)});
+    return impl.Continue(*parents.front(), std::move(user));
+  }
+  Spans row_prompt = impl.RowPrompt(row);
+  Spans instruction = impl.Instruction(row, ancestors);
+  std::vector<Spans> blocks;
+  for (size_t i = 0; i < parents.size(); ++i) blocks.push_back(impl.Block(impl.op.inputs[i], *parents[i]));
+
+  Conversation conversation;
+  std::vector<Spans> values = {row_prompt, instruction};
+  if (!impl.constant_instruction.empty() || instruction.empty()) values[Impl::kInstruction].clear();
+  for (const Spans& block : blocks) values.push_back(block);
+  conversation.messages = impl.FirstTurn(std::move(row_prompt), std::move(instruction), std::move(blocks));
+  impl.Tokenize(impl.RenderFirstTurn(conversation.messages, std::move(values)), conversation);
+  return conversation;
+}
+
+int32_t PromptBuilder::RowLimit(const RowNumber& number, const nlohmann::ordered_json& row, const char* key) const {
+  if (number.expression == nullptr) return number.constant;
+  constexpr int64_t kMost = 1'000'000;
+  const nlohmann::ordered_json value = number.expression->Evaluate({{"row", row}});
+  double amount = -1.0;
+  if (value.is_number()) amount = value.get<double>();
+  if (value.is_string()) {
+    const std::string text = value.get<std::string>();
+    char* end = nullptr;
+    amount = std::strtod(text.c_str(), &end);
+    if (text.empty() || *end != '\0') amount = -1.0;
+  }
+  if (amount < 0.0 || amount > static_cast<double>(kMost) || amount != static_cast<double>(static_cast<int64_t>(amount))) {
+    throw Failure{impl_->op.id, "bad_value",
+                  std::string(key) + ": expected a whole number from 0 to 1000000, got " + value.dump(), false};
+  }
+  return static_cast<int32_t>(amount);
+}
+
+}  // namespace halo

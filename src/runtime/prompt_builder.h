@@ -1,0 +1,69 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "model/chat_template.h"
+#include "model/vocabulary.h"
+#include "plan/logical_plan.h"
+
+namespace halo {
+
+/// What prompts of one model are made with. Immutable, shared by its operators.
+struct PromptModel {
+  /// shared with the engine. Null for engines that take text.
+  std::shared_ptr<const Vocabulary> vocabulary;
+  /// shared by the operators of the model. Null: prompts without a chat template.
+  std::shared_ptr<const ChatTemplate> chat;
+};
+
+/// A prompt as an engine takes it, and what a continuation of it needs to know.
+struct Prompt {
+  std::vector<TokenId> tokens;          ///< with a vocabulary
+  std::string text;                     ///< without one; with one only what Conversation needs
+  int32_t static_prefix_tokens = 0;     ///< leading tokens that do not depend on the row
+};
+
+/// A conversation up to and including an answer: what a child continues (contract 4).
+struct Conversation {
+  std::vector<ChatMessage> messages;    ///< without the answer
+  Prompt prompt;
+  std::vector<TokenId> answer_tokens;   ///< sampled ids, the end token included
+  std::string answer_text;
+  bool answer_cut = false;              ///< a stop string was cut off
+  bool answer_ended = false;            ///< the last sampled id is an end token
+  Signature vocabulary;
+};
+
+/// Makes the prompts of one operator from a row and its parents' conversations. Pure; the constant part of the chat template
+/// is rendered once. Throws Failure where a template or a value is at fault.
+class PromptBuilder {
+ public:
+  PromptBuilder(const LogicalPlan& plan, OperatorIndex op, const PromptModel& model, std::string prompt_column);
+  ~PromptBuilder();
+  PromptBuilder(PromptBuilder&&) noexcept;
+
+  /// `parents`: one for each input, in `input_ops` order. `ancestors`: outputs of operators that templates may name.
+  /// The result holds the messages and the prompt; its answer is still empty.
+  Conversation Build(const nlohmann::ordered_json& row, const std::vector<const Conversation*>& parents,
+                     const std::map<std::string, std::string>& ancestors) const;
+
+  /// max_tokens or min_tokens of a row: a whole number in range. Throws Failure naming the key.
+  int32_t RowLimit(const RowNumber& number, const nlohmann::ordered_json& row, const char* key) const;
+
+  /// True if this operator's prompt needs its parents' messages (they are kept only then).
+  bool needs_messages() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace halo

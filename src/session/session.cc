@@ -1,0 +1,336 @@
+#include "halo/session.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <ctime>
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <thread>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "engine/llama/llama_engine.h"
+#include "halo_build_info.h"
+#include "model/gguf_check.h"
+#include "model/model_names.h"
+#include "plan/logical_plan.h"
+#include "runtime/executor.h"
+#include "session/call_dump.h"
+#include "session/prompt_estimate.h"
+#include "session/summary.h"
+#include "workflow/rows.h"
+#include "workflow/workflow.h"
+
+namespace halo {
+namespace {
+
+std::string TodayUtc() {
+  const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+  std::tm parts{};
+  gmtime_r(&now, &parts);
+  char text[16];
+  std::strftime(text, sizeof(text), "%Y-%m-%d", &parts);
+  return text;
+}
+
+KvLayout LayoutByName(const std::string& name) {
+  if (name == "auto") return KvLayout::kAuto;
+  if (name == "split") return KvLayout::kSplit;
+  if (name == "unified") return KvLayout::kUnified;
+  throw Error(ErrorCode::kUsage, "--kv-layout: expected auto, split or unified, got '" + name + "'");
+}
+
+/// A folder for temporary files that goes when the session goes.
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "halo-XXXXXX").string();
+    if (mkdtemp(pattern.data()) == nullptr) throw Error(ErrorCode::kIo, "cannot make a folder for temporary files");
+    path_ = pattern;
+  }
+  ~TemporaryFolder() {
+    std::error_code ignored;  // nothing can be done about a temporary file that stays
+    std::filesystem::remove_all(path_, ignored);
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+/// One model file in use. Several names may resolve to one file; they share it.
+struct LoadedModel {
+  ResolvedModel resolved;
+  std::shared_ptr<const Vocabulary> vocabulary;  // shared by engine and prompts, immutable
+  std::shared_ptr<const ChatTemplate> chat;      // shared by the prompts of all operators
+  std::unique_ptr<LlamaEngine> engine;
+};
+
+/// Rows of one input, put into the run.
+struct Input {
+  Workflow workflow;
+  LogicalPlan plan;
+  std::string column;
+  std::unique_ptr<RowSource> rows;
+  std::unique_ptr<RowFeed> feed;
+  std::unique_ptr<ResultSink> sink;
+  std::string output;
+};
+
+class Reporter final : public RunObserver {
+ public:
+  Reporter(CallDump* dump, int64_t rows_total, const std::function<void(const Progress&)>& on_progress,
+           const Clock& clock)
+      : dump_(dump), rows_total_(rows_total), on_progress_(on_progress), clock_(clock), start_us_(clock.NowUs()) {}
+
+  void OnCall(const CallRecord& call) override {
+    if (dump_ != nullptr) dump_->Write(call);
+  }
+  void OnProgress(const RunCounts& counts) override {
+    if (!on_progress_) return;
+    on_progress_({rows_total_, counts.rows_ok, counts.rows_failed, counts.calls_done, counts.calls_running,
+                  counts.output_tokens, static_cast<double>(clock_.NowUs() - start_us_) * 1e-6});
+  }
+
+ private:
+  CallDump* dump_;
+  int64_t rows_total_;
+  const std::function<void(const Progress&)>& on_progress_;
+  const Clock& clock_;
+  int64_t start_us_;
+};
+
+}  // namespace
+
+struct Session::Impl {
+  RunOptions options;
+  SteadyClock clock;
+  std::vector<std::unique_ptr<Input>> inputs;       // stable addresses: plans point into workflows
+  std::map<std::string, LoadedModel> models;        // by path
+  std::map<ModelRequest, std::string> model_paths;
+  std::unique_ptr<TemporaryFolder> temporary;
+
+  explicit Impl(RunOptions o) : options(std::move(o)) {}
+
+  void LoadWorkflows();
+  void Resolve();
+  void OpenInputs();
+  void LoadModels();
+  void OpenOutputs();
+  int32_t ExpectedTokens(const LoadedModel& model);
+  std::vector<RunSource> Sources();
+  std::string SpoolFolder();
+};
+
+void Session::Impl::LoadWorkflows() {
+  if (!inputs.empty()) return;
+  if (options.inputs.empty()) throw Error(ErrorCode::kUsage, "no workflow given");
+  std::vector<Diagnostic> faults;
+  for (const RunOptions::Input& given : options.inputs) {
+    auto input = std::make_unique<Input>();
+    try {
+      input->workflow = LoadWorkflow(given.workflow);
+    } catch (const Error& error) {
+      faults.insert(faults.end(), error.diagnostics().begin(), error.diagnostics().end());
+      continue;
+    }
+    input->plan = MakeLogicalPlan(input->workflow);
+    input->column = ResolveColumn(input->workflow, options.column);
+    inputs.push_back(std::move(input));
+  }
+  if (!faults.empty()) throw Error(ErrorCode::kWorkflow, std::move(faults));
+}
+
+void Session::Impl::Resolve() {
+  if (!model_paths.empty()) return;
+  std::set<ModelRequest> requests;
+  for (const auto& input : inputs) requests.insert(input->plan.models.begin(), input->plan.models.end());
+  const ModelSearchPath search{options.models, options.models_file, options.models_folder,
+                               options.hugging_face_cache};
+  for (ResolvedModel& resolved : ResolveModels({requests.begin(), requests.end()}, search)) {
+    model_paths.emplace(resolved.request, resolved.path);
+    const std::string path = resolved.path;
+    models[path].resolved = std::move(resolved);
+  }
+}
+
+std::string Session::Impl::SpoolFolder() {
+  if (!options.spool_folder.empty()) return options.spool_folder;
+  if (!temporary) temporary = std::make_unique<TemporaryFolder>();
+  return temporary->path();
+}
+
+void Session::Impl::OpenInputs() {
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    RowOptions rows;
+    rows.spec = options.inputs[i].rows;
+    rows.required_columns = RequiredColumns(inputs[i]->workflow, inputs[i]->column);
+    rows.limit = options.limit;
+    if (rows.spec == "-") rows.spool_folder = SpoolFolder();
+    inputs[i]->rows = OpenRows(rows);
+    inputs[i]->feed = FeedFrom(*inputs[i]->rows);
+  }
+}
+
+void Session::Impl::LoadModels() {
+  const std::string date = options.date.empty() ? TodayUtc() : options.date;
+  const int32_t threads =
+      options.threads > 0 ? options.threads : static_cast<int32_t>(std::max(1U, std::thread::hardware_concurrency()));
+  const auto share = [&](int64_t bytes) { return bytes / static_cast<int64_t>(models.size()); };
+  const int64_t memory = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE);
+  const KvLayout layout = LayoutByName(options.kv_layout);
+  for (auto& [path, model] : models) {
+    model.vocabulary = Vocabulary::Load(path);
+    model.chat = std::make_shared<ChatTemplate>(model.vocabulary->chat_template(), model.vocabulary->bos_text(),
+                                                model.vocabulary->eos_text(), date);
+  }
+  for (auto& [path, model] : models) {
+    LlamaEngineOptions engine;
+    engine.model_name = model.resolved.request.name;
+    engine.model_path = path;
+    engine.vocabulary = model.vocabulary;
+    engine.threads = threads;
+    engine.sequences = options.naive ? 1 : options.sequences;
+    engine.kv_bytes = share(options.worker_memory_bytes > 0 ? options.worker_memory_bytes : memory / 4);
+    engine.kept_bytes = share(options.kept_memory_bytes > 0 ? options.kept_memory_bytes : memory / 8);
+    engine.context_tokens = options.context_tokens;
+    engine.expected_tokens = ExpectedTokens(model);
+    engine.layout = layout;
+    engine.reuse = !options.naive;
+    model.engine = std::make_unique<LlamaEngine>(std::move(engine), clock);
+  }
+}
+
+int32_t Session::Impl::ExpectedTokens(const LoadedModel& model) {
+  int64_t longest = 0;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (options.inputs[i].rows == "-") continue;  // standard input is read once
+    RowOptions rows;
+    rows.spec = options.inputs[i].rows;
+    rows.limit = options.limit;
+    longest = std::max(longest, EstimateLongestRequest(inputs[i]->plan, rows, inputs[i]->column, *model.vocabulary));
+  }
+  return static_cast<int32_t>(std::min<int64_t>(longest, 1 << 20));
+}
+
+void Session::Impl::OpenOutputs() {
+  const bool several = inputs.size() > 1;
+  if (several && options.output == "-") {
+    throw Error(ErrorCode::kUsage, "several workflows need -o FOLDER: each gets a file of its own there");
+  }
+  if (several) std::filesystem::create_directories(options.output);
+  std::set<std::string> taken;
+  for (const auto& input : inputs) {
+    input->output = options.output;
+    if (several) {
+      input->output = (std::filesystem::path(options.output) / (input->workflow.name + ".jsonl")).string();
+      if (!taken.insert(input->output).second) {
+        throw Error(ErrorCode::kUsage, "two workflows are named '" + input->workflow.name +
+                                           "': give one of them another `name`");
+      }
+    }
+    std::vector<std::string> names;
+    const Workflow& workflow = input->workflow;
+    if (options.all_outputs) {
+      for (const Operator& op : workflow.operators) names.push_back(op.id);
+    } else {
+      for (const OperatorIndex op : workflow.end_operators) names.push_back(workflow.at(op).id);
+    }
+    input->sink = OpenResultSink(input->output, names, STDOUT_FILENO);
+  }
+}
+
+std::vector<RunSource> Session::Impl::Sources() {
+  std::vector<RunSource> sources;
+  for (const auto& input : inputs) {
+    RunSource source;
+    source.plan = &input->plan;
+    source.rows = input->feed.get();
+    source.sink = input->sink.get();
+    source.prompt_column = input->column;
+    for (const ModelRequest& request : input->plan.models) {
+      LoadedModel& model = models.at(model_paths.at(request));
+      source.models.push_back({model.engine.get(), {model.vocabulary, model.chat}});
+    }
+    sources.push_back(std::move(source));
+  }
+  return sources;
+}
+
+Session::Session(RunOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {}
+Session::~Session() = default;
+
+std::string Session::Explain() {
+  impl_->LoadWorkflows();
+  std::string text;
+  for (const auto& input : impl_->inputs) text += PrintLogicalPlan(input->plan);
+  return text;
+}
+
+RunOutcome Session::Run(const std::atomic<int>& stop, const std::function<void(const Progress&)>& on_progress) {
+  Impl& impl = *impl_;
+  const int64_t start_us = impl.clock.NowUs();
+  impl.LoadWorkflows();
+  impl.OpenInputs();
+  impl.Resolve();
+  impl.LoadModels();
+  impl.OpenOutputs();
+  std::unique_ptr<CallDump> dump;
+  if (!impl.options.dump_prompts.empty()) dump = std::make_unique<CallDump>(impl.options.dump_prompts);
+
+  int64_t rows_total = 0;
+  for (const auto& input : impl.inputs) {
+    rows_total = input->rows->total() < 0 || rows_total < 0 ? -1 : rows_total + input->rows->total();
+  }
+  Reporter reporter(dump.get(), rows_total, on_progress, impl.clock);
+  ExecutorOptions executor_options;
+  executor_options.naive = impl.options.naive;
+  executor_options.seed = impl.options.seed;
+  executor_options.window = impl.options.window;
+  executor_options.input_order = impl.options.input_order;
+  executor_options.all_outputs = impl.options.all_outputs;
+  executor_options.stop_on_error = impl.options.stop_on_error;
+  executor_options.max_failures = impl.options.max_failures;
+  executor_options.max_failures_share = impl.options.max_failures_share;
+  const int64_t ready_us = impl.clock.NowUs();
+  Executor executor(impl.Sources(), executor_options, impl.clock, &reporter);
+  RunReport report = executor.Run(stop);
+  if (dump) dump->Finish();
+
+  SummaryInput summary;
+  summary.report = &report;
+  summary.rows_total = rows_total;
+  summary.elapsed_s = static_cast<double>(impl.clock.NowUs() - ready_us) * 1e-6;
+  summary.setup_s = static_cast<double>(ready_us - start_us) * 1e-6;
+  summary.seed = impl.options.seed;
+  summary.planner = impl.options.naive ? "naive" : "logical";
+  for (const auto& [path, model] : impl.models) {
+    summary.engines.push_back({model.resolved.request.name, model.engine->Statistics()});
+  }
+  RunOutcome outcome;
+  outcome.summary_json = SummaryJson(summary).dump(2);
+  for (const auto& input : impl.inputs) {
+    if (input->output != "-") {
+      outcome.outputs.push_back(report.end == RunEnd::kFinished ? input->output : input->output + ".part");
+    }
+  }
+  switch (report.end) {
+    case RunEnd::kFinished:
+      outcome.status = report.counts.rows_failed > 0 ? RunStatus::kRowsFailed : RunStatus::kAllOk;
+      break;
+    case RunEnd::kStopped: outcome.status = RunStatus::kStopped; break;
+    case RunEnd::kInterrupted: outcome.status = RunStatus::kInterrupted; break;
+  }
+  return outcome;
+}
+
+}  // namespace halo

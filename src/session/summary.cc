@@ -1,0 +1,105 @@
+#include "session/summary.h"
+
+#include "halo_build_info.h"
+
+namespace halo {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+double Seconds(int64_t us) { return static_cast<double>(us) * 1e-6; }
+
+Json OperatorJson(const OperatorCounts& c) {
+  return {{"id", c.id},
+          {"kind", "llm"},
+          {"model", c.model},
+          {"logical", c.logical},
+          {"merged", c.merged},
+          {"distinct", c.distinct},
+          {"executed", c.executed},
+          {"cached", c.cached},
+          {"nulled", c.nulled},
+          {"skipped", c.skipped},
+          {"failed", c.failed},
+          {"unfinished", c.unfinished},
+          {"calls", c.calls},
+          {"prompt_tokens", c.prompt_tokens},
+          {"reused_tokens", c.reused_tokens},
+          {"prefilled_tokens", c.prefilled_tokens},
+          {"recomputed_tokens", c.recomputed_tokens},
+          {"output_tokens", c.output_tokens},
+          {"busy_s", Seconds(c.busy_us)}};
+}
+
+Json EngineJson(const std::string& model, const EngineStatistics& s) {
+  const double mean = s.decode_steps > 0 ? static_cast<double>(s.decode_tokens) / static_cast<double>(s.decode_steps) : 0.0;
+  return {{"worker", 0},
+          {"model", model},
+          {"steps", s.steps},
+          {"decode_batch_mean", mean},
+          {"busy_s", Seconds(s.busy_us)},
+          {"prefill_s", Seconds(s.prefill_us)},
+          {"decode_s", Seconds(s.decode_us)},
+          {"sampling_s", Seconds(s.sampling_us)},
+          {"copy_s", Seconds(s.copy_us)}};
+}
+
+}  // namespace
+
+Json SummaryJson(const SummaryInput& input) {
+  const RunReport& report = *input.report;
+  const int64_t finished = report.counts.rows_ok + report.counts.rows_failed;
+  // Without a known total (standard input) the rows are those that were opened.
+  const int64_t total = input.rows_total >= 0 ? input.rows_total : report.counts.rows_opened;
+  Json operators = Json::array();
+  int64_t prompt = 0, reused = 0, prefilled = 0, recomputed = 0, output = 0;
+  for (const OperatorCounts& counts : report.operators) {
+    operators.push_back(OperatorJson(counts));
+    prompt += counts.prompt_tokens;
+    reused += counts.reused_tokens;
+    prefilled += counts.prefilled_tokens;
+    recomputed += counts.recomputed_tokens;
+    output += counts.output_tokens;
+  }
+  EngineStatistics all;
+  Json engines = Json::array();
+  for (const auto& [model, statistics] : input.engines) {
+    engines.push_back(EngineJson(model, statistics));
+    all.forks += statistics.forks;
+    all.copies += statistics.copies;
+    all.spills += statistics.spills;
+    all.restores += statistics.restores;
+    all.evictions += statistics.evictions;
+  }
+  return {{"rows",
+           {{"total", total},
+            {"ok", report.counts.rows_ok},
+            {"failed", report.counts.rows_failed},
+            {"unfinished", total - finished}}},
+          {"operators", operators},
+          {"tokens",
+           {{"prompt", prompt},
+            {"reused", reused},
+            {"prefilled", prefilled},
+            {"recomputed", recomputed},
+            {"output", output}}},
+          {"elapsed_s", input.elapsed_s},
+          {"planning_s", input.setup_s},
+          {"lower_bound_s", nullptr},
+          {"model_switches", 0},
+          {"kv",
+           {{"forks", all.forks},
+            {"copies", all.copies},
+            {"spills", all.spills},
+            {"restores", all.restores},
+            {"migrations", 0},
+            {"evictions", all.evictions}}},
+          {"engine", engines},
+          {"tools", Json::array()},
+          {"planner", input.planner},
+          {"deterministic", false},
+          {"seed", input.seed},
+          {"version", build_info::kVersion}};
+}
+
+}  // namespace halo

@@ -1,0 +1,26 @@
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "runtime/executor.h"
+
+namespace halo {
+
+struct SummaryInput {
+  const RunReport* report = nullptr;
+  int64_t rows_total = -1;
+  double elapsed_s = 0.0;   ///< of execution, models loaded
+  double setup_s = 0.0;     ///< reading, checking and loading before it
+  uint64_t seed = 0;
+  std::string planner;
+  std::vector<std::pair<std::string, EngineStatistics>> engines;  ///< (model, counters)
+};
+
+/// The object of `--summary-json` (contract 2).
+nlohmann::ordered_json SummaryJson(const SummaryInput& input);
+
+}  // namespace halo

@@ -1,0 +1,41 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+namespace halo {
+
+/// Levels of arrays and objects in a row, the row itself counted.
+inline constexpr size_t kMaxRowDepth = 64;
+
+/// Something wrong at a byte of a JSON text.
+struct JsonFault {
+  size_t offset = 0;
+  std::string message;
+};
+
+/// A row read from JSON. With faults, `values` may be anything.
+struct JsonRow {
+  nlohmann::ordered_json values;
+  size_t offset = 0;        ///< of the row's first byte
+  size_t id_offset = 0;     ///< of the key `id`; `offset` without one
+  bool id_is_exact = true;  ///< false for a whole number that no 64 bits can hold
+  std::vector<JsonFault> faults;
+};
+
+/// Reads one object: UTF-8, strict JSON, no duplicate keys, at most kMaxRowDepth levels.
+JsonRow ParseJsonRow(std::string_view text);
+
+/// Reads an array of objects in the same way; `take` gets each row, with its faults, and says whether to go on.
+/// Returns what ended the reading early, if anything did.
+std::optional<JsonFault> ParseJsonRows(std::string_view text,
+                                       const std::function<bool(JsonRow)>& take);
+
+}  // namespace halo

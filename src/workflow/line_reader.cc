@@ -1,0 +1,71 @@
+#include "workflow/line_reader.h"
+
+#include <cstring>
+
+#include "workflow/input_file.h"
+
+namespace halo {
+namespace {
+
+constexpr size_t kReadBytes = size_t{1} << 18;
+constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+
+}  // namespace
+
+LineReader::LineReader(int fd, std::string path, std::function<void(std::string_view)> tee)
+    : fd_(fd), path_(std::move(path)), tee_(std::move(tee)) {}
+
+bool LineReader::Fill() {
+  if (at_end_) return false;
+  if (begin_ > 0) {
+    std::memmove(buffer_.data(), buffer_.data() + begin_, end_ - begin_);
+    end_ -= begin_;
+    begin_ = 0;
+  }
+  if (buffer_.size() < end_ + kReadBytes) buffer_.resize(std::max(2 * end_, end_ + kReadBytes));
+  const size_t got = ReadSome(fd_, buffer_.data() + end_, kReadBytes, path_);
+  at_end_ = got == 0;
+  if (tee_ && got > 0) tee_(std::string_view(buffer_).substr(end_, got));
+  end_ += got;
+  return got > 0;
+}
+
+LineReader::Line LineReader::Take(size_t length_bytes) {
+  std::string_view text(buffer_.data() + begin_, length_bytes);
+  begin_ += length_bytes;
+  if (begin_ < end_) ++begin_;  // the line's end
+  if (lines_++ == 0 && text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
+  if (text.ends_with('\r')) text.remove_suffix(1);
+  return {text, lines_, false};
+}
+
+std::optional<LineReader::Line> LineReader::Next() {
+  size_t searched = 0;  // bytes after begin_ that hold no line's end
+  bool too_long = false;
+  while (true) {
+    const char* from = buffer_.data() + begin_ + searched;
+    const void* found = end_ > begin_ + searched
+                            ? std::memchr(from, '\n', end_ - begin_ - searched)
+                            : nullptr;
+    if (found) {
+      const auto length = static_cast<size_t>(static_cast<const char*>(found) -
+                                              (buffer_.data() + begin_));
+      Line line = Take(length);
+      if (too_long || length > kMaxLineBytes) return Line{{}, line.number, true};
+      return line;
+    }
+    searched = end_ - begin_;
+    if (searched > kMaxLineBytes) {  // forget the part that is there, and look for its end
+      too_long = true;
+      begin_ = end_;
+      searched = 0;
+    }
+    if (Fill()) continue;
+    if (searched == 0 && !too_long) return std::nullopt;
+    Line line = Take(searched);
+    if (too_long) return Line{{}, line.number, true};
+    return line;
+  }
+}
+
+}  // namespace halo

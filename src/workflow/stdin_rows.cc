@@ -1,0 +1,120 @@
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "workflow/json_row.h"
+#include "workflow/line_reader.h"
+#include "workflow/row_scan.h"
+#include "workflow/row_sources.h"
+
+namespace halo {
+namespace {
+
+/// Keeps what standard input said, so that a run can be resumed: its bytes as they were.
+class Spool {
+ public:
+  explicit Spool(std::string path) : path_(std::move(path)) {
+    fd_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd_ < 0) Fail("create");
+  }
+  ~Spool() { close(fd_); }
+  Spool(const Spool&) = delete;
+  Spool& operator=(const Spool&) = delete;
+
+  void Write(std::string_view bytes) {
+    while (!bytes.empty()) {
+      const ssize_t written = write(fd_, bytes.data(), bytes.size());
+      if (written < 0 && errno != EINTR) Fail("write");
+      if (written > 0) bytes.remove_prefix(static_cast<size_t>(written));
+    }
+  }
+
+ private:
+  [[noreturn]] void Fail(const char* what) const {
+    throw Error(ErrorCode::kIo, {{{path_, 0, 0}, std::string("cannot ") + what +
+                                                     " the spool of standard input: " +
+                                                     std::strerror(errno)}});
+  }
+
+  std::string path_;
+  int fd_ = -1;
+};
+
+/// JSONL on standard input. Nothing is known ahead, so a bad line is a failed row.
+class StandardInputSource final : public RowSource {
+ public:
+  explicit StandardInputSource(const RowOptions& options)
+      : required_(options.required_columns),
+        limit_(options.limit),
+        spool_(options.spool_folder + "/stdin.jsonl"),
+        lines_(options.standard_input_fd, "standard input",
+               [this](std::string_view bytes) { spool_.Write(bytes); }) {}
+
+  std::optional<Row> Next() override {
+    while (limit_ < 0 || next_ < limit_) {
+      const auto line = lines_.Next();
+      if (!line) break;
+      if (line->too_long) return Failed(line->number, "bad_row", "the line has more than 64 MiB");
+      if (line->text.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+      return Read(*line);
+    }
+    return std::nullopt;
+  }
+  int64_t total() const override { return -1; }
+  const std::vector<std::string>& columns() const override { return columns_.names(); }
+
+ private:
+  Row Read(const LineReader::Line& line) {
+    JsonRow parsed = ParseJsonRow(line.text);
+    if (!parsed.faults.empty()) {
+      const JsonFault& fault = parsed.faults.front();
+      return Failed(line.number, "bad_row",
+                    "column " + std::to_string(fault.offset + 1) + ": " + fault.message);
+    }
+    const std::string id_fault = RowIdFault(parsed);
+    if (!id_fault.empty()) return Failed(line.number, "bad_row", id_fault);
+    for (const auto& [key, value] : parsed.values.items()) columns_.Add(key);
+    for (const std::string& column : required_) {
+      if (parsed.values.contains(column)) continue;
+      std::vector<std::string> keys;
+      for (const auto& [key, value] : parsed.values.items()) keys.push_back(key);
+      return Failed(line.number, "bad_row",
+                    "the row has no column '" + column + "'; it has: " + ListNames(keys));
+    }
+    Row row = MakeRow(next_, std::move(parsed.values));
+    if (const auto earlier = ids_.Insert(IdSignature(row.id), line.number)) {
+      return Failed(line.number, "duplicate_id",
+                    "its id is already that of line " + std::to_string(*earlier));
+    }
+    ++next_;
+    return row;
+  }
+
+  Row Failed(int64_t line, const char* code, std::string message) {
+    Row row;
+    row.index = next_++;
+    row.id = "line:" + std::to_string(line);
+    row.values = nlohmann::ordered_json::object();
+    row.failure =
+        Failure{"", code, "line " + std::to_string(line) + ": " + std::move(message), false};
+    return row;
+  }
+
+  const std::vector<std::string> required_;
+  const int64_t limit_;
+  Spool spool_;
+  LineReader lines_;
+  ColumnList columns_;
+  IdTable ids_;
+  int64_t next_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<RowSource> OpenStandardInput(const RowOptions& options) {
+  return std::make_unique<StandardInputSource>(options);
+}
+
+}  // namespace halo

@@ -1,0 +1,310 @@
+// What every engine must do, run over each of them in process and through a socket pair.
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <functional>
+#include <map>
+#include <thread>
+
+#include "base/clock.h"
+#include "base/text.h"
+#include "engine/llama/llama_engine.h"
+#include "engine/remote_engine.h"
+#include "engine/simulated/simulated_engine.h"
+#include "support/test_models.h"
+
+namespace halo {
+namespace {
+
+/// An engine and whatever it needs to live.
+class Harness {
+ public:
+  virtual ~Harness() = default;
+  virtual Engine& engine() = 0;
+};
+
+std::unique_ptr<LlamaEngine> MakeLlama(int32_t sequences, const Clock& clock) {
+  LlamaEngineOptions options;
+  options.model_name = "tiny";
+  options.model_path = test::TinyModel();
+  options.vocabulary = Vocabulary::Load(options.model_path);
+  options.threads = 1;
+  options.sequences = sequences;
+  options.context_tokens = 512;
+  options.kv_bytes = 64 << 20;
+  options.kept_bytes = 16 << 20;
+  return std::make_unique<LlamaEngine>(std::move(options), clock);
+}
+
+std::unique_ptr<SimulatedEngine> MakeSimulated(int32_t sequences, VirtualClock& clock) {
+  SimulatedEngineOptions options;
+  options.sequences = sequences;
+  options.context_tokens = 512;
+  options.script = [](const Request& request) {
+    return ScriptedReply{"reply to " + std::to_string(request.prompt_text.size()), 1000, FinishReason::kEndToken, {}};
+  };
+  return std::make_unique<SimulatedEngine>(std::move(options), clock);
+}
+
+class LlamaHarness final : public Harness {
+ public:
+  explicit LlamaHarness(int32_t sequences) : engine_(MakeLlama(sequences, clock_)) {}
+  Engine& engine() override { return *engine_; }
+
+ private:
+  SteadyClock clock_;
+  std::unique_ptr<LlamaEngine> engine_;
+};
+
+class SimulatedHarness final : public Harness {
+ public:
+  explicit SimulatedHarness(int32_t sequences) : engine_(MakeSimulated(sequences, clock_)) {}
+  Engine& engine() override { return *engine_; }
+
+ private:
+  VirtualClock clock_;
+  std::unique_ptr<SimulatedEngine> engine_;
+};
+
+/// The engine in a thread of its own behind a socket pair.
+class SocketHarness final : public Harness {
+ public:
+  explicit SocketHarness(std::unique_ptr<Harness> inner) : inner_(std::move(inner)) {
+    int sockets[2];
+    EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, sockets), 0);
+    server_ = std::thread([this, socket = sockets[1]] {
+      ServeEngine(inner_->engine(), socket);
+      close(socket);
+    });
+    client_ = std::make_unique<RemoteEngine>(sockets[0]);
+  }
+  ~SocketHarness() override {
+    client_.reset();  // closes the connection, on which the server ends
+    server_.join();
+  }
+  Engine& engine() override { return *client_; }
+
+ private:
+  std::unique_ptr<Harness> inner_;
+  std::thread server_;
+  std::unique_ptr<RemoteEngine> client_;
+};
+
+struct Kind {
+  const char* name;
+  std::function<std::unique_ptr<Harness>(int32_t sequences)> make;
+};
+
+class Conformance : public testing::TestWithParam<Kind> {
+ protected:
+  void Start(int32_t sequences) {
+    harness_ = GetParam().make(sequences);
+    engine_ = &harness_->engine();
+  }
+
+  /// A prompt of `tokens` tokens (words for engines that take text) that no other `salt` shares.
+  Request Ask(RequestId id, int32_t tokens, int32_t salt) const {
+    Request request;
+    request.id = id;
+    request.order = static_cast<int64_t>(id);
+    request.sampling.max_tokens = 8;
+    for (int32_t i = 0; i < tokens; ++i) {
+      const int32_t word = 100 + (i == 0 ? salt : i * 7 + salt) % 5000;
+      if (engine_->Describe().has_token_ids) {
+        request.prompt_tokens.push_back(word);
+      } else {
+        request.prompt_text += "w" + std::to_string(word) + " ";
+      }
+    }
+    return request;
+  }
+
+  std::map<RequestId, Completion> Drain() {
+    std::map<RequestId, Completion> all;
+    const SteadyClock clock;
+    const int64_t give_up_us = clock.NowUs() + 60'000'000;
+    while (engine_->pending() > 0) {
+      if (clock.NowUs() > give_up_us) {
+        ADD_FAILURE() << "the engine does not come to an end";
+        break;
+      }
+      // The simulated engine's deadline is on its virtual clock, where 0 means "as far as needed".
+      const bool virtual_time = engine_->Describe().name == "simulated" && !remote();
+      for (Completion& completion : engine_->Poll(virtual_time ? 0 : clock.NowUs() + 100'000)) {
+        const RequestId id = completion.id;
+        EXPECT_TRUE(all.emplace(id, std::move(completion)).second) << "request " << id << " was answered twice";
+      }
+    }
+    return all;
+  }
+
+  static bool remote() { return std::string(GetParam().name).find("Socket") != std::string::npos; }
+
+  std::unique_ptr<Harness> harness_;
+  Engine* engine_ = nullptr;
+};
+
+TEST_P(Conformance, DescribesItself) {
+  Start(4);
+  const EngineDescription& description = engine_->Describe();
+  EXPECT_EQ(description.sequences, 4);
+  EXPECT_EQ(description.context_tokens, 512);
+  EXPECT_FALSE(description.name.empty());
+  EXPECT_EQ(engine_->pending(), 0);
+}
+
+TEST_P(Conformance, AnswersEachRequestOnce) {
+  Start(4);
+  constexpr RequestId kRequests = 30;
+  for (RequestId id = 1; id <= kRequests; ++id) engine_->Submit(Ask(id, 5 + static_cast<int32_t>(id), static_cast<int32_t>(id)));
+  EXPECT_EQ(engine_->pending(), static_cast<int64_t>(kRequests));
+  const auto all = Drain();
+  ASSERT_EQ(all.size(), kRequests);
+  for (const auto& [id, completion] : all) {
+    EXPECT_FALSE(completion.failure.has_value()) << id;
+    EXPECT_EQ(completion.prompt_tokens, 5 + static_cast<int64_t>(id));
+    EXPECT_EQ(completion.prompt_tokens, completion.reused_tokens + completion.prefilled_tokens) << id;
+    EXPECT_GE(completion.output_tokens, 1);
+    EXPECT_LE(completion.output_tokens, 8);
+    EXPECT_EQ(FindInvalidUtf8(completion.text), std::string::npos);
+    EXPECT_NE(completion.finish, FinishReason::kFailed);
+  }
+}
+
+TEST_P(Conformance, APromptLongerThanTheContextFailsAlone) {
+  Start(4);
+  engine_->Submit(Ask(1, 10, 1));
+  engine_->Submit(Ask(2, 600, 2));
+  engine_->Submit(Ask(3, 10, 3));
+  const auto all = Drain();
+  ASSERT_EQ(all.size(), 3U);
+  EXPECT_FALSE(all.at(1).failure.has_value());
+  ASSERT_TRUE(all.at(2).failure.has_value());
+  EXPECT_EQ(all.at(2).failure->code, "prompt_too_long");
+  EXPECT_FALSE(all.at(3).failure.has_value());
+}
+
+TEST_P(Conformance, ACancelledRequestIsAnsweredAndTheOthersAreToo) {
+  Start(1);
+  for (RequestId id = 1; id <= 5; ++id) engine_->Submit(Ask(id, 20, static_cast<int32_t>(id)));
+  engine_->Cancel(4);
+  engine_->Cancel(99);  // nobody
+  const auto all = Drain();
+  ASSERT_EQ(all.size(), 5U);
+  ASSERT_TRUE(all.at(4).failure.has_value());
+  EXPECT_EQ(all.at(4).failure->code, "cancelled");
+  for (const RequestId id : {1U, 2U, 3U, 5U}) EXPECT_FALSE(all.at(id).failure.has_value()) << id;
+}
+
+TEST_P(Conformance, ReleasingWhatIsNotThereIsHarmless) {
+  Start(2);
+  engine_->Release(12345, 3);
+  engine_->Submit(Ask(1, 5, 1));
+  engine_->Release(1, 1);
+  EXPECT_EQ(Drain().size(), 1U);
+  engine_->Release(1, 1);
+}
+
+TEST_P(Conformance, HigherPriorityAndLowerOrderGoFirst) {
+  Start(1);
+  std::vector<RequestId> ends;
+  Request late = Ask(1, 5, 1);
+  late.order = 9;
+  Request early = Ask(2, 5, 2);
+  early.order = 3;
+  Request urgent = Ask(3, 5, 3);
+  urgent.priority = 1;
+  urgent.order = 20;
+  engine_->Submit(late);
+  engine_->Submit(early);
+  engine_->Submit(urgent);
+  const bool virtual_time = engine_->Describe().name == "simulated" && !remote();
+  const SteadyClock clock;
+  while (engine_->pending() > 0) {
+    for (const Completion& c : engine_->Poll(virtual_time ? 0 : clock.NowUs() + 100'000)) ends.push_back(c.id);
+  }
+  // Through a socket the first may have started before the others came.
+  if (remote()) {
+    EXPECT_EQ(ends.size(), 3U);
+  } else {
+    EXPECT_EQ(ends, (std::vector<RequestId>{3, 2, 1}));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Engines, Conformance,
+    testing::Values(Kind{"Llama", [](int32_t n) -> std::unique_ptr<Harness> { return std::make_unique<LlamaHarness>(n); }},
+                    Kind{"Simulated",
+                         [](int32_t n) -> std::unique_ptr<Harness> { return std::make_unique<SimulatedHarness>(n); }},
+                    Kind{"LlamaSocket",
+                         [](int32_t n) -> std::unique_ptr<Harness> {
+                           return std::make_unique<SocketHarness>(std::make_unique<LlamaHarness>(n));
+                         }},
+                    Kind{"SimulatedSocket",
+                         [](int32_t n) -> std::unique_ptr<Harness> {
+                           return std::make_unique<SocketHarness>(std::make_unique<SimulatedHarness>(n));
+                         }}),
+    [](const auto& kind) { return std::string(kind.param.name); });
+
+TEST(RemoteEngine, ALostConnectionFailsWhatIsUnderWay) {
+  int sockets[2];
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, sockets), 0);
+  EngineDescription description;
+  description.name = "fake";
+  const std::string hello = EncodeFrame(FromEngine(description));
+  ASSERT_EQ(write(sockets[1], hello.data(), hello.size()), static_cast<ssize_t>(hello.size()));
+  RemoteEngine engine(sockets[0]);
+  Request request;
+  request.id = 7;
+  engine.Submit(request);
+  close(sockets[1]);
+  const SteadyClock clock;
+  const std::vector<Completion> lost = engine.Poll(clock.NowUs() + 1'000'000);
+  ASSERT_EQ(lost.size(), 1U);
+  ASSERT_TRUE(lost[0].failure.has_value());
+  EXPECT_EQ(lost[0].failure->code, "engine_lost");
+  EXPECT_TRUE(lost[0].failure->retriable);
+  request.id = 8;
+  engine.Submit(request);
+  EXPECT_EQ(engine.Poll(0).size(), 1U);
+}
+
+TEST(Wire, RoundTripsEveryField) {
+  Request request;
+  request.id = 0xFFFFFFFFFFFFFFFFULL;
+  request.prompt_tokens = {1, -1, 50000};
+  request.prompt_text = "bytes \xFF\x00 too";
+  request.sampling = {0.7F, 0.9F, 40, 0.05F, 99, 3, {"stop", "\n"}, 0x8000000000000001ULL};
+  request.static_prefix_tokens = 12;
+  request.consumes = 3;
+  request.keep = {4, true};
+  request.priority = -2;
+  request.order = 1LL << 40;
+  request.deadline_us = 5;
+  request.script_operator = "op";
+  request.script_row = "row";
+  FrameReader reader;
+  const std::string frame = EncodeFrame(ToEngine(request));
+  for (const char byte : frame) reader.Append(&byte, 1);
+  std::string body;
+  ASSERT_TRUE(reader.Next(body));
+  const ToEngine message = DecodeToEngine(body);
+  const Request& back = std::get<Request>(message);
+  EXPECT_EQ(EncodeFrame(ToEngine(back)), frame);
+  EXPECT_EQ(back.sampling.draw_key, request.sampling.draw_key);
+  EXPECT_EQ(back.prompt_text, request.prompt_text);
+  EXPECT_FALSE(reader.Next(body));
+}
+
+TEST(Wire, RefusesWhatIsNoMessage) {
+  EXPECT_THROW(DecodeToEngine("garbage"), Error);
+  EXPECT_THROW(DecodeFromEngine(std::string("\xA1\x61", 2)), Error);
+  FrameReader reader;
+  reader.Append("\xFF\xFF\xFF\xFF", 4);
+  std::string body;
+  EXPECT_THROW(reader.Next(body), Error);
+}
+
+}  // namespace
+}  // namespace halo

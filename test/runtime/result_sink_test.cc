@@ -1,0 +1,170 @@
+#include "runtime/result_sink.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <array>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+namespace halo {
+namespace {
+
+class ResultSinkTest : public testing::Test {
+ protected:
+  ResultSinkTest() {
+    std::string pattern = testing::TempDir() + "/sinkXXXXXX";
+    folder_ = mkdtemp(pattern.data());
+  }
+  ~ResultSinkTest() override { std::filesystem::remove_all(folder_); }
+
+  static std::string Contents(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
+
+  static RowResult GoodRow() {
+    RowResult row;
+    row.id = "a";
+    row.outputs = {{"z", "text, \"quoted\"\nline"}, {"b", nlohmann::ordered_json{{"k", 1}}}};
+    row.prompt_tokens = 12;
+    row.output_tokens = 3;
+    return row;
+  }
+
+  static RowResult FailedRow() {
+    RowResult row;
+    row.index = 1;
+    row.id = 7;
+    row.outputs = {{"z", nullptr}};
+    row.skipped = {"b"};
+    row.failure = Failure{"z", "prompt_too_long", "5 tokens too many", false};
+    return row;
+  }
+
+  std::string folder_;
+};
+
+TEST_F(ResultSinkTest, JsonLinesAppearByRename) {
+  const std::string path = folder_ + "/out.jsonl";
+  const auto sink = OpenResultSink(path, {"z", "b"}, 1);
+  sink->Write(GoodRow());
+  sink->Write(FailedRow());
+  sink->Flush();
+  EXPECT_FALSE(std::filesystem::exists(path));
+  const std::string expected =
+      R"({"id":"a","status":"ok","outputs":{"z":"text, \"quoted\"\nline","b":{"k":1}},"error":null,)"
+      R"("usage":{"prompt_tokens":12,"output_tokens":3}})"
+      "\n"
+      R"({"id":7,"status":"failed","outputs":{"z":null},"skipped":["b"],"error":{"operator":"z",)"
+      R"("code":"prompt_too_long","message":"5 tokens too many"},)"
+      R"("usage":{"prompt_tokens":0,"output_tokens":0}})"
+      "\n";
+  EXPECT_EQ(Contents(path + ".part"), expected);
+  sink->Finish();
+  sink->Finish();
+  EXPECT_EQ(Contents(path), expected);
+  EXPECT_FALSE(std::filesystem::exists(path + ".part"));
+}
+
+TEST_F(ResultSinkTest, WithoutFinishOnlyThePartIsLeft) {
+  const std::string path = folder_ + "/out.jsonl";
+  std::ofstream(path) << "old\n";
+  OpenResultSink(path, {}, 1)->Write(GoodRow());
+  EXPECT_EQ(Contents(path), "old\n");
+  EXPECT_TRUE(Contents(path + ".part").starts_with("{\"id\":\"a\""));
+}
+
+TEST_F(ResultSinkTest, CsvIsQuoted) {
+  const std::string path = folder_ + "/out.csv";
+  const auto sink = OpenResultSink(path, {"b", "z", "a,b"}, 1);
+  sink->Write(GoodRow());
+  sink->Write(FailedRow());
+  sink->Finish();
+  EXPECT_EQ(Contents(path),
+            "id,status,b,z,\"a,b\",error_operator,error_code,error_message,prompt_tokens,"
+            "output_tokens\n"
+            "a,ok,\"{\"\"k\"\":1}\",\"text, \"\"quoted\"\"\nline\",,,,,12,3\n"
+            "7,failed,,,,z,prompt_too_long,5 tokens too many,0,0\n");
+}
+
+TEST_F(ResultSinkTest, TextThatIsNotUtf8IsRepaired) {
+  RowResult row = GoodRow();
+  row.outputs = {{"z", "\xC3("}};
+  for (const std::string ending : {".jsonl", ".csv"}) {
+    const std::string path = folder_ + "/out" + ending;
+    const auto sink = OpenResultSink(path, {"z"}, 1);
+    sink->Write(row);
+    sink->Finish();
+    EXPECT_NE(Contents(path).find("\xEF\xBF\xBD("), std::string::npos);
+  }
+}
+
+TEST_F(ResultSinkTest, FaultsOfWritingNameTheFile) {
+  const int full = open("/dev/full", O_WRONLY);
+  ASSERT_GE(full, 0);
+  const auto sink = OpenResultSink("-", {}, full);
+  sink->Write(GoodRow());
+  try {
+    sink->Finish();
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kIo);
+    EXPECT_STREQ(error.what(), "standard output: cannot write: No space left on device");
+  }
+  close(full);
+}
+
+TEST_F(ResultSinkTest, AFullDeviceUnderAFileIsReported) {
+  const std::string path = folder_ + "/out.jsonl";
+  std::filesystem::create_symlink("/dev/full", path + ".part");
+  const auto sink = OpenResultSink(path, {}, 1);
+  sink->Write(GoodRow());
+  EXPECT_THROW(sink->Finish(), Error);
+  EXPECT_FALSE(std::filesystem::exists(path));
+}
+
+TEST_F(ResultSinkTest, AStreamIsWrittenWhole) {
+  std::array<int, 2> ends{};
+  ASSERT_EQ(pipe(ends.data()), 0);
+  fcntl(ends[1], F_SETFL, O_NONBLOCK);  // short writes and EAGAIN
+  std::string received;
+  std::thread reader([&] {
+    std::array<char, 4096> buffer{};
+    for (ssize_t got = 0; (got = read(ends[0], buffer.data(), buffer.size())) > 0;) {
+      received.append(buffer.data(), static_cast<size_t>(got));
+    }
+  });
+  const auto sink = OpenResultSink("-", {}, ends[1]);
+  const std::string line = GoodRow().ToJson().dump() + "\n";
+  for (int i = 0; i < 20'000; ++i) sink->Write(GoodRow());
+  sink->Finish();
+  close(ends[1]);
+  reader.join();
+  close(ends[0]);
+  EXPECT_EQ(received.size(), 20'000 * line.size());
+  EXPECT_TRUE(received.ends_with(line));
+}
+
+TEST_F(ResultSinkTest, SpecsThatAreRefused) {
+  const auto message_of = [](const std::string& spec) -> std::string {
+    try {
+      OpenResultSink(spec, {}, 1);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  std::filesystem::create_directory(folder_ + "/out.csv");
+  EXPECT_NE(message_of(folder_ + "/out.csv").find("this is a folder"), std::string::npos);
+  EXPECT_NE(message_of(folder_ + "/absent/out.csv").find("does not exist: create it"),
+            std::string::npos);
+  EXPECT_NE(message_of("out.txt").find("expected a file that ends in .jsonl or .csv"),
+            std::string::npos);
+  EXPECT_NE(message_of("out.parquet").find("not supported yet"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace halo
