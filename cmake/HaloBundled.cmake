@@ -162,6 +162,7 @@ function(halo_resolve_llama)
     halo_prepare_llama_checkout("${checkout}")
   endif()
   set(HALO_LLAMA_CPP_CHECKOUT "${checkout}")
+  set(HALO_LLAMA_SOURCE_DIR "${checkout}" CACHE INTERNAL "Source tree of llama.cpp in use")
   add_subdirectory(third_party)
 
   add_library(halo_llama INTERFACE)

@@ -29,4 +29,7 @@ struct GgufSummary {
 /// Throws Error(kModel) naming the file, the offset and what is wrong.
 GgufSummary CheckGguf(const std::string& path);
 
+/// The summary as a person reads it, several lines.
+std::string DescribeModel(const GgufSummary& summary);
+
 }  // namespace halo

@@ -1,8 +1,12 @@
-// The filters, methods, tests and functions that templates may use: those of llama.cpp's engine and a few more of
-// Jinja's. All keep the origin of every byte, charge for what they make, and note what depends on a hole's text.
+// The filters, methods, tests and functions that templates may use: those of llama.cpp's engine and
+// a few more of Jinja's. All keep the origin of every byte, charge for what they make, and note
+// what depends on a hole's text.
 #include <algorithm>
+#include <array>
+#include <cerrno>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <iterator>
 
 #include "base/text.h"
@@ -27,41 +31,56 @@ constexpr uint32_t kScalar = kNumber | kBool;
 char LowerByte(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
 char UpperByte(char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c; }
 
+// Linear in both lengths, unlike std::string::find.
+size_t FindFrom(const std::string& text, const std::string& part, size_t begin) {
+  if (begin > text.size()) return std::string::npos;
+  const void* found = memmem(text.data() + begin, text.size() - begin, part.data(), part.size());
+  return found == nullptr ? std::string::npos
+                          : static_cast<size_t>(static_cast<const char*>(found) - text.data());
+}
+
 // ---- Arguments
 
-const std::string* TextArgument(JinjaEvaluator& run, const JinjaArguments& arguments, std::string_view name,
-                                size_t position) {
+const std::string* TextArgument(JinjaEvaluator& run, const JinjaArguments& arguments,
+                                std::string_view name, size_t position) {
   const JinjaValue* value = arguments.Find(name, position);
-  if (value == nullptr || value->Is(JinjaKind::kNone) || value->Is(JinjaKind::kUndefined)) return nullptr;
-  if (!value->Is(JinjaKind::kText)) run.Fail("'" + std::string(name) + "' is a text, not " + value->KindName());
+  if (value == nullptr || value->Is(JinjaKind::kNone) || value->Is(JinjaKind::kUndefined))
+    return nullptr;
+  if (!value->Is(JinjaKind::kText))
+    run.Fail("'" + std::string(name) + "' is a text, not " + value->KindName());
   run.Acting(value->text());
   return &value->bytes();
 }
 
-const JinjaValue& Needed(JinjaEvaluator& run, const JinjaArguments& arguments, std::string_view name, size_t position,
-                         JinjaKind kind) {
+const JinjaValue& Needed(JinjaEvaluator& run, const JinjaArguments& arguments,
+                         std::string_view name, size_t position, JinjaKind kind) {
   const JinjaValue* value = arguments.Find(name, position);
   if (value == nullptr) run.Fail("the argument '" + std::string(name) + "' is missing");
-  if (!value->Is(kind)) run.Fail("the argument '" + std::string(name) + "' cannot be " + value->KindName());
+  if (!value->Is(kind))
+    run.Fail("the argument '" + std::string(name) + "' cannot be " + value->KindName());
   return *value;
 }
 
-bool Flag(JinjaEvaluator& run, const JinjaArguments& arguments, std::string_view name, size_t position) {
+bool Flag(JinjaEvaluator& run, const JinjaArguments& arguments, std::string_view name,
+          size_t position) {
   const JinjaValue* value = arguments.Find(name, position);
   return value != nullptr && run.Truth(*value);
 }
 
-int64_t IntArgument(JinjaEvaluator& run, const JinjaArguments& arguments, std::string_view name, size_t position,
-                    int64_t otherwise) {
+int64_t IntArgument(JinjaEvaluator& run, const JinjaArguments& arguments, std::string_view name,
+                    size_t position, int64_t otherwise) {
   const JinjaValue* value = arguments.Find(name, position);
-  if (value == nullptr || value->Is(JinjaKind::kNone) || value->Is(JinjaKind::kUndefined)) return otherwise;
-  if (!value->Is(JinjaKind::kInt)) run.Fail("'" + std::string(name) + "' is an integer, not " + value->KindName());
+  if (value == nullptr || value->Is(JinjaKind::kNone) || value->Is(JinjaKind::kUndefined))
+    return otherwise;
+  if (!value->Is(JinjaKind::kInt))
+    run.Fail("'" + std::string(name) + "' is an integer, not " + value->KindName());
   return value->integer();
 }
 
 // The attribute of an item that filters such as sort and map are given by name or number.
 JinjaValue ItemAttribute(JinjaEvaluator& run, const JinjaValue& item, const JinjaValue& attribute) {
-  const bool has = item.Is(JinjaKind::kMap) || (item.Is(JinjaKind::kList) && attribute.Is(JinjaKind::kInt));
+  const bool has =
+      item.Is(JinjaKind::kMap) || (item.Is(JinjaKind::kList) && attribute.Is(JinjaKind::kInt));
   if (!has) return run.strict() ? run.Index(item, attribute) : JinjaValue();
   if (item.Is(JinjaKind::kList)) return run.Index(item, attribute);
   const JinjaValue* value = item.map().Find(attribute);
@@ -79,7 +98,9 @@ template <char (*Change)(char)>
 JinjaValue ChangeCase(JinjaEvaluator& run, const JinjaValue& self, const JinjaArguments&) {
   run.Acting(self.text());
   MarkedText text = self.text();
-  text.Transform([](std::string* bytes) { std::transform(bytes->begin(), bytes->end(), bytes->begin(), Change); });
+  text.Transform([](std::string* bytes) {
+    std::transform(bytes->begin(), bytes->end(), bytes->begin(), Change);
+  });
   return run.NewText(std::move(text));
 }
 
@@ -103,11 +124,14 @@ JinjaValue Strip(JinjaEvaluator& run, const JinjaValue& self, const JinjaArgumen
   const std::string* chars = TextArgument(run, arguments, "chars", 0);
   const std::string_view stripped = chars == nullptr ? kBlanks : std::string_view(*chars);
   if (stripped.find_first_not_of(kBlanks) != std::string_view::npos) run.Acting(self.text());
+  std::array<bool, 256> is_stripped = {};
+  for (const char c : stripped) is_stripped[static_cast<unsigned char>(c)] = true;
   const std::string& bytes = self.bytes();
   size_t begin = 0;
   size_t end = bytes.size();
-  while (kLeft && begin < end && stripped.find(bytes[begin]) != std::string_view::npos) ++begin;
-  while (kRight && end > begin && stripped.find(bytes[end - 1]) != std::string_view::npos) --end;
+  while (kLeft && begin < end && is_stripped[static_cast<unsigned char>(bytes[begin])]) ++begin;
+  while (kRight && end > begin && is_stripped[static_cast<unsigned char>(bytes[end - 1])]) --end;
+  run.Step((stripped.size() + begin + bytes.size() - end) / 64);
   if (begin == 0 && end == bytes.size()) return self;
   return run.NewText(self.text().Slice(begin, end - begin));
 }
@@ -116,9 +140,11 @@ JinjaValue TextLength(JinjaEvaluator& run, const JinjaValue& self, const JinjaAr
   run.Acting(self.text());
   const std::string& bytes = self.bytes();
   run.Step(bytes.size() / 64);
-  const auto characters = std::count_if(bytes.begin(), bytes.end(),
-                                        [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
-  return JinjaValue::Int(run.strict() ? characters : static_cast<int64_t>(bytes.size()), self.text().Blend());
+  const auto characters = std::count_if(bytes.begin(), bytes.end(), [](char c) {
+    return (static_cast<unsigned char>(c) & 0xC0) != 0x80;
+  });
+  return JinjaValue::Int(run.strict() ? characters : static_cast<int64_t>(bytes.size()),
+                         self.text().Blend());
 }
 
 JinjaValue WordCount(JinjaEvaluator& run, const JinjaValue& self, const JinjaArguments&) {
@@ -136,38 +162,46 @@ JinjaValue WordCount(JinjaEvaluator& run, const JinjaValue& self, const JinjaArg
 
 template <bool kAtEnd>
 JinjaValue HasEnd(JinjaEvaluator& run, const JinjaValue& self, const JinjaArguments& arguments) {
-  const JinjaValue& part = Needed(run, arguments, kAtEnd ? "suffix" : "prefix", 0, JinjaKind::kText);
+  const JinjaValue& part =
+      Needed(run, arguments, kAtEnd ? "suffix" : "prefix", 0, JinjaKind::kText);
   run.Searching(self.text(), part.text());
+  run.Step(part.bytes().size() / 64);
   const std::string& bytes = self.bytes();
   const std::string& end = part.bytes();
   if (end.size() > bytes.size()) return JinjaValue::Bool(false);
-  return JinjaValue::Bool(bytes.compare(kAtEnd ? bytes.size() - end.size() : 0, end.size(), end) == 0);
+  return JinjaValue::Bool(bytes.compare(kAtEnd ? bytes.size() - end.size() : 0, end.size(), end) ==
+                          0);
 }
 
 template <bool kFromRight>
 JinjaValue Split(JinjaEvaluator& run, const JinjaValue& self, const JinjaArguments& arguments) {
   const JinjaValue blank = JinjaValue::Text(" ");
   const JinjaValue* given = arguments.Find("sep", 0);
-  const JinjaValue& separator = given == nullptr ? blank : Needed(run, arguments, "sep", 0, JinjaKind::kText);
+  const JinjaValue& separator =
+      given == nullptr ? blank : Needed(run, arguments, "sep", 0, JinjaKind::kText);
   if (separator.bytes().empty()) run.Fail("a text cannot be split at the empty text");
   run.Searching(self.text(), separator.text());
   const int64_t limit = IntArgument(run, arguments, "maxsplit", 1, -1);
-  const std::string& bytes = self.bytes();
-  const size_t width = separator.bytes().size();
+  // From the right is from the left of the mirrored text.
+  std::string bytes = self.bytes();
+  std::string part = separator.bytes();
+  if (kFromRight) std::reverse(bytes.begin(), bytes.end());
+  if (kFromRight) std::reverse(part.begin(), part.end());
   std::vector<JinjaValue> parts;
-  size_t begin = 0;
-  size_t end = bytes.size();
-  while (limit < 0 || static_cast<int64_t>(parts.size()) < limit) {
+  const auto add = [&](size_t begin, size_t length) {
     run.Step();
-    size_t at = std::string::npos;
-    if (!kFromRight) at = bytes.find(separator.bytes(), begin);
-    if (kFromRight && end >= width) at = bytes.rfind(separator.bytes(), end - width);
+    parts.push_back(
+        run.NewText(self.text().Slice(kFromRight ? bytes.size() - begin - length : begin, length)));
+  };
+  run.Step((bytes.size() + part.size()) / 64);
+  size_t begin = 0;
+  while (limit < 0 || static_cast<int64_t>(parts.size()) < limit) {
+    const size_t at = FindFrom(bytes, part, begin);
     if (at == std::string::npos) break;
-    const size_t from = kFromRight ? at + width : begin;
-    parts.push_back(run.NewText(self.text().Slice(from, (kFromRight ? end : at) - from)));
-    (kFromRight ? end : begin) = kFromRight ? at : at + width;
+    add(begin, at - begin);
+    begin = at + part.size();
   }
-  parts.push_back(run.NewText(self.text().Slice(begin, end - begin)));
+  add(begin, bytes.size() - begin);
   if (kFromRight) std::reverse(parts.begin(), parts.end());
   return JinjaValue::List(std::move(parts));
 }
@@ -181,8 +215,9 @@ JinjaValue Replace(JinjaEvaluator& run, const JinjaValue& self, const JinjaArgum
   const std::string& bytes = self.bytes();
   MarkedText text;
   size_t begin = 0;
-  for (size_t at = bytes.find(old.bytes()); at != std::string::npos && left != 0;
-       at = bytes.find(old.bytes(), begin)) {
+  run.Step((bytes.size() + old.bytes().size()) / 64);
+  for (size_t at = FindFrom(bytes, old.bytes(), 0); at != std::string::npos && left != 0;
+       at = FindFrom(bytes, old.bytes(), begin)) {
     run.Step(1 + fresh.bytes().size() / 64);
     text.AppendSlice(self.text(), begin, at - begin);
     text.Append(fresh.text());
@@ -204,7 +239,7 @@ JinjaValue Format(JinjaEvaluator& run, const JinjaValue& self, const JinjaArgume
     if (at + 1 >= bytes.size() || bytes[at + 1] != '}') run.Fail("format() knows '{}' only");
     if (next >= arguments.positional.size()) run.Fail("format() has more '{}' than arguments");
     text.AppendSlice(self.text(), begin, at - begin);
-    text.Append(run.TextOf(arguments.positional[next++]));
+    run.Append(run.TextOf(arguments.positional[next++]), &text);
     begin = at + 2;
   }
   text.AppendSlice(self.text(), begin, bytes.size());
@@ -219,7 +254,8 @@ JinjaValue Indent(JinjaEvaluator& run, const JinjaValue& self, const JinjaArgume
   MarkedText indent("    ", kFromTemplate);
   if (width != nullptr && width->Is(JinjaKind::kText)) indent = width->text();
   if (width != nullptr && width->Is(JinjaKind::kInt)) {
-    if (width->integer() < 0 || width->integer() > 1000) run.Fail("a text is indented by 0 to 1000 spaces");
+    if (width->integer() < 0 || width->integer() > 1000)
+      run.Fail("a text is indented by 0 to 1000 spaces");
     indent = MarkedText(std::string(static_cast<size_t>(width->integer()), ' '), width->origin());
   }
   const std::string& bytes = self.bytes();
@@ -248,6 +284,7 @@ JinjaValue ToInt(JinjaEvaluator& run, const JinjaValue& self, const JinjaArgumen
     number = self.number();
   } else {
     run.Acting(self.text());
+    run.Step(self.bytes().size() / 64);
     const int64_t base = IntArgument(run, arguments, "base", 1, 10);
     if (base != 0 && (base < 2 || base > 36)) run.Fail("a base is 0 or from 2 to 36");
     char* end = nullptr;
@@ -264,6 +301,7 @@ JinjaValue ToFloat(JinjaEvaluator& run, const JinjaValue& self, const JinjaArgum
   if (self.IsNumber()) return JinjaValue::Float(self.number(), self.origin());
   if (self.Is(JinjaKind::kBool)) return JinjaValue::Float(self.boolean() ? 1 : 0, self.origin());
   run.Acting(self.text());
+  run.Step(self.bytes().size() / 64);
   char* end = nullptr;
   const double parsed = std::strtod(self.bytes().c_str(), &end);
   if (end != self.bytes().c_str()) return JinjaValue::Float(parsed, self.text().Blend());
@@ -310,8 +348,8 @@ JinjaValue Last(JinjaEvaluator& run, const JinjaValue& self, const JinjaArgument
 }
 
 JinjaValue Length(JinjaEvaluator&, const JinjaValue& self, const JinjaArguments&) {
-  return JinjaValue::Int(static_cast<int64_t>(self.Is(JinjaKind::kList) ? self.list().items.size()
-                                                                        : self.map().entries.size()));
+  return JinjaValue::Int(static_cast<int64_t>(
+      self.Is(JinjaKind::kList) ? self.list().items.size() : self.map().entries.size()));
 }
 
 JinjaValue CopyList(JinjaEvaluator& run, const JinjaValue& self, const JinjaArguments&) {
@@ -321,26 +359,30 @@ JinjaValue CopyList(JinjaEvaluator& run, const JinjaValue& self, const JinjaArgu
 
 JinjaValue Reverse(JinjaEvaluator& run, const JinjaValue& self, const JinjaArguments&) {
   run.Step(self.list().items.size());
-  return JinjaValue::List({self.list().items.rbegin(), self.list().items.rend()}, self.list().is_tuple);
+  return JinjaValue::List({self.list().items.rbegin(), self.list().items.rend()},
+                          self.list().is_tuple);
 }
 
-JinjaValue SliceMethod(JinjaEvaluator& run, const JinjaValue& self, const JinjaArguments& arguments) {
-  return run.Slice(self, arguments.Find("start", 0), arguments.Find("stop", 1), arguments.Find("step", 2));
+JinjaValue SliceMethod(JinjaEvaluator& run, const JinjaValue& self,
+                       const JinjaArguments& arguments) {
+  return run.Slice(self, arguments.Find("start", 0), arguments.Find("stop", 1),
+                   arguments.Find("step", 2));
 }
 
 JinjaValue Join(JinjaEvaluator& run, const JinjaValue& self, const JinjaArguments& arguments) {
   const JinjaValue* delimiter = arguments.Find("d", 0);
   const JinjaValue* attribute = AttributeArgument(arguments, 1);
   MarkedText between;
-  if (delimiter != nullptr && !delimiter->Is(JinjaKind::kUndefined)) between = run.TextOf(*delimiter);
+  if (delimiter != nullptr && !delimiter->Is(JinjaKind::kUndefined))
+    between = run.TextOf(*delimiter);
   MarkedText text;
   bool is_first = true;
   for (const JinjaValue& item : self.list().items) {
-    run.Step(1 + text.size() / (1 << 20));
-    if (!is_first) text.Append(between);
+    run.Step();
+    if (!is_first) run.Append(between, &text);
     is_first = false;
-    text.Append(run.TextOf(attribute == nullptr ? item : ItemAttribute(run, item, *attribute)));
-    run.Step(between.size() / 64);
+    run.Append(run.TextOf(attribute == nullptr ? item : ItemAttribute(run, item, *attribute)),
+               &text);
   }
   return run.NewText(std::move(text));
 }
@@ -358,7 +400,8 @@ JinjaValue Pop(JinjaEvaluator& run, const JinjaValue& self, const JinjaArguments
   auto& items = self.list().items;
   int64_t at = IntArgument(run, arguments, "index", 0, -1);
   if (at < 0) at += static_cast<int64_t>(items.size());
-  if (self.list().is_tuple || at < 0 || at >= static_cast<int64_t>(items.size())) run.Fail("pop() finds no such item");
+  if (self.list().is_tuple || at < 0 || at >= static_cast<int64_t>(items.size()))
+    run.Fail("pop() finds no such item");
   run.Step(items.size() - static_cast<size_t>(at));
   JinjaValue item = items[static_cast<size_t>(at)];
   items.erase(items.begin() + at);
@@ -406,7 +449,8 @@ JinjaValue Sum(JinjaEvaluator& run, const JinjaValue& self, const JinjaArguments
     run.Step();
     const JinjaValue number = attribute == nullptr ? item : ItemAttribute(run, item, *attribute);
     if (!number.IsNumber()) run.Fail(std::string("sum needs numbers, not ") + number.KindName());
-    is_whole = is_whole && number.Is(JinjaKind::kInt) && !__builtin_add_overflow(whole, number.integer(), &whole);
+    is_whole = is_whole && number.Is(JinjaKind::kInt) &&
+               !__builtin_add_overflow(whole, number.integer(), &whole);
     total += number.number();
     origin = std::max(origin, number.origin());
   }
@@ -416,7 +460,8 @@ JinjaValue Sum(JinjaEvaluator& run, const JinjaValue& self, const JinjaArguments
 JinjaValue Unique(JinjaEvaluator& run, const JinjaValue& self, const JinjaArguments&) {
   std::vector<JinjaValue> kept;
   for (const JinjaValue& item : self.list().items) {
-    if (std::none_of(kept.begin(), kept.end(), [&](const JinjaValue& other) { return run.Equal(item, other); })) {
+    if (std::none_of(kept.begin(), kept.end(),
+                     [&](const JinjaValue& other) { return run.Equal(item, other); })) {
       kept.push_back(item);
     }
   }
@@ -427,7 +472,8 @@ JinjaValue Unique(JinjaEvaluator& run, const JinjaValue& self, const JinjaArgume
 JinjaArguments Rest(const JinjaArguments& arguments, size_t used) {
   JinjaArguments rest;
   const size_t skip = std::min(used, arguments.positional.size());
-  rest.positional.assign(arguments.positional.begin() + static_cast<std::ptrdiff_t>(skip), arguments.positional.end());
+  rest.positional.assign(arguments.positional.begin() + static_cast<std::ptrdiff_t>(skip),
+                         arguments.positional.end());
   return rest;
 }
 
@@ -438,8 +484,8 @@ JinjaValue MapItems(JinjaEvaluator& run, const JinjaValue& self, const JinjaArgu
   for (const JinjaValue& item : self.list().items) {
     run.Step();
     if (attribute == nullptr) {
-      items.push_back(run.ApplyFilter(Needed(run, arguments, "filter", 0, JinjaKind::kText).bytes(), item,
-                                      Rest(arguments, 1)));
+      items.push_back(run.ApplyFilter(Needed(run, arguments, "filter", 0, JinjaKind::kText).bytes(),
+                                      item, Rest(arguments, 1)));
       continue;
     }
     const JinjaValue* found = item.Is(JinjaKind::kMap) ? item.map().Find(*attribute) : nullptr;
@@ -464,9 +510,10 @@ JinjaValue Select(JinjaEvaluator& run, const JinjaValue& self, const JinjaArgume
       value = found != nullptr ? *found : JinjaValue();
       if (found == nullptr && !has_test) value = JinjaValue::Bool(false);
     }
-    const bool passes = has_test ? run.ApplyTest(Needed(run, arguments, "test", used, JinjaKind::kText).bytes(), value,
-                                                 Rest(arguments, used + 1))
-                                 : run.Truth(value);
+    const bool passes =
+        has_test ? run.ApplyTest(Needed(run, arguments, "test", used, JinjaKind::kText).bytes(),
+                                 value, Rest(arguments, used + 1))
+                 : run.Truth(value);
     if (passes != kReject) kept.push_back(item);
   }
   return JinjaValue::List(std::move(kept));
@@ -477,7 +524,7 @@ JinjaValue Select(JinjaEvaluator& run, const JinjaValue& self, const JinjaArgume
 JinjaValue Get(JinjaEvaluator& run, const JinjaValue& self, const JinjaArguments& arguments) {
   const JinjaValue* key = arguments.Find("key", 0);
   if (key == nullptr) run.Fail("get() needs a key");
-  if (key->Is(JinjaKind::kText)) run.Acting(key->text());
+  run.UseAsKey(*key);
   const JinjaValue* value = self.map().Find(*key);
   const JinjaValue* otherwise = arguments.Find("default", 1);
   return value != nullptr ? *value : otherwise != nullptr ? *otherwise : JinjaValue::None();
@@ -595,6 +642,7 @@ class JsonWriter {
   void Items(const char* open, const char* close, size_t count, int depth, WriteItem write_item) {
     out_->Append(open, structure_);
     for (size_t i = 0; i < count; ++i) {
+      run_.Step((style_.item_separator.size() + style_.key_separator.size()) / 64);
       if (i > 0) out_->Append(style_.item_separator, structure_);
       NewLine(depth + 1);
       write_item(i);
@@ -605,6 +653,7 @@ class JsonWriter {
 
   void NewLine(int depth) {
     if (style_.indent < 0) return;
+    run_.Step(static_cast<size_t>(style_.indent * depth) / 64);
     out_->Append("\n" + std::string(static_cast<size_t>(style_.indent * depth), ' '), structure_);
   }
 
@@ -613,8 +662,9 @@ class JsonWriter {
     std::vector<const std::pair<JinjaValue, JinjaValue>*> entries;
     for (const auto& entry : value.map().entries) entries.push_back(&entry);
     if (style_.sort_keys) {
-      std::stable_sort(entries.begin(), entries.end(),
-                       [&](const auto* a, const auto* b) { return run_.Compare(a->first, b->first) < 0; });
+      std::stable_sort(entries.begin(), entries.end(), [&](const auto* a, const auto* b) {
+        return run_.Compare(a->first, b->first) < 0;
+      });
     }
     Items("{", "}", entries.size(), depth, [&](size_t i) {
       const JinjaValue& key = entries[i]->first;
@@ -630,19 +680,22 @@ class JsonWriter {
   MarkedText* out_;
 };
 
-JinjaValue ToJsonText(JinjaEvaluator& run, const JinjaValue& self, const JinjaArguments& arguments) {
+JinjaValue ToJsonText(JinjaEvaluator& run, const JinjaValue& self,
+                      const JinjaArguments& arguments) {
   JsonStyle style;
   style.indent = IntArgument(run, arguments, "indent", run.strict() ? 0 : 1, -1);
   if (style.indent > 16) run.Fail("JSON is indented by 16 spaces at most");
   style.sort_keys = Flag(run, arguments, "sort_keys", 3);
-  if (Flag(run, arguments, "ensure_ascii", run.strict() ? 4 : 0)) run.Fail("ensure_ascii is not supported");
+  if (Flag(run, arguments, "ensure_ascii", run.strict() ? 4 : 0))
+    run.Fail("ensure_ascii is not supported");
   if (style.indent >= 0) style.item_separator = ",";
   if (run.strict() && style.indent < 0) {
     style.item_separator = ",";
     style.key_separator = ":";
   }
   const JinjaValue* separators = arguments.Find("separators", 2);
-  if (separators != nullptr && separators->Is(JinjaKind::kList) && separators->list().items.size() == 2) {
+  if (separators != nullptr && separators->Is(JinjaKind::kList) &&
+      separators->list().items.size() == 2) {
     style.item_separator = run.TextOf(separators->list().items[0]).bytes();
     style.key_separator = run.TextOf(separators->list().items[1]).bytes();
   }
@@ -665,11 +718,15 @@ JinjaValue Namespace(JinjaEvaluator&, const JinjaValue&, const JinjaArguments& a
 }
 
 JinjaValue StrftimeNow(JinjaEvaluator& run, const JinjaValue&, const JinjaArguments& arguments) {
+  if (run.strict())
+    run.Fail("strftime_now is for chat templates; a workflow's prompts do not depend on the date");
   const JinjaValue& format = Needed(run, arguments, "format", 0, JinjaKind::kText);
   run.Acting(format.text());
   char buffer[256];
   const size_t length =
-      format.bytes().size() > 64 ? 0 : std::strftime(buffer, sizeof(buffer), format.bytes().c_str(), &run.date());
+      format.bytes().size() > 64
+          ? 0
+          : std::strftime(buffer, sizeof(buffer), format.bytes().c_str(), &run.date());
   if (length == 0) run.Fail("strftime_now cannot format the date so");
   return JinjaValue::Text(std::string(buffer, length), format.text().Blend());
 }
@@ -750,16 +807,20 @@ constexpr JinjaBuiltin kMethods[] = {
 };
 
 constexpr JinjaBuiltin kFunctions[] = {
-    {"raise_exception", 0, RaiseException}, {"namespace", 0, Namespace}, {"strftime_now", 0, StrftimeNow},
-    {"range", 0, Range},                    {"tojson", 0, JsonFunction},
+    {"raise_exception", 0, RaiseException},
+    {"namespace", 0, Namespace},
+    {"strftime_now", 0, StrftimeNow},
+    {"range", 0, Range},
+    {"tojson", 0, JsonFunction},
 };
 
 // What llama.cpp's filters make of an undefined value or none; null: there is no such filter.
 std::optional<JinjaValue> EmptyResult(const std::string& name, bool is_undefined) {
   static const std::set<std::string> kTexts = {"capitalize", "join",  "lower", "replace",  "safe",
                                                "string",     "strip", "title", "truncate", "upper"};
-  static const std::set<std::string> kLists = {"items",   "list",   "map",        "reject", "rejectattr",
-                                               "reverse", "select", "selectattr", "sort",   "unique"};
+  static const std::set<std::string> kLists = {"items",      "list",    "map",    "reject",
+                                               "rejectattr", "reverse", "select", "selectattr",
+                                               "sort",       "unique"};
   static const std::set<std::string> kNumbers = {"length", "sum", "wordcount"};
   static const std::set<std::string> kNothing = {"first", "last", "max", "min"};
   if (kLists.count(name) > 0) return JinjaValue::List({});
@@ -778,7 +839,7 @@ std::string FilterName(const std::string& name) {
 }
 
 bool TakesText(const std::string& name) {
-  static const std::set<std::string> kNames = {"capitalize", "lower", "replace", "strip",
+  static const std::set<std::string> kNames = {"capitalize", "lower", "replace",  "strip",
                                                "title",      "upper", "wordcount"};
   return kNames.count(name) > 0;
 }
@@ -803,17 +864,22 @@ bool CompareTest(JinjaEvaluator& run, const JinjaValue& value, const JinjaArgume
 }
 
 int64_t IntOf(JinjaEvaluator& run, const JinjaValue& value) {
-  if (!value.Is(JinjaKind::kInt)) run.Fail(std::string("the test needs an integer, not ") + value.KindName());
+  if (!value.Is(JinjaKind::kInt))
+    run.Fail(std::string("the test needs an integer, not ") + value.KindName());
   return value.integer();
 }
 
 bool HasCase(JinjaEvaluator& run, const JinjaValue& value, char (*change)(char)) {
-  if (!value.Is(JinjaKind::kText)) run.Fail(std::string("the test needs a text, not ") + value.KindName());
+  if (!value.Is(JinjaKind::kText))
+    run.Fail(std::string("the test needs a text, not ") + value.KindName());
   run.Acting(value.text());
-  return std::all_of(value.bytes().begin(), value.bytes().end(), [&](char c) { return change(c) == c; });
+  run.Step(value.bytes().size() / 64);
+  return std::all_of(value.bytes().begin(), value.bytes().end(),
+                     [&](char c) { return change(c) == c; });
 }
 
-using TestFunction = bool (*)(JinjaEvaluator& run, const JinjaValue& value, const JinjaArguments& arguments);
+using TestFunction = bool (*)(JinjaEvaluator& run, const JinjaValue& value,
+                              const JinjaArguments& arguments);
 
 template <JinjaKind... kKinds>
 bool KindTest(JinjaEvaluator&, const JinjaValue& value, const JinjaArguments&) {
@@ -835,7 +901,8 @@ const std::unordered_map<std::string, TestFunction>& Tests() {
   static const std::unordered_map<std::string, TestFunction> kTests = {
       {"boolean", KindTest<JinjaKind::kBool>},
       {"callable", KindTest<JinjaKind::kFunction>},
-      {"defined", [](JinjaEvaluator&, const JinjaValue& v, const JinjaArguments&) { return !v.Is(JinjaKind::kUndefined); }},
+      {"defined", [](JinjaEvaluator&, const JinjaValue& v,
+                     const JinjaArguments&) { return !v.Is(JinjaKind::kUndefined); }},
       {"undefined", KindTest<JinjaKind::kUndefined>},
       {"none", KindTest<JinjaKind::kNone>},
       {"string", KindTest<JinjaKind::kText>},
@@ -847,11 +914,15 @@ const std::unordered_map<std::string, TestFunction>& Tests() {
       {"mapping", KindTest<JinjaKind::kMap>},
       {"true", BoolTest<true>},
       {"false", BoolTest<false>},
-      {"odd", [](JinjaEvaluator& run, const JinjaValue& v, const JinjaArguments&) { return IntOf(run, v) % 2 != 0; }},
-      {"even", [](JinjaEvaluator& run, const JinjaValue& v, const JinjaArguments&) { return IntOf(run, v) % 2 == 0; }},
+      {"odd", [](JinjaEvaluator& run, const JinjaValue& v,
+                 const JinjaArguments&) { return IntOf(run, v) % 2 != 0; }},
+      {"even", [](JinjaEvaluator& run, const JinjaValue& v,
+                  const JinjaArguments&) { return IntOf(run, v) % 2 == 0; }},
       {"divisibleby", DivisibleTest},
-      {"lower", [](JinjaEvaluator& run, const JinjaValue& v, const JinjaArguments&) { return HasCase(run, v, LowerByte); }},
-      {"upper", [](JinjaEvaluator& run, const JinjaValue& v, const JinjaArguments&) { return HasCase(run, v, UpperByte); }},
+      {"lower", [](JinjaEvaluator& run, const JinjaValue& v,
+                   const JinjaArguments&) { return HasCase(run, v, LowerByte); }},
+      {"upper", [](JinjaEvaluator& run, const JinjaValue& v,
+                   const JinjaArguments&) { return HasCase(run, v, UpperByte); }},
       {"eq", CompareTest<JinjaOp::kEqual>},
       {"equalto", CompareTest<JinjaOp::kEqual>},
       {"ne", CompareTest<JinjaOp::kNotEqual>},
@@ -861,7 +932,8 @@ const std::unordered_map<std::string, TestFunction>& Tests() {
       {"gt", CompareTest<JinjaOp::kGreater>},
       {"greaterthan", CompareTest<JinjaOp::kGreater>},
       {"ge", CompareTest<JinjaOp::kGreaterEqual>},
-      {"in", [](JinjaEvaluator& run, const JinjaValue& v, const JinjaArguments& arguments) {
+      {"in",
+       [](JinjaEvaluator& run, const JinjaValue& v, const JinjaArguments& arguments) {
          return !arguments.positional.empty() && run.Contains(arguments.positional[0], v);
        }},
   };
@@ -877,13 +949,15 @@ const JinjaBuiltin* FindJinjaMethod(std::string_view name, JinjaKind kind) {
     return index;
   }();
   const auto [begin, end] = kIndex.equal_range(name);
-  const auto found = std::find_if(begin, end, [&](const auto& entry) { return (entry.second->kinds & Kind(kind)) != 0; });
+  const auto found = std::find_if(
+      begin, end, [&](const auto& entry) { return (entry.second->kinds & Kind(kind)) != 0; });
   return found == end ? nullptr : found->second;
 }
 
 const JinjaBuiltin* FindJinjaFunction(std::string_view name) {
-  const auto* found = std::find_if(std::begin(kFunctions), std::end(kFunctions),
-                                   [&](const JinjaBuiltin& function) { return function.name == name; });
+  const auto* found =
+      std::find_if(std::begin(kFunctions), std::end(kFunctions),
+                   [&](const JinjaBuiltin& function) { return function.name == name; });
   return found == std::end(kFunctions) ? nullptr : found;
 }
 
@@ -938,9 +1012,11 @@ JinjaValue JinjaEvaluator::ApplyFilter(const std::string& given_name, JinjaValue
                 : "unknown filter '" + given_name + "'" + DidYouMean(given_name, names));
 }
 
-bool JinjaEvaluator::ApplyTest(const std::string& name, const JinjaValue& value, const JinjaArguments& arguments) {
+bool JinjaEvaluator::ApplyTest(const std::string& name, const JinjaValue& value,
+                               const JinjaArguments& arguments) {
   const auto test = Tests().find(name);
-  if (test == Tests().end()) Fail("unknown test '" + name + "'" + DidYouMean(name, JinjaTestNames()));
+  if (test == Tests().end())
+    Fail("unknown test '" + name + "'" + DidYouMean(name, JinjaTestNames()));
   if (value.watch() != nullptr && name == "string") value.watch()->tested_as_text = true;
   if (name != "defined" && name != "undefined") RequireDefined(value);
   return test->second(*this, value, arguments);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "base/text.h"
 
@@ -9,19 +10,21 @@ namespace halo {
 
 namespace {
 
-constexpr int kMaxDepth = 1000;       // frames of expressions, blocks and macros
-constexpr int kMaxValueDepth = 200;   // lists in lists
+constexpr int kMaxDepth = 1000;      // frames of expressions, blocks and macros
+constexpr int kMaxValueDepth = 200;  // lists in lists
 constexpr size_t kBytesPerStep = 64;
 constexpr size_t kNamesInMessage = 20;
 
 std::string Joined(const std::vector<std::string>& names) {
   if (names.empty()) return "there are no names here";
   std::string text = "there are: ";
-  for (size_t i = 0; i < names.size() && i < kNamesInMessage; ++i) text += (i > 0 ? ", " : "") + names[i];
+  for (size_t i = 0; i < names.size() && i < kNamesInMessage; ++i)
+    text += (i > 0 ? ", " : "") + names[i];
   return text + (names.size() > kNamesInMessage ? ", ..." : "");
 }
 
-// The number of bytes of the longest ends of `text` that overlap a search for `needle` from outside.
+// The number of bytes of the longest ends of `text` that overlap a search for `needle` from
+// outside.
 bool EndsWithPartOf(std::string_view text, std::string_view needle, bool is_bounded_by_hole) {
   for (size_t length = 1; length < needle.size() && length <= text.size(); ++length) {
     if (text.substr(text.size() - length) == needle.substr(0, length)) return true;
@@ -62,7 +65,8 @@ class JinjaEvaluator::Deeper {
   explicit Deeper(JinjaEvaluator* run) : run_(run) {
     if (++run_->depth_ > kMaxDepth) {
       --run_->depth_;
-      throw JinjaFault{"template_limit", "the template calls itself too deeply", run_->current_->position};
+      throw JinjaFault{"template_limit", "the template calls itself too deeply",
+                       run_->current_->position};
     }
   }
   ~Deeper() { --run_->depth_; }
@@ -73,9 +77,12 @@ class JinjaEvaluator::Deeper {
   JinjaEvaluator* run_;
 };
 
-JinjaEvaluator::JinjaEvaluator(const JinjaProgram& program, const JinjaSettings& settings, Lookup lookup,
-                               std::vector<std::string> names)
-    : program_(program), settings_(settings), lookup_(std::move(lookup)), names_(std::move(names)) {}
+JinjaEvaluator::JinjaEvaluator(const JinjaProgram& program, const JinjaSettings& settings,
+                               Lookup lookup, std::vector<std::string> names)
+    : program_(program),
+      settings_(settings),
+      lookup_(std::move(lookup)),
+      names_(std::move(names)) {}
 
 JinjaEvaluator::~JinjaEvaluator() {
   for (const std::shared_ptr<JinjaObject>& object : mutated_) {
@@ -94,9 +101,10 @@ MarkedText JinjaEvaluator::Render() {
 JinjaValue JinjaEvaluator::Evaluate() {
   const JinjaNode* only = nullptr;
   for (const JinjaNode& node : program_.body()) {
-    const bool blank = node.op == JinjaOp::kOutput && node.kids[0].op == JinjaOp::kConstant &&
-                       node.kids[0].constant.Is(JinjaKind::kText) &&
-                       node.kids[0].constant.bytes().find_first_not_of(" \t\r\n") == std::string::npos;
+    const bool blank =
+        node.op == JinjaOp::kOutput && node.kids[0].op == JinjaOp::kConstant &&
+        node.kids[0].constant.Is(JinjaKind::kText) &&
+        node.kids[0].constant.bytes().find_first_not_of(" \t\r\n") == std::string::npos;
     if (blank) continue;
     if (only != nullptr || node.op != JinjaOp::kOutput) return JinjaValue::Text(Render());
     only = &node;
@@ -110,14 +118,16 @@ JinjaValue JinjaEvaluator::Evaluate() {
 void JinjaEvaluator::Step(size_t count) {
   steps_ += count;
   if (steps_ > settings_.max_steps) {
-    throw JinjaFault{"template_limit",
-                     "the template ran for more than " + std::to_string(settings_.max_steps) + " steps",
-                     current_ == nullptr ? std::string::npos : current_->position};
+    throw JinjaFault{
+        "template_limit",
+        "the template ran for more than " + std::to_string(settings_.max_steps) + " steps",
+        current_ == nullptr ? std::string::npos : current_->position};
   }
 }
 
 void JinjaEvaluator::Fail(const std::string& message) const {
-  throw JinjaFault{"template", message, current_ == nullptr ? std::string::npos : current_->position};
+  throw JinjaFault{"template", message,
+                   current_ == nullptr ? std::string::npos : current_->position};
 }
 
 void JinjaEvaluator::RequireDefined(const JinjaValue& value) const {
@@ -127,7 +137,8 @@ void JinjaEvaluator::RequireDefined(const JinjaValue& value) const {
   if (missing != nullptr) {
     message += DidYouMean(missing->name, missing->available) + "; " + Joined(missing->available);
   }
-  throw JinjaFault{"undefined", message, current_ == nullptr ? std::string::npos : current_->position};
+  throw JinjaFault{"undefined", message,
+                   current_ == nullptr ? std::string::npos : current_->position};
 }
 
 JinjaValue JinjaEvaluator::Missing(const std::string& name, const JinjaMap* map) const {
@@ -144,9 +155,10 @@ JinjaValue JinjaEvaluator::Missing(const std::string& name, const JinjaMap* map)
 void JinjaEvaluator::Append(const MarkedText& text, MarkedText* out) {
   Step(text.size() / kBytesPerStep);
   if (out->size() + text.size() > settings_.max_bytes) {
-    throw JinjaFault{"template_limit",
-                     "the template printed more than " + std::to_string(settings_.max_bytes) + " bytes",
-                     current_->position};
+    throw JinjaFault{
+        "template_limit",
+        "the template printed more than " + std::to_string(settings_.max_bytes) + " bytes",
+        current_->position};
   }
   out->Append(text);
 }
@@ -154,11 +166,18 @@ void JinjaEvaluator::Append(const MarkedText& text, MarkedText* out) {
 JinjaValue JinjaEvaluator::NewText(MarkedText text) {
   Step(text.size() / kBytesPerStep);
   if (text.size() > settings_.max_bytes) {
-    throw JinjaFault{"template_limit",
-                     "the template made a text of more than " + std::to_string(settings_.max_bytes) + " bytes",
-                     current_->position};
+    throw JinjaFault{
+        "template_limit",
+        "the template made a text of more than " + std::to_string(settings_.max_bytes) + " bytes",
+        current_->position};
   }
   return JinjaValue::Text(std::move(text));
+}
+
+void JinjaEvaluator::UseAsKey(const JinjaValue& key) {
+  if (!key.Is(JinjaKind::kText)) return;
+  Acting(key.text());
+  Step(key.bytes().size() / kBytesPerStep);
 }
 
 // ---- What a template learns of the text in holes
@@ -179,7 +198,8 @@ void JinjaEvaluator::Searching(const MarkedText& text, const MarkedText& needle)
     const bool next_to_hole = i > 0 && parts[i - 1].is_hole;
     const bool hole_before = i > 1 && parts[i - 2].is_hole;
     const bool hole_after = i + 2 < parts.size() && parts[i + 2].is_hole;
-    if (next_to_hole || (i > 0 && EndsWithPartOf(parts[i - 1].bytes, needle.bytes(), hole_before)) ||
+    if (next_to_hole ||
+        (i > 0 && EndsWithPartOf(parts[i - 1].bytes, needle.bytes(), hole_before)) ||
         (i + 1 < parts.size() && !parts[i + 1].is_hole &&
          BeginsWithPartOf(parts[i + 1].bytes, needle.bytes(), hole_after))) {
       settings_.observations->acted = true;
@@ -235,7 +255,9 @@ bool JinjaEvaluator::Equal(const JinjaValue& a, const JinjaValue& b, int depth) 
   Step();
   RequireDefined(a);
   RequireDefined(b);
-  const auto is_numeric = [](const JinjaValue& value) { return value.IsNumber() || value.Is(JinjaKind::kBool); };
+  const auto is_numeric = [](const JinjaValue& value) {
+    return value.IsNumber() || value.Is(JinjaKind::kBool);
+  };
   if (is_numeric(a) && is_numeric(b)) {
     const bool exact = !a.Is(JinjaKind::kFloat) && !b.Is(JinjaKind::kFloat);
     return exact ? a.integer() == b.integer() : a.number() == b.number();
@@ -243,14 +265,16 @@ bool JinjaEvaluator::Equal(const JinjaValue& a, const JinjaValue& b, int depth) 
   if (a.kind() != b.kind()) return false;
   if (a.Is(JinjaKind::kText)) {
     Comparing(a.text(), b.text());
+    if (a.bytes().size() == b.bytes().size()) Step(a.bytes().size() / kBytesPerStep);
     return a.bytes() == b.bytes();
   }
   if (a.Is(JinjaKind::kList)) {
     const auto& left = a.list().items;
     const auto& right = b.list().items;
-    return left.size() == right.size() &&
-           std::equal(left.begin(), left.end(), right.begin(),
-                      [&](const JinjaValue& x, const JinjaValue& y) { return Equal(x, y, depth + 1); });
+    return left.size() == right.size() && std::equal(left.begin(), left.end(), right.begin(),
+                                                     [&](const JinjaValue& x, const JinjaValue& y) {
+                                                       return Equal(x, y, depth + 1);
+                                                     });
   }
   if (a.Is(JinjaKind::kMap)) {
     const JinjaMap& right = b.map();
@@ -279,13 +303,15 @@ int JinjaEvaluator::Compare(const JinjaValue& a, const JinjaValue& b) {
   if (rank_a == 1) {
     Acting(a.text());
     Acting(b.text());
+    Step(std::min(a.bytes().size(), b.bytes().size()) / kBytesPerStep);
     return a.bytes().compare(b.bytes());
   }
   if (!a.Is(JinjaKind::kFloat) && !b.Is(JinjaKind::kFloat)) {
     return a.integer() < b.integer() ? -1 : a.integer() > b.integer() ? 1 : 0;
   }
   // What is no number comes last, so that sorting has an order.
-  if (std::isnan(a.number()) || std::isnan(b.number())) return (std::isnan(a.number()) ? 1 : 0) - (std::isnan(b.number()) ? 1 : 0);
+  if (std::isnan(a.number()) || std::isnan(b.number()))
+    return (std::isnan(a.number()) ? 1 : 0) - (std::isnan(b.number()) ? 1 : 0);
   return a.number() < b.number() ? -1 : a.number() > b.number() ? 1 : 0;
 }
 
@@ -297,15 +323,18 @@ bool JinjaEvaluator::Contains(const JinjaValue& container, const JinjaValue& ite
       return false;
     case JinjaKind::kList: {
       const auto& items = container.list().items;
-      return std::any_of(items.begin(), items.end(), [&](const JinjaValue& other) { return Equal(item, other); });
+      return std::any_of(items.begin(), items.end(),
+                         [&](const JinjaValue& other) { return Equal(item, other); });
     }
     case JinjaKind::kText:
-      if (!item.Is(JinjaKind::kText)) Fail(std::string("'in' a text needs a text, not ") + item.KindName());
+      if (!item.Is(JinjaKind::kText))
+        Fail(std::string("'in' a text needs a text, not ") + item.KindName());
       Searching(container.text(), item.text());
       Step((container.text().size() + item.text().size()) / kBytesPerStep);
-      return container.bytes().find(item.bytes()) != std::string::npos;
+      return memmem(container.bytes().data(), container.bytes().size(), item.bytes().data(),
+                    item.bytes().size()) != nullptr;
     case JinjaKind::kMap:
-      if (item.Is(JinjaKind::kText)) Acting(item.text());
+      UseAsKey(item);
       return container.map().Find(item) != nullptr;
     default:
       Fail(std::string("'in' needs a list, a text or a mapping, not ") + container.KindName());
@@ -336,8 +365,9 @@ MarkedText JinjaEvaluator::TextOf(const JinjaValue& value, int depth) {
     const bool quoted = item.Is(JinjaKind::kText) && item.bytes().find('\'') == std::string::npos;
     if (item.Is(JinjaKind::kText)) Acting(item.text());
     if (quoted) text.Append("'", kFromTemplate);
-    text.Append(item.Is(JinjaKind::kText) && !quoted ? JinjaJsonText(*this, item, kFromTemplate)
-                                                     : TextOf(item, depth + 1));
+    Append(item.Is(JinjaKind::kText) && !quoted ? JinjaJsonText(*this, item, kFromTemplate)
+                                                : TextOf(item, depth + 1),
+           &text);
     if (quoted) text.Append("'", kFromTemplate);
   };
   const bool is_list = value.Is(JinjaKind::kList);
@@ -364,7 +394,8 @@ MarkedText JinjaEvaluator::TextOf(const JinjaValue& value, int depth) {
 void JinjaEvaluator::Print(const JinjaValue& value, MarkedText* out, int depth) {
   if (value.Is(JinjaKind::kText)) return Append(value.text(), out);
   if (settings_.strict) return Append(TextOf(value), out);
-  // llama.cpp prints the items of lists one after another and nothing for what is no text or number.
+  // llama.cpp prints the items of lists one after another and nothing for what is no text or
+  // number.
   if (value.IsNumber() || value.Is(JinjaKind::kBool)) return Append(TextOf(value), out);
   if (!value.Is(JinjaKind::kList)) return;
   if (depth > kMaxValueDepth) Fail("a value is nested too deeply");
@@ -372,7 +403,8 @@ void JinjaEvaluator::Print(const JinjaValue& value, MarkedText* out, int depth) 
   for (const JinjaValue& item : value.list().items) Print(item, out, depth + 1);
 }
 
-JinjaValue JinjaEvaluator::Attribute(const JinjaValue& object, const std::string& name, bool for_call) {
+JinjaValue JinjaEvaluator::Attribute(const JinjaValue& object, const std::string& name,
+                                     bool for_call) {
   RequireDefined(object);
   if (object.Is(JinjaKind::kFunction)) Fail("a function has no attribute '" + name + "'");
   const bool is_map = object.Is(JinjaKind::kMap);
@@ -403,7 +435,8 @@ JinjaValue JinjaEvaluator::Attribute(const JinjaValue& object, const std::string
 JinjaValue JinjaEvaluator::Index(const JinjaValue& object, const JinjaValue& key) {
   RequireDefined(object);
   RequireDefined(key);
-  if (key.Is(JinjaKind::kText)) Acting(key.text());
+  if (key.Is(JinjaKind::kUndefined)) return JinjaValue();
+  UseAsKey(key);
   if (object.Is(JinjaKind::kMap)) {
     const JinjaValue* value = object.map().Find(key);
     if (value != nullptr) return *value;
@@ -412,7 +445,7 @@ JinjaValue JinjaEvaluator::Index(const JinjaValue& object, const JinjaValue& key
   }
   if (key.Is(JinjaKind::kText) && !settings_.strict) return Attribute(object, key.bytes(), false);
   if (!key.Is(JinjaKind::kInt)) {
-    if (object.Is(JinjaKind::kUndefined) || key.Is(JinjaKind::kUndefined)) return JinjaValue();
+    if (object.Is(JinjaKind::kUndefined)) return JinjaValue();
     if (settings_.strict && key.Is(JinjaKind::kText)) return Missing(key.bytes(), nullptr);
     Fail(std::string(key.KindName()) + " is no index of " + object.KindName());
   }
@@ -434,8 +467,8 @@ JinjaValue JinjaEvaluator::Index(const JinjaValue& object, const JinjaValue& key
   Fail(std::string(object.KindName()) + " has no index");
 }
 
-JinjaValue JinjaEvaluator::Slice(const JinjaValue& object, const JinjaValue* start, const JinjaValue* stop,
-                                 const JinjaValue* step) {
+JinjaValue JinjaEvaluator::Slice(const JinjaValue& object, const JinjaValue* start,
+                                 const JinjaValue* stop, const JinjaValue* step) {
   RequireDefined(object);
   if (!object.Is(JinjaKind::kList) && !object.Is(JinjaKind::kText)) {
     Fail(std::string(object.KindName()) + " cannot be sliced");
@@ -445,7 +478,8 @@ JinjaValue JinjaEvaluator::Slice(const JinjaValue& object, const JinjaValue* sta
     Acting(object.text());
     const std::string& bytes = object.bytes();
     for (size_t i = 0; i < bytes.size(); ++i) {
-      if (!settings_.strict || (static_cast<unsigned char>(bytes[i]) & 0xC0) != 0x80) starts.push_back(i);
+      if (!settings_.strict || (static_cast<unsigned char>(bytes[i]) & 0xC0) != 0x80)
+        starts.push_back(i);
     }
     starts.push_back(bytes.size());
     Step(bytes.size() / kBytesPerStep);
@@ -498,7 +532,7 @@ JinjaValue JinjaEvaluator::Eval(const JinjaNode& node, const Scope& scope) {
       return EvalName(node, scope);
     case JinjaOp::kAttribute: {
       const JinjaValue object = Eval(node.kids[0], scope);
-      current_ = &node;
+      current_ = object.Is(JinjaKind::kUndefined) ? &node.kids[0] : &node;
       return Attribute(object, node.text, false);
     }
     case JinjaOp::kIndex: {
@@ -596,6 +630,7 @@ JinjaValue JinjaEvaluator::EvalMap(const JinjaNode& node, const Scope& scope) {
   JinjaValue map = JinjaValue::Map();
   for (size_t i = 0; i + 1 < node.kids.size(); i += 2) {
     const JinjaValue key = Eval(node.kids[i], scope);
+    UseAsKey(key);
     map.map().Set(key, Eval(node.kids[i + 1], scope));
   }
   return map;
@@ -627,7 +662,8 @@ bool JinjaEvaluator::Less(JinjaOp op, const JinjaValue& a, const JinjaValue& b) 
   const bool both_texts = a.Is(JinjaKind::kText) && b.Is(JinjaKind::kText);
   RequireDefined(a);
   RequireDefined(b);
-  if (!both_numbers && !both_texts) Fail(std::string(a.KindName()) + " and " + b.KindName() + " have no order");
+  if (!both_numbers && !both_texts)
+    Fail(std::string(a.KindName()) + " and " + b.KindName() + " have no order");
   if (both_numbers && (a.IsNumber() && std::isnan(a.number()))) return false;
   if (both_numbers && (b.IsNumber() && std::isnan(b.number()))) return false;
   const int order = Compare(a, b);
@@ -638,7 +674,8 @@ bool JinjaEvaluator::Less(JinjaOp op, const JinjaValue& a, const JinjaValue& b) 
 
 JinjaValue JinjaEvaluator::Repeat(const JinjaValue& text, const JinjaValue& times) {
   const int64_t count = std::max<int64_t>(times.integer(), 0);
-  if (!text.text().empty() && static_cast<uint64_t>(count) > settings_.max_bytes / text.text().size()) {
+  if (!text.text().empty() &&
+      static_cast<uint64_t>(count) > settings_.max_bytes / text.text().size()) {
     throw JinjaFault{"template_limit", "the repeated text is too long", current_->position};
   }
   MarkedText repeated;
@@ -649,14 +686,16 @@ JinjaValue JinjaEvaluator::Repeat(const JinjaValue& text, const JinjaValue& time
   return NewText(std::move(repeated));
 }
 
-JinjaValue JinjaEvaluator::Arithmetic(const JinjaNode& node, const JinjaValue& a, const JinjaValue& b) {
+JinjaValue JinjaEvaluator::Arithmetic(const JinjaNode& node, const JinjaValue& a,
+                                      const JinjaValue& b) {
   RequireDefined(a);
   RequireDefined(b);
   const bool texts = a.Is(JinjaKind::kText) || b.Is(JinjaKind::kText);
   if (node.op == JinjaOp::kJoin || (node.op == JinjaOp::kAdd && texts)) {
     const auto part = [&](const JinjaValue& value) {
       // llama.cpp joins none as nothing; in strict mode only ~ takes what is no text.
-      if (!strict() && (value.Is(JinjaKind::kNone) || value.Is(JinjaKind::kUndefined))) return MarkedText();
+      if (!strict() && (value.Is(JinjaKind::kNone) || value.Is(JinjaKind::kUndefined)))
+        return MarkedText();
       if (strict() && node.op == JinjaOp::kAdd && !value.Is(JinjaKind::kText)) {
         Fail(std::string("'+' cannot add ") + value.KindName() + " to a text; '~' joins them");
       }
@@ -672,9 +711,13 @@ JinjaValue JinjaEvaluator::Arithmetic(const JinjaNode& node, const JinjaValue& a
     Step(items.size());
     return JinjaValue::List(std::move(items));
   }
-  if (node.op == JinjaOp::kMultiply && a.Is(JinjaKind::kText) && b.Is(JinjaKind::kInt)) return Repeat(a, b);
-  if (node.op == JinjaOp::kMultiply && a.Is(JinjaKind::kInt) && b.Is(JinjaKind::kText)) return Repeat(b, a);
-  const auto is_number = [](const JinjaValue& value) { return value.IsNumber() || value.Is(JinjaKind::kBool); };
+  if (node.op == JinjaOp::kMultiply && a.Is(JinjaKind::kText) && b.Is(JinjaKind::kInt))
+    return Repeat(a, b);
+  if (node.op == JinjaOp::kMultiply && a.Is(JinjaKind::kInt) && b.Is(JinjaKind::kText))
+    return Repeat(b, a);
+  const auto is_number = [](const JinjaValue& value) {
+    return value.IsNumber() || value.Is(JinjaKind::kBool);
+  };
   if (!is_number(a) || !is_number(b)) {
     Fail(std::string("the operator cannot be applied to ") + a.KindName() + " and " + b.KindName());
   }
@@ -684,7 +727,8 @@ JinjaValue JinjaEvaluator::Arithmetic(const JinjaNode& node, const JinjaValue& a
   };
   const double x = value_of(a);
   const double y = value_of(b);
-  if ((node.op == JinjaOp::kDivide || node.op == JinjaOp::kRemainder) && y == 0) Fail("division by zero");
+  if ((node.op == JinjaOp::kDivide || node.op == JinjaOp::kRemainder) && y == 0)
+    Fail("division by zero");
   if (node.op == JinjaOp::kDivide) return JinjaValue::Float(x / y, origin);
   if (!a.Is(JinjaKind::kFloat) && !b.Is(JinjaKind::kFloat)) {
     const int64_t i = a.integer();
@@ -692,7 +736,8 @@ JinjaValue JinjaEvaluator::Arithmetic(const JinjaNode& node, const JinjaValue& a
     int64_t result = 0;
     if (node.op == JinjaOp::kRemainder) {
       result = j == -1 ? 0 : i % j;
-      if (result != 0 && (result < 0) != (j < 0)) result += j;  // the sign of the divisor, as in Python
+      if (result != 0 && (result < 0) != (j < 0))
+        result += j;  // the sign of the divisor, as in Python
       return JinjaValue::Int(result, origin);
     }
     const bool overflow = node.op == JinjaOp::kAdd        ? __builtin_add_overflow(i, j, &result)
@@ -702,7 +747,10 @@ JinjaValue JinjaEvaluator::Arithmetic(const JinjaNode& node, const JinjaValue& a
     return JinjaValue::Int(result, origin);
   }
   if (node.op == JinjaOp::kRemainder) return JinjaValue::Float(x - y * std::floor(x / y), origin);
-  return JinjaValue::Float(node.op == JinjaOp::kAdd ? x + y : node.op == JinjaOp::kSubtract ? x - y : x * y, origin);
+  return JinjaValue::Float(node.op == JinjaOp::kAdd        ? x + y
+                           : node.op == JinjaOp::kSubtract ? x - y
+                                                           : x * y,
+                           origin);
 }
 
 JinjaArguments JinjaEvaluator::Arguments(const JinjaNode& node, const Scope& scope) {
@@ -723,7 +771,7 @@ JinjaValue JinjaEvaluator::EvalCall(const JinjaNode& node, const Scope& scope) {
   JinjaValue callee;
   if (target.op == JinjaOp::kAttribute) {
     const JinjaValue object = Eval(target.kids[0], scope);
-    current_ = &target;
+    current_ = object.Is(JinjaKind::kUndefined) ? &target.kids[0] : &target;
     callee = Attribute(object, target.text, true);
   } else {
     callee = Eval(target, scope);
@@ -733,15 +781,18 @@ JinjaValue JinjaEvaluator::EvalCall(const JinjaNode& node, const Scope& scope) {
   return Call(callee, arguments, scope);
 }
 
-JinjaValue JinjaEvaluator::Call(const JinjaValue& callee, const JinjaArguments& arguments, const Scope& scope) {
+JinjaValue JinjaEvaluator::Call(const JinjaValue& callee, const JinjaArguments& arguments,
+                                const Scope& scope) {
   RequireDefined(callee);
   if (!callee.Is(JinjaKind::kFunction)) Fail(std::string(callee.KindName()) + " cannot be called");
   const JinjaFunction& function = callee.function();
-  if (function.body != nullptr) return CallBody(*function.body, arguments, function.scope ? function.scope : scope);
+  if (function.body != nullptr)
+    return CallBody(*function.body, arguments, function.scope ? function.scope : scope);
   return function.builtin->run(*this, function.self, arguments);
 }
 
-JinjaValue JinjaEvaluator::CallBody(const JinjaNode& body, const JinjaArguments& arguments, const Scope& parent) {
+JinjaValue JinjaEvaluator::CallBody(const JinjaNode& body, const JinjaArguments& arguments,
+                                    const Scope& parent) {
   const Deeper deeper(this);
   const Scope scope = std::make_shared<JinjaScope>();
   scope->parent = parent;
@@ -763,7 +814,8 @@ JinjaValue JinjaEvaluator::CallBody(const JinjaNode& body, const JinjaArguments&
   return JinjaValue::Text(std::move(printed));
 }
 
-JinjaValue JinjaEvaluator::EvalFilter(const JinjaNode& node, JinjaValue operand, const Scope& scope) {
+JinjaValue JinjaEvaluator::EvalFilter(const JinjaNode& node, JinjaValue operand,
+                                      const Scope& scope) {
   const JinjaArguments arguments = Arguments(node, scope);
   current_ = &node;
   return ApplyFilter(node.text, std::move(operand), arguments);
@@ -785,7 +837,8 @@ void Assign(JinjaScope* scope, std::string_view name, JinjaValue value) {
 
 }  // namespace
 
-JinjaEvaluator::Flow JinjaEvaluator::Run(const std::vector<JinjaNode>& block, const Scope& scope, MarkedText* out) {
+JinjaEvaluator::Flow JinjaEvaluator::Run(const std::vector<JinjaNode>& block, const Scope& scope,
+                                         MarkedText* out) {
   const Deeper deeper(this);
   for (const JinjaNode& node : block) {
     const Flow flow = RunNode(node, scope, out);
@@ -794,7 +847,8 @@ JinjaEvaluator::Flow JinjaEvaluator::Run(const std::vector<JinjaNode>& block, co
   return Flow::kNext;
 }
 
-JinjaEvaluator::Flow JinjaEvaluator::RunNode(const JinjaNode& node, const Scope& scope, MarkedText* out) {
+JinjaEvaluator::Flow JinjaEvaluator::RunNode(const JinjaNode& node, const Scope& scope,
+                                             MarkedText* out) {
   current_ = &node;
   Step();
   switch (node.op) {
@@ -839,7 +893,8 @@ JinjaEvaluator::Flow JinjaEvaluator::RunNode(const JinjaNode& node, const Scope&
 void JinjaEvaluator::Unpack(const JinjaNode& node, const JinjaValue& value, JinjaScope* scope) {
   if (!node.flag) return Assign(scope, node.names[0], value);
   if (!value.Is(JinjaKind::kList) || value.list().items.size() != node.names.size()) {
-    Fail("there are " + std::to_string(node.names.size()) + " names to set from " + value.KindName() +
+    Fail("there are " + std::to_string(node.names.size()) + " names to set from " +
+         value.KindName() +
          (value.Is(JinjaKind::kList) ? " of " + std::to_string(value.list().items.size()) : ""));
   }
   const std::vector<JinjaValue> items = value.list().items;
@@ -859,7 +914,8 @@ void JinjaEvaluator::RunSet(const JinjaNode& node, const Scope& scope) {
   const JinjaValue object = Eval(node.kids[1], scope);
   current_ = &node;
   RequireDefined(object);
-  if (!object.Is(JinjaKind::kMap)) Fail(std::string("an attribute of ") + object.KindName() + " cannot be set");
+  if (!object.Is(JinjaKind::kMap))
+    Fail(std::string("an attribute of ") + object.KindName() + " cannot be set");
   Mutating(object.object());
   object.map().Set(std::string_view(node.text), std::move(value));
 }
@@ -919,7 +975,8 @@ void JinjaEvaluator::RunLoop(const JinjaNode& node, const Scope& outer, MarkedTe
   const JinjaValue loop = JinjaValue::Map();
   loop.map().has_methods = false;
   auto& facts = loop.map().entries;
-  for (const char* name : {"index", "index0", "first", "last", "length", "revindex", "revindex0", "previtem", "nextitem"}) {
+  for (const char* name : {"index", "index0", "first", "last", "length", "revindex", "revindex0",
+                           "previtem", "nextitem"}) {
     facts.emplace_back(JinjaValue::Text(name), JinjaValue());
   }
   const JinjaValue none_there = Missing("the item before or after", nullptr);

@@ -17,17 +17,17 @@
 
 namespace halo {
 
-/// What a template learned about the text in holes. As long as other texts give the same answers, the template does
-/// the same with them.
+/// What a template learned about the text in holes. As long as other texts give the same answers,
+/// the template does the same with them.
 struct JinjaObservations {
-  bool acted = false;             ///< it did more than copy, trim, search and compare: nothing can be said
+  bool acted = false;  ///< it did more than copy, trim, search and compare: nothing can be said
   std::set<std::string> needles;  ///< texts that were searched for in a hole (and not found)
   std::set<std::string> equals;   ///< texts that a hole was compared with
 };
 
 struct JinjaSettings {
-  /// True: undefined names are faults, values print as JSON, a mapping's keys come before its methods.
-  /// False: as llama.cpp runs chat templates.
+  /// True: undefined names are faults, values print as JSON, a mapping's keys come before its
+  /// methods. False: as llama.cpp runs chat templates.
   bool strict = true;
   std::tm date = {};                          ///< what strftime_now says
   JinjaObservations* observations = nullptr;  ///< null: nobody asks
@@ -43,9 +43,10 @@ struct JinjaScope {
 
 /// Runs one program once. All faults are thrown as JinjaFault with a position.
 ///
-/// Meaning follows llama.cpp's engine, which model templates are tested against: a loop's variables live through all
-/// its iterations, a macro sees the variables of its caller, blocks are trimmed as with trim_blocks and
-/// lstrip_blocks. Lengths and indices of texts count bytes in lenient mode, as there, and characters in strict mode.
+/// Meaning follows llama.cpp's engine, which model templates are tested against: a loop's variables
+/// live through all its iterations, a macro sees the variables of its caller, blocks are trimmed as
+/// with trim_blocks and lstrip_blocks. Lengths and indices of texts count bytes in lenient mode, as
+/// there, and characters in strict mode.
 class JinjaEvaluator {
  public:
   using Lookup = std::function<std::optional<JinjaValue>(const std::string& name)>;
@@ -75,16 +76,23 @@ class JinjaEvaluator {
   MarkedText TextOf(const JinjaValue& value, int depth = 0);
   /// A new text, charged for.
   JinjaValue NewText(MarkedText text);
+  /// More of a text that is being made, charged for.
+  void Append(const MarkedText& text, MarkedText* out);
+  /// Charges for looking a key up.
+  void UseAsKey(const JinjaValue& key);
   JinjaValue Attribute(const JinjaValue& object, const std::string& name, bool for_call);
   JinjaValue Index(const JinjaValue& object, const JinjaValue& key);
-  JinjaValue Slice(const JinjaValue& object, const JinjaValue* start, const JinjaValue* stop, const JinjaValue* step);
-  JinjaValue ApplyFilter(const std::string& name, JinjaValue operand, const JinjaArguments& arguments);
+  JinjaValue Slice(const JinjaValue& object, const JinjaValue* start, const JinjaValue* stop,
+                   const JinjaValue* step);
+  JinjaValue ApplyFilter(const std::string& name, JinjaValue operand,
+                         const JinjaArguments& arguments);
   bool ApplyTest(const std::string& name, const JinjaValue& value, const JinjaArguments& arguments);
   /// Remembers what may be part of a circle of references, to be taken apart at the end.
   void Mutating(const std::shared_ptr<JinjaObject>& object) { mutated_.push_back(object); }
   /// The template searches `text` for `needle`.
   void Searching(const MarkedText& text, const MarkedText& needle);
-  /// The template does something with `text` that depends on more than Searching and Comparing tell.
+  /// The template does something with `text` that depends on more than Searching and Comparing
+  /// tell.
   void Acting(const MarkedText& text);
   void Comparing(const MarkedText& text, const MarkedText& other);
 
@@ -101,7 +109,6 @@ class JinjaEvaluator {
   std::vector<JinjaValue> LoopItems(const JinjaNode& node, const Scope& scope);
   void Unpack(const JinjaNode& node, const JinjaValue& value, JinjaScope* scope);
   void Print(const JinjaValue& value, MarkedText* out, int depth = 0);
-  void Append(const MarkedText& text, MarkedText* out);
 
   JinjaValue Eval(const JinjaNode& node, const Scope& scope);
   JinjaValue EvalName(const JinjaNode& node, const Scope& scope);
@@ -134,7 +141,8 @@ class JinjaEvaluator {
 
 /// A filter, method or function that every template has.
 struct JinjaBuiltin {
-  using Run = JinjaValue (*)(JinjaEvaluator& run, const JinjaValue& self, const JinjaArguments& arguments);
+  using Run = JinjaValue (*)(JinjaEvaluator& run, const JinjaValue& self,
+                             const JinjaArguments& arguments);
   std::string_view name;
   uint32_t kinds = 0;  ///< bit 1 << kind: what it can be applied to
   Run run = nullptr;
@@ -147,7 +155,8 @@ const JinjaBuiltin* FindJinjaFunction(std::string_view name);
 std::vector<std::string> JinjaFilterNames();
 std::vector<std::string> JinjaTestNames();
 std::set<std::string> JinjaFunctionNames();
-/// JSON of a value, each byte with the origin of what it came from; `structure` marks brackets and quotes.
+/// JSON of a value, each byte with the origin of what it came from; `structure` marks brackets and
+/// quotes.
 MarkedText JinjaJsonText(JinjaEvaluator& run, const JinjaValue& value, Origin structure);
 
 }  // namespace halo

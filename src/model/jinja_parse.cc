@@ -1,13 +1,13 @@
-// The only place that sees llama.cpp's Jinja engine: its lexer and parser, whose tree is copied into ours. Its
-// runtime is not used: it loses the marks of input in a dozen filters, has no limit on steps, output or recursion,
-// divides by zero, follows circular references for ever, and copies all variables at every scope.
+// The only place that sees llama.cpp's Jinja engine: its lexer and parser, whose tree is copied
+// into ours. Its runtime is not used: it loses the marks of input in a dozen filters, has no limit
+// on steps, output or recursion, divides by zero, follows circular references for ever, and copies
+// all variables at every scope.
 #include <algorithm>
 #include <functional>
 
 #include "jinja/lexer.h"
 #include "jinja/parser.h"
 #include "jinja/runtime.h"
-
 #include "model/jinja_program.h"
 
 namespace halo {
@@ -18,7 +18,7 @@ namespace llama = ::jinja;
 
 constexpr size_t kMaxBrackets = 100;    // each costs a dozen frames of the parser
 constexpr size_t kMaxStatements = 150;  // blocks in blocks; every elif counts
-constexpr size_t kMaxNesting = 500;     // all of it with operators, each of which nests its left side
+constexpr size_t kMaxNesting = 500;  // all of it with operators, each of which nests its left side
 
 [[noreturn]] void Fail(std::string message, size_t position) {
   throw JinjaFault{"template", std::move(message), position};
@@ -87,8 +87,8 @@ class NestingCheck {
   }
 
   static bool IsOperator(const std::string& word) {
-    return word == "not" || word == "and" || word == "or" || word == "in" || word == "is" || word == "if" ||
-           word == "else";
+    return word == "not" || word == "and" || word == "or" || word == "in" || word == "is" ||
+           word == "if" || word == "else";
   }
 
   void Statement(const std::vector<llama::token>& tokens, size_t i) {
@@ -97,8 +97,8 @@ class NestingCheck {
     if (word == "elif" && !statements_.empty()) {
       ++statements_.back().depth;
       ++depth_;
-    } else if (word == "if" || word == "for" || word == "macro" || word == "call" || word == "filter" ||
-               (word == "set" && !HasEquals(tokens, i))) {
+    } else if (word == "if" || word == "for" || word == "macro" || word == "call" ||
+               word == "filter" || (word == "set" && !HasEquals(tokens, i))) {
       statements_.push_back({word, tokens[i + 1].pos, 1});
       ++depth_;
     } else if (word.compare(0, 3, "end") == 0 && word != "endgeneration") {
@@ -125,8 +125,9 @@ class NestingCheck {
     size_t depth;  // itself and its elifs, each of which the parser nests
   };
   std::vector<OpenStatement> statements_;
-  size_t depth_ = 0;                    // of all of them
-  std::vector<size_t> brackets_ = {0};  // operators seen since the last comma, for each open bracket
+  size_t depth_ = 0;  // of all of them
+  std::vector<size_t> brackets_ = {
+      0};  // operators seen since the last comma, for each open bracket
 };
 
 template <typename Node>
@@ -134,7 +135,8 @@ const Node* As(const llama::statement_ptr& node) {
   return dynamic_cast<const Node*>(node.get());
 }
 
-// Copies llama.cpp's tree. Its nodes are told apart by dynamic_cast, which is too slow to do at every run.
+// Copies llama.cpp's tree. Its nodes are told apart by dynamic_cast, which is too slow to do at
+// every run.
 class TreeCopy {
  public:
   std::vector<JinjaNode> Block(const llama::statements& statements) {
@@ -156,7 +158,9 @@ class TreeCopy {
     Fail("a name is expected here", node ? node->pos : std::string::npos);
   }
 
-  JinjaNode Optional(const llama::statement_ptr& from) { return from ? Expression(from) : JinjaNode(); }
+  JinjaNode Optional(const llama::statement_ptr& from) {
+    return from ? Expression(from) : JinjaNode();
+  }
 
   void Statement(const llama::statement_ptr& from, std::vector<JinjaNode>* block) {
     if (As<llama::comment_statement>(from) || As<llama::noop_statement>(from)) return;
@@ -265,7 +269,8 @@ class TreeCopy {
   }
 
   // The name and the arguments behind | or is.
-  JinjaNode Filter(const llama::statement_ptr& from, JinjaNode operand, JinjaOp op = JinjaOp::kFilter) {
+  JinjaNode Filter(const llama::statement_ptr& from, JinjaNode operand,
+                   JinjaOp op = JinjaOp::kFilter) {
     JinjaNode node = Make(op, from);
     node.kids.push_back(std::move(operand));
     if (const auto* call = As<llama::call_expression>(from)) {
@@ -292,9 +297,12 @@ class TreeCopy {
   JinjaNode Expression(const llama::statement_ptr& from) {
     if (!from) Fail("an expression is missing", std::string::npos);
     if (const auto* name = As<llama::identifier>(from)) return Name(*name, from);
-    if (const auto* text = As<llama::string_literal>(from)) return Constant(JinjaValue::Text(text->val), from);
-    if (const auto* integer = As<llama::integer_literal>(from)) return Constant(JinjaValue::Int(integer->val), from);
-    if (const auto* number = As<llama::float_literal>(from)) return Constant(JinjaValue::Float(number->val), from);
+    if (const auto* text = As<llama::string_literal>(from))
+      return Constant(JinjaValue::Text(text->val), from);
+    if (const auto* integer = As<llama::integer_literal>(from))
+      return Constant(JinjaValue::Int(integer->val), from);
+    if (const auto* number = As<llama::float_literal>(from))
+      return Constant(JinjaValue::Float(number->val), from);
     if (const auto* member = As<llama::member_expression>(from)) return Member(*member, from);
     if (const auto* binary = As<llama::binary_expression>(from)) return Binary(*binary, from);
     if (const auto* call = As<llama::call_expression>(from)) {
@@ -315,8 +323,10 @@ class TreeCopy {
   }
 
   JinjaNode RareExpression(const llama::statement_ptr& from) {
-    if (const auto* list = As<llama::array_literal>(from)) return Items(JinjaOp::kList, list->val, from);
-    if (const auto* tuple = As<llama::tuple_literal>(from)) return Items(JinjaOp::kTuple, tuple->val, from);
+    if (const auto* list = As<llama::array_literal>(from))
+      return Items(JinjaOp::kList, list->val, from);
+    if (const auto* tuple = As<llama::tuple_literal>(from))
+      return Items(JinjaOp::kTuple, tuple->val, from);
     if (const auto* map = As<llama::object_literal>(from)) {
       JinjaNode node = Make(JinjaOp::kMap, from);
       for (const auto& [key, value] : map->val) {
@@ -327,7 +337,10 @@ class TreeCopy {
     }
     if (const auto* unary = As<llama::unary_expression>(from)) {
       const std::string& op = unary->op.value;
-      JinjaNode node = Make(op == "not" ? JinjaOp::kNot : op == "-" ? JinjaOp::kNegative : JinjaOp::kPositive, from);
+      JinjaNode node = Make(op == "not" ? JinjaOp::kNot
+                            : op == "-" ? JinjaOp::kNegative
+                                        : JinjaOp::kPositive,
+                            from);
       node.kids.push_back(Expression(unary->argument));
       return node;
     }
@@ -345,7 +358,7 @@ class TreeCopy {
       node.kids.emplace_back();
       return node;
     }
-    if (As<llama::blank_expression>(from)) Fail("an index is missing", from->pos);
+    if (As<llama::blank_expression>(from)) return Make(JinjaOp::kBlank, from);
     Fail("this is not supported here: " + from->type(), from->pos);
   }
 
@@ -382,11 +395,11 @@ class TreeCopy {
 
   JinjaNode Binary(const llama::binary_expression& binary, const llama::statement_ptr& from) {
     static const std::vector<std::pair<std::string, JinjaOp>> kOperators = {
-        {"and", JinjaOp::kAnd},          {"or", JinjaOp::kOr},          {"in", JinjaOp::kIn},
-        {"not in", JinjaOp::kIn},        {"==", JinjaOp::kEqual},       {"!=", JinjaOp::kNotEqual},
-        {"<", JinjaOp::kLess},           {"<=", JinjaOp::kLessEqual},   {">", JinjaOp::kGreater},
-        {">=", JinjaOp::kGreaterEqual},  {"+", JinjaOp::kAdd},          {"-", JinjaOp::kSubtract},
-        {"*", JinjaOp::kMultiply},       {"/", JinjaOp::kDivide},       {"%", JinjaOp::kRemainder},
+        {"and", JinjaOp::kAnd},         {"or", JinjaOp::kOr},        {"in", JinjaOp::kIn},
+        {"not in", JinjaOp::kIn},       {"==", JinjaOp::kEqual},     {"!=", JinjaOp::kNotEqual},
+        {"<", JinjaOp::kLess},          {"<=", JinjaOp::kLessEqual}, {">", JinjaOp::kGreater},
+        {">=", JinjaOp::kGreaterEqual}, {"+", JinjaOp::kAdd},        {"-", JinjaOp::kSubtract},
+        {"*", JinjaOp::kMultiply},      {"/", JinjaOp::kDivide},     {"%", JinjaOp::kRemainder},
         {"~", JinjaOp::kJoin}};
     for (const auto& [word, op] : kOperators) {
       if (binary.op.value != word) continue;
@@ -406,11 +419,13 @@ std::string FirstLine(const std::exception& error) {
   for (const char* prefix : {"lexer: ", "parser: ", "Parser Error: "}) {
     if (text.rfind(prefix, 0) == 0) text = text.substr(std::char_traits<char>::length(prefix));
   }
-  return text;
+  return text.substr(0, text.find(" of type "));
 }
 
-// llama.cpp's errors do not say where they are. The fault lies at the end of the shortest part that fails alike.
-size_t ShortestFailing(size_t length, const std::string& message, const std::function<void(size_t)>& attempt) {
+// llama.cpp's errors do not say where they are. The fault lies at the end of the shortest part that
+// fails alike.
+size_t ShortestFailing(size_t length, const std::string& message,
+                       const std::function<void(size_t)>& attempt) {
   size_t good = 0;
   size_t bad = length;
   while (good + 1 < bad) {
@@ -476,8 +491,9 @@ JinjaProgram JinjaProgram::Parse(std::string source) {
   program.source_ = WithUnixLineEnds(source);
   const llama::lexer_result tokens = Tokenize(program.source_);
   NestingCheck().Run(tokens.tokens);
-  program.is_constant_ = std::all_of(tokens.tokens.begin(), tokens.tokens.end(),
-                                     [](const llama::token& token) { return token.t == llama::token::text; });
+  program.is_constant_ =
+      std::all_of(tokens.tokens.begin(), tokens.tokens.end(),
+                  [](const llama::token& token) { return token.t == llama::token::text; });
   const llama::program tree = ParseTokens(tokens);
   program.body_ = TreeCopy().Block(tree.body);
   return program;

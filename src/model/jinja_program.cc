@@ -8,7 +8,8 @@ namespace halo {
 
 namespace {
 
-// Follows the order in which a template runs, so that a name counts as read only before the template sets it.
+// Follows the order in which a template runs, so that a name counts as read only before the
+// template sets it.
 class ReadFinder {
  public:
   explicit ReadFinder(const std::set<std::string>& builtins) : own_(builtins) {}
@@ -81,7 +82,8 @@ class ReadFinder {
 
   void KeepCommon(const std::set<std::string>& other) {
     std::set<std::string> common;
-    std::set_intersection(own_.begin(), own_.end(), other.begin(), other.end(), std::inserter(common, common.end()));
+    std::set_intersection(own_.begin(), own_.end(), other.begin(), other.end(),
+                          std::inserter(common, common.end()));
     own_ = std::move(common);
   }
 
@@ -119,8 +121,8 @@ class ReadFinder {
   std::set<std::string> own_;
 };
 
-// Finds text constants and tells those that are only printed, only compared as a whole or only keys from those that
-// may be searched for.
+// Finds text constants and tells those that are only printed, only compared as a whole or only keys
+// from those that may be searched for.
 class ConstantFinder {
  public:
   void Block(const std::vector<JinjaNode>& block) {
@@ -207,16 +209,6 @@ JinjaProgram::Constants JinjaProgram::FindConstants() const {
   ConstantFinder finder;
   finder.Block(body_);
   return std::move(finder.constants);
-}
-
-std::pair<int32_t, int32_t> JinjaProgram::LineAndColumn(size_t position) const {
-  position = std::min(position, source_.size());
-  const auto begin = source_.begin();
-  const auto end = begin + static_cast<std::ptrdiff_t>(position);
-  const auto lines = std::count(begin, end, '\n');
-  const size_t line_start = source_.substr(0, position).rfind('\n');
-  const size_t column = line_start == std::string::npos ? position : position - line_start - 1;
-  return {static_cast<int32_t>(lines) + 1, static_cast<int32_t>(column) + 1};
 }
 
 }  // namespace halo

@@ -13,10 +13,12 @@ namespace halo {
 
 enum class JinjaOp : uint8_t {
   // Statements. `body` and `other` are blocks.
-  kOutput,       ///< prints kids[0]
-  kIf,           ///< kids[0], body, other
-  kFor,          ///< names (flag: unpacked) in kids[0], kept if kids[1] (kBlank: all); body; other if nothing was left
-  kSet,          ///< names (flag: unpacked) or text, an attribute of kids[1]; to kids[0] (kBlank: what body prints)
+  kOutput,  ///< prints kids[0]
+  kIf,      ///< kids[0], body, other
+  kFor,     ///< names (flag: unpacked) in kids[0], kept if kids[1] (kBlank: all); body; other if
+            ///< nothing was left
+  kSet,  ///< names (flag: unpacked) or text, an attribute of kids[1]; to kids[0] (kBlank: what body
+         ///< prints)
   kMacro,        ///< text(other...), body
   kCallBlock,    ///< kids[0] is the call; caller(other...) prints body
   kFilterBlock,  ///< kids[0] is a kFilter of kBlank; body
@@ -57,7 +59,8 @@ enum class JinjaOp : uint8_t {
   kBlank
 };
 
-/// One node of a parsed template: llama.cpp's syntax tree in a form that is quick to run and to look through.
+/// One node of a parsed template: llama.cpp's syntax tree in a form that is quick to run and to
+/// look through.
 struct JinjaNode {
   JinjaOp op = JinjaOp::kBlank;
   bool flag = false;
@@ -70,8 +73,8 @@ struct JinjaNode {
   std::vector<JinjaNode> other;
 };
 
-/// A template after parsing. Lexer and parser are llama.cpp's; how deep and how large a source may be is checked
-/// before they see it, since both recurse.
+/// A template after parsing. Lexer and parser are llama.cpp's; how deep and how large a source may
+/// be is checked before they see it, since both recurse.
 class JinjaProgram {
  public:
   static constexpr size_t kMaxSourceBytes = size_t{1} << 20;
@@ -84,19 +87,17 @@ class JinjaProgram {
   /// True if there is nothing but text.
   bool is_constant() const { return is_constant_; }
 
-  /// Dotted paths of the names that the template does not set itself, as far as they are written out. `builtins` are
-  /// names that every template has.
+  /// Dotted paths of the names that the template does not set itself, as far as they are written
+  /// out. `builtins` are names that every template has.
   std::set<std::string> FindReads(const std::set<std::string>& builtins) const;
 
   /// The texts that a template can compare values with.
   struct Constants {
     std::set<std::string> compared;  ///< every text constant
-    std::set<std::string> searched;  ///< those of two bytes and more that may be searched for in a value
+    std::set<std::string>
+        searched;  ///< those of two bytes and more that may be searched for in a value
   };
   Constants FindConstants() const;
-
-  /// Line and column, from 1, of a byte of the source.
-  std::pair<int32_t, int32_t> LineAndColumn(size_t position) const;
 
  private:
   std::string source_;

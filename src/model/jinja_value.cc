@@ -11,7 +11,8 @@ constexpr size_t kIndexedMapEntries = 12;  // smaller maps are searched
 constexpr int kMaxDepth = 200;
 
 // Keys that Python takes for equal have one code: 1, 1.0 and true.
-std::string KeyCode(const JinjaValue& key) {
+std::string KeyCode(const JinjaValue& key, int depth = 0) {
+  if (depth > 10) throw JinjaFault{"template", "the key is nested too deeply"};
   switch (key.kind()) {
     case JinjaKind::kText:
       return "t" + key.bytes();
@@ -26,8 +27,16 @@ std::string KeyCode(const JinjaValue& key) {
       std::memcpy(code.data() + 1, &number, sizeof(number));
       return code;
     }
+    case JinjaKind::kList: {
+      if (!key.list().is_tuple) break;
+      std::string code = "(";
+      for (const JinjaValue& item : key.list().items) {
+        const std::string part = KeyCode(item, depth + 1);
+        code += std::to_string(part.size()) + ":" + part;
+      }
+      return code;
+    }
     case JinjaKind::kUndefined:
-    case JinjaKind::kList:
     case JinjaKind::kMap:
     case JinjaKind::kFunction:
       break;
@@ -40,8 +49,8 @@ bool HasCode(const JinjaValue& key, std::string_view code) {
   return code[0] != 't' && KeyCode(key) == code;
 }
 
-// A template can nest lists as deep as it has steps. Their destructors must not follow each other down the stack, so
-// the outermost one takes apart what the inner ones hand over.
+// A template can nest lists as deep as it has steps. Their destructors must not follow each other
+// down the stack, so the outermost one takes apart what the inner ones hand over.
 class Undertaker {
  public:
   void Take(const JinjaValue& value) {
@@ -128,7 +137,9 @@ const MarkedText& JinjaValue::text() const { return static_cast<const JinjaText&
 JinjaList& JinjaValue::list() const { return static_cast<JinjaList&>(*object_); }
 JinjaMap& JinjaValue::map() const { return static_cast<JinjaMap&>(*object_); }
 JinjaFunction& JinjaValue::function() const { return static_cast<JinjaFunction&>(*object_); }
-const JinjaMissing* JinjaValue::missing() const { return static_cast<const JinjaMissing*>(object_.get()); }
+const JinjaMissing* JinjaValue::missing() const {
+  return static_cast<const JinjaMissing*>(object_.get());
+}
 
 const char* JinjaValue::KindName() const {
   switch (kind_) {
@@ -283,7 +294,9 @@ nlohmann::ordered_json ToJson(const JinjaValue& value, int depth) {
 
 }  // namespace
 
-JinjaValue JinjaFromJson(const nlohmann::ordered_json& json, Origin origin) { return FromJson(json, origin, 0); }
+JinjaValue JinjaFromJson(const nlohmann::ordered_json& json, Origin origin) {
+  return FromJson(json, origin, 0);
+}
 
 nlohmann::ordered_json JinjaToJson(const JinjaValue& value) { return ToJson(value, 0); }
 

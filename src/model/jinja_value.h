@@ -2,13 +2,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "model/marked_text.h"
 
@@ -19,19 +18,30 @@ struct JinjaBuiltin;
 struct JinjaScope;
 class JinjaValue;
 
-/// A fault while a template is parsed or run; caught where the template is used and told as Error or Failure.
+/// A fault while a template is parsed or run; caught where the template is used and told as Error
+/// or Failure.
 struct JinjaFault {
-  std::string code;     ///< "template", "undefined" or "template_limit"
+  std::string code;  ///< "template", "undefined" or "template_limit"
   std::string message;
   size_t position = std::string::npos;  ///< byte in the source, npos where not known
 };
 
-enum class JinjaKind : uint8_t { kUndefined, kNone, kBool, kInt, kFloat, kText, kList, kMap, kFunction };
+enum class JinjaKind : uint8_t {
+  kUndefined,
+  kNone,
+  kBool,
+  kInt,
+  kFloat,
+  kText,
+  kList,
+  kMap,
+  kFunction
+};
 
 /// Notes what a template does with a value whose treatment is of interest (see ChatTemplate).
 struct JinjaWatch {
-  bool read = false;           ///< taken out of its map
-  bool used_as_list = false;   ///< indexed by a number, iterated or filtered by attribute
+  bool read = false;          ///< taken out of its map
+  bool used_as_list = false;  ///< indexed by a number, iterated or filtered by attribute
   bool tested_as_text = false;
 };
 
@@ -45,7 +55,9 @@ struct JinjaObject {
 class JinjaValue {
  public:
   JinjaValue() = default;
-  static JinjaValue None(Origin origin = kFromTemplate) { return JinjaValue(JinjaKind::kNone, origin); }
+  static JinjaValue None(Origin origin = kFromTemplate) {
+    return JinjaValue(JinjaKind::kNone, origin);
+  }
   static JinjaValue Bool(bool value, Origin origin = kFromTemplate);
   static JinjaValue Int(int64_t value, Origin origin = kFromTemplate);
   static JinjaValue Float(double value, Origin origin = kFromTemplate);
@@ -105,26 +117,29 @@ struct JinjaList final : JinjaObject {
 struct JinjaMap final : JinjaObject {
   ~JinjaMap() override;
   std::vector<std::pair<JinjaValue, JinjaValue>> entries;
-  bool has_methods = true;       ///< false for the loop variable
-  std::string watched_key;       ///< reading this key sets watch->read
+  bool has_methods = true;  ///< false for the loop variable
+  std::string watched_key;  ///< reading this key sets watch->read
 
   const JinjaValue* Find(std::string_view key) const;
   const JinjaValue* Find(const JinjaValue& key) const;
   void Set(const JinjaValue& key, JinjaValue value);
-  void Set(std::string_view key, JinjaValue value) { Set(JinjaValue::Text(std::string(key)), std::move(value)); }
+  void Set(std::string_view key, JinjaValue value) {
+    Set(JinjaValue::Text(std::string(key)), std::move(value));
+  }
 
  private:
   size_t Position(std::string_view code) const;
-  std::unordered_map<std::string, size_t> index_;  // code of a key -> entry; only built for large maps
+  std::unordered_map<std::string, size_t>
+      index_;  // code of a key -> entry; only built for large maps
 };
 
 struct JinjaFunction final : JinjaObject {
   std::string name;
   const JinjaBuiltin* builtin = nullptr;
-  const JinjaNode* body = nullptr;      ///< a macro or the block of a call statement
-  std::shared_ptr<JinjaScope> scope;    ///< where a call statement's block runs
+  const JinjaNode* body = nullptr;    ///< a macro or the block of a call statement
+  std::shared_ptr<JinjaScope> scope;  ///< where a call statement's block runs
   bool is_bound = false;
-  JinjaValue self;                      ///< what a method was taken from
+  JinjaValue self;  ///< what a method was taken from
 };
 
 struct JinjaMissing final : JinjaObject {
@@ -137,11 +152,13 @@ struct JinjaArguments {
   std::vector<JinjaValue> positional;
   std::vector<std::pair<std::string, JinjaValue>> named;
 
-  /// By name, else by position, else undefined. Positions of methods and filters count from 0 without the operand.
+  /// By name, else by position, else undefined. Positions of methods and filters count from 0
+  /// without the operand.
   const JinjaValue* Find(std::string_view name, size_t position) const;
 };
 
-/// JSON to a value whose texts, keys and numbers are marked with `origin`. Throws JinjaFault where it is too deep.
+/// JSON to a value whose texts, keys and numbers are marked with `origin`. Throws JinjaFault where
+/// it is too deep.
 JinjaValue JinjaFromJson(const nlohmann::ordered_json& json, Origin origin);
 /// The way back; undefined, functions and loops of references are faults.
 nlohmann::ordered_json JinjaToJson(const JinjaValue& value);

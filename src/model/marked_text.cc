@@ -7,7 +7,8 @@ namespace halo {
 bool MarkedText::HasHole() const {
   if (empty()) return false;
   if (first_ >= kFirstHole) return true;
-  return std::any_of(later_.begin(), later_.end(), [](const auto& part) { return part.second >= kFirstHole; });
+  return std::any_of(later_.begin(), later_.end(),
+                     [](const auto& part) { return part.second >= kFirstHole; });
 }
 
 Origin MarkedText::Blend() const { return Is(kFromTemplate) ? kFromTemplate : kFromData; }

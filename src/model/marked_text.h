@@ -9,15 +9,15 @@
 
 namespace halo {
 
-/// Where bytes came from. Values from kFirstHole on are holes: parts of a prompt that a template shall only copy or
-/// trim, one number each.
+/// Where bytes came from. Values from kFirstHole on are holes: parts of a prompt that a template
+/// shall only copy or trim, one number each.
 using Origin = int32_t;
 inline constexpr Origin kFromTemplate = 0;
 inline constexpr Origin kFromData = 1;
 inline constexpr Origin kFirstHole = 2;
 
-/// A text that knows the origin of each of its bytes. Every operation of a template is made of Append and Slice, so
-/// no filter can lose an origin.
+/// A text that knows the origin of each of its bytes. Every operation of a template is made of
+/// Append and Slice, so no filter can lose an origin.
 class MarkedText {
  public:
   MarkedText() = default;
@@ -57,8 +57,9 @@ class MarkedText {
 
  private:
   std::string bytes_;
-  Origin first_ = kFromTemplate;                   // origin of the first bytes
-  std::vector<std::pair<size_t, Origin>> later_;   // (position, origin from there on), ascending, never at 0
+  Origin first_ = kFromTemplate;  // origin of the first bytes
+  std::vector<std::pair<size_t, Origin>>
+      later_;  // (position, origin from there on), ascending, never at 0
 };
 
 }  // namespace halo

@@ -9,8 +9,9 @@ namespace halo {
 
 using TokenId = int32_t;
 
-/// One part of a prompt (contract section 4). Where a part came from decides how it is tokenized: control and
-/// user-defined tokens are recognized in template spans only, token spans keep their ids.
+/// One part of a prompt (contract section 4). Where a part came from decides how it is tokenized:
+/// control and user-defined tokens are recognized in template spans only, token spans keep their
+/// ids.
 struct PromptSpan {
   enum class Kind : uint8_t {
     kTemplate,  ///< written by the workflow's author or the model's chat template
@@ -24,7 +25,9 @@ struct PromptSpan {
   std::string text;
   std::vector<TokenId> tokens;
 
-  static PromptSpan Template(std::string text) { return {Kind::kTemplate, -1, std::move(text), {}}; }
+  static PromptSpan Template(std::string text) {
+    return {Kind::kTemplate, -1, std::move(text), {}};
+  }
   static PromptSpan Data(std::string text) { return {Kind::kData, -1, std::move(text), {}}; }
   static PromptSpan Tokens(std::vector<TokenId> ids, std::string text) {
     return {Kind::kTokens, -1, std::move(text), std::move(ids)};

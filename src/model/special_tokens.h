@@ -38,16 +38,18 @@ class SpecialTokenFinder {
   bool starts_[256] = {};
 };
 
-/// A piece of a prompt after special tokens were cut out: one token, or text[begin, end) that is none.
+/// A piece of a prompt after special tokens were cut out: one token, or text[begin, end) that is
+/// none.
 struct PromptFragment {
   TokenId token = -1;  ///< -1: text
   size_t begin = 0;
   size_t end = 0;
 };
 
-/// llama.cpp's partition of a text by its special tokens (longest text first, earlier ones bind, white space dropped
-/// where a token asks for it), except that a token counts only if it lies within one of `template_ranges`
-/// (begin, end). `tokens` must be in llama.cpp's order of precedence and `finder` built from them.
+/// llama.cpp's partition of a text by its special tokens (longest text first, earlier ones bind,
+/// white space dropped where a token asks for it), except that a token counts only if it lies
+/// within one of `template_ranges` (begin, end). `tokens` must be in llama.cpp's order of
+/// precedence and `finder` built from them.
 std::vector<PromptFragment> PartitionBySpecialTokens(
     std::string_view text, const std::vector<std::pair<size_t, size_t>>& template_ranges,
     const std::vector<SpecialToken>& tokens, const SpecialTokenFinder& finder);

@@ -58,8 +58,8 @@ double MeanTopProbability(const std::vector<std::vector<double>>& contexts, doub
   return sum / static_cast<double>(contexts.size());
 }
 
-// Mean of the end token's probability when its logit is normal with `end_deviation`.
-double MeanEndProbability(const std::vector<double>& log_partitions, double end_deviation) {
+// Mean of the end token's probability when its logit is normal.
+double MeanEndProbability(const std::vector<double>& log_partitions, double end_mean, double end_deviation) {
   constexpr int kSteps = 200;
   constexpr double kReach = 6;
   double sum = 0;
@@ -69,7 +69,7 @@ double MeanEndProbability(const std::vector<double>& log_partitions, double end_
     const double weight = std::exp(-0.5 * z * z);
     weights += weight;
     for (const double log_partition : log_partitions) {
-      sum += weight / (1 + std::exp(log_partition - end_deviation * z));
+      sum += weight / (1 + std::exp(log_partition - end_mean - end_deviation * z));
     }
   }
   return sum / (weights * static_cast<double>(log_partitions.size()));
@@ -101,9 +101,20 @@ LogitScale ComputeLogitScale(int64_t tokens, double mean_output_tokens) {
     log_partitions.push_back(LogPartition(draws, scale.deviation));
   }
   scale.end_row_scale = SolveRising(0.25, 64, 1 / mean_output_tokens, [&](double row_scale) {
-    return MeanEndProbability(log_partitions, row_scale * scale.deviation);
+    return MeanEndProbability(log_partitions, 0, row_scale * scale.deviation);
   });
   return scale;
+}
+
+double CorrectEndRow(const EndLogits& measured, double mean_output_tokens) {
+  const double count = static_cast<double>(measured.end.size());
+  double mean = 0;
+  for (const double logit : measured.end) mean += logit / count;
+  double variance = 0;
+  for (const double logit : measured.end) variance += (logit - mean) * (logit - mean) / count;
+  return SolveRising(0.25, 4, 1 / mean_output_tokens, [&](double factor) {
+    return MeanEndProbability(measured.log_partitions, factor * mean, factor * std::sqrt(variance));
+  });
 }
 
 }  // namespace halo

@@ -2,43 +2,48 @@
 
 #include <map>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <set>
 #include <string>
 #include <vector>
-
-#include <nlohmann/json_fwd.hpp>
 
 #include "base/error.h"
 #include "model/span.h"
 
 namespace halo {
 
-/// A Jinja template written by a workflow's author, run by llama.cpp's Jinja engine under the limits of
-/// contract section 6 (1M steps, 16 MiB of output).
+/// A Jinja template written by a workflow's author, run by llama.cpp's Jinja engine under the
+/// limits of contract section 6 (1M steps, 16 MiB of output).
 ///
-/// Values become text before the template sees them, marked as input: what comes out of a value is a data span,
-/// never rendered again and never special. `tojson` and `join` are replaced by filters that keep the mark.
+/// Values become text before the template sees them, marked as input: what comes out of a value is
+/// a data span, never rendered again and never special. `tojson` and `join` are replaced by filters
+/// that keep the mark.
 class Template {
  public:
-  /// Throws Error(kWorkflow) with `where` advanced to the line and column of the fault inside `source`.
+  /// Throws Error(kWorkflow) with `where` advanced to the line and column of the fault inside
+  /// `source`.
   static Template Parse(std::string source, SourceLocation where);
   Template(Template&&) noexcept;
   Template& operator=(Template&&) noexcept;
   ~Template();
 
-  /// A dotted path that the template reads, as far as it is written out: "row.title" from {{ row.title }} and
-  /// {{ row["title"] }}; "row" where the rest is computed. Names the template sets itself and built-in names are
-  /// left out. Known before anything runs.
+  /// A dotted path that the template reads, as far as it is written out: "row.title" from {{
+  /// row.title }} and
+  /// {{ row["title"] }}; "row" where the rest is computed. Names the template sets itself and
+  /// built-in names are left out. Known before anything runs.
   const std::set<std::string>& reads() const;
   /// True if the template has no expression or statement at all: it renders to its source.
   bool is_constant() const;
   const std::string& source() const;
 
-  /// Renders with `values` (name -> JSON value; strings as text, everything else compact JSON when printed).
-  /// An undefined name or attribute, a limit or a fault of the template throws Failure (see base/error.h).
+  /// Renders with `values` (name -> JSON value; strings as text, everything else compact JSON when
+  /// printed). An undefined name or attribute, a limit or a fault of the template throws Failure
+  /// (see base/error.h).
   std::vector<PromptSpan> Render(const std::map<std::string, nlohmann::ordered_json>& values) const;
-  /// Evaluates a template that is one expression ("{{ row.length }}") to a JSON value; throws Failure.
-  nlohmann::ordered_json Evaluate(const std::map<std::string, nlohmann::ordered_json>& values) const;
+  /// Evaluates a template that is one expression ("{{ row.length }}") to a JSON value; throws
+  /// Failure.
+  nlohmann::ordered_json Evaluate(
+      const std::map<std::string, nlohmann::ordered_json>& values) const;
 
  private:
   struct Impl;

@@ -28,10 +28,12 @@ void DropLog(ggml_log_level, const char*, void*) {}
 
 std::string TokenPiece(const llama_vocab* vocab, TokenId token, bool special) {
   std::string piece(32, '\0');
-  int32_t length = llama_token_to_piece(vocab, token, piece.data(), static_cast<int32_t>(piece.size()), 0, special);
+  int32_t length = llama_token_to_piece(vocab, token, piece.data(),
+                                        static_cast<int32_t>(piece.size()), 0, special);
   if (length < 0) {
     piece.resize(static_cast<size_t>(-length));
-    length = llama_token_to_piece(vocab, token, piece.data(), static_cast<int32_t>(piece.size()), 0, special);
+    length = llama_token_to_piece(vocab, token, piece.data(), static_cast<int32_t>(piece.size()), 0,
+                                  special);
   }
   piece.resize(static_cast<size_t>(std::max(length, 0)));
   return piece;
@@ -39,13 +41,15 @@ std::string TokenPiece(const llama_vocab* vocab, TokenId token, bool special) {
 
 size_t FirstCharacterBytes(std::string_view text) {
   size_t length = 1;
-  while (length < text.size() && (static_cast<unsigned char>(text[length]) & 0xC0) == 0x80) ++length;
+  while (length < text.size() && (static_cast<unsigned char>(text[length]) & 0xC0) == 0x80)
+    ++length;
   return length;
 }
 
-// User-defined tokens that are plain text: runs of white space and single characters. They steer no model, some
-// vocabularies list hundreds of them, and data without them would be tokenized unlike what the model was trained on.
-// They are left to llama.cpp, which recognizes them wherever they stand.
+// User-defined tokens that are plain text: runs of white space and single characters. They steer no
+// model, some vocabularies list hundreds of them, and data without them would be tokenized unlike
+// what the model was trained on. They are left to llama.cpp, which recognizes them wherever they
+// stand.
 bool IsPlainText(const SpecialToken& token) {
   if (!token.user_defined) return false;
   const bool blank = token.text.find_first_not_of(" \t\r\n\v\f") == std::string::npos;
@@ -66,7 +70,8 @@ struct FreeGguf {
   void operator()(gguf_context* context) const { gguf_free(context); }
 };
 
-// How a text is cut into words, and the byte pair merges, which llama.cpp's interface does not give.
+// How a text is cut into words, and the byte pair merges, which llama.cpp's interface does not
+// give.
 void AddRules(const std::string& path, const llama_model* model, SignatureBuilder* builder) {
   char words[128] = "";
   llama_model_meta_val_str(model, "tokenizer.ggml.pre", words, sizeof(words));
@@ -81,7 +86,8 @@ void AddRules(const std::string& path, const llama_model* model, SignatureBuilde
   }
   const size_t count = gguf_get_arr_n(file.get(), key);
   builder->Add(static_cast<int64_t>(count));
-  for (size_t i = 0; i < count; ++i) builder->Add(std::string_view(gguf_get_arr_str(file.get(), key, i)));
+  for (size_t i = 0; i < count; ++i)
+    builder->Add(std::string_view(gguf_get_arr_str(file.get(), key, i)));
 }
 
 }  // namespace
@@ -106,9 +112,11 @@ struct Vocabulary::Impl {
   std::vector<TokenId> LlamaTokenize(std::string_view text) const;
   std::vector<TokenId> Tokenize(std::string_view text, bool after_text) const;
   void AppendPlain(std::string_view text, bool after_text, std::vector<TokenId>* ids) const;
-  void AppendRaw(std::string_view text, bool is_template, bool after_text, std::vector<TokenId>* ids) const;
-  void AppendText(std::string_view text, const std::vector<std::pair<size_t, size_t>>& template_ranges,
-                  bool* after_text, std::vector<TokenId>* ids) const;
+  void AppendRaw(std::string_view text, bool is_template, bool after_text,
+                 std::vector<TokenId>* ids) const;
+  void AppendText(std::string_view text,
+                  const std::vector<std::pair<size_t, size_t>>& template_ranges, bool* after_text,
+                  std::vector<TokenId>* ids) const;
   std::vector<TokenId> TokenizeSpans(const std::vector<PromptSpan>& spans, bool after_text) const;
 };
 
@@ -118,7 +126,8 @@ void Vocabulary::Impl::FindSpecialTokens(int32_t size) {
   const int64_t unknown = MetadataNumber(model.get(), "tokenizer.ggml.unknown_token_id");
   for (TokenId id = 0; id < size; ++id) {
     const int attributes = llama_vocab_get_attr(vocab, id);
-    if ((attributes & (LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_USER_DEFINED | LLAMA_TOKEN_ATTR_UNKNOWN)) == 0) {
+    if ((attributes & (LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_USER_DEFINED |
+                       LLAMA_TOKEN_ATTR_UNKNOWN)) == 0) {
       continue;
     }
     SpecialToken token;
@@ -129,11 +138,14 @@ void Vocabulary::Impl::FindSpecialTokens(int32_t size) {
     token.strip_right = (attributes & LLAMA_TOKEN_ATTR_RSTRIP) != 0;
     is_special[static_cast<size_t>(id)] = true;
     if (IsPlainText(token)) continue;
-    // The unknown token is what any unreadable text becomes, so only its text is guarded, not its id.
-    is_guarded[static_cast<size_t>(id)] = (attributes & LLAMA_TOKEN_ATTR_UNKNOWN) == 0 && id != unknown;
+    // The unknown token is what any unreadable text becomes, so only its text is guarded, not its
+    // id.
+    is_guarded[static_cast<size_t>(id)] =
+        (attributes & LLAMA_TOKEN_ATTR_UNKNOWN) == 0 && id != unknown;
     specials.push_back(std::move(token));
   }
-  // The same unstable sort from the same start as llama.cpp's, so that tokens of equal length rank alike.
+  // The same unstable sort from the same start as llama.cpp's, so that tokens of equal length rank
+  // alike.
   std::sort(specials.begin(), specials.end(), [](const SpecialToken& a, const SpecialToken& b) {
     return a.text.size() > b.text.size();
   });
@@ -159,7 +171,8 @@ void Vocabulary::Impl::FindBarrier(int32_t size) {
   if (2 * one <= two) barrier.clear();  // nothing was put in front
 }
 
-// Bytes that are not UTF-8 must not reach llama.cpp: it throws, and for some vocabularies ends the process.
+// Bytes that are not UTF-8 must not reach llama.cpp: it throws, and for some vocabularies ends the
+// process.
 std::vector<TokenId> Vocabulary::Impl::LlamaTokenize(std::string_view text) const {
   std::string repaired;
   if (FindInvalidUtf8(text) != std::string_view::npos) {
@@ -169,7 +182,8 @@ std::vector<TokenId> Vocabulary::Impl::LlamaTokenize(std::string_view text) cons
   std::vector<TokenId> ids(text.size() + 2);
   const auto run = [&] {
     return llama_tokenize(vocab, text.data(), static_cast<int32_t>(text.size()), ids.data(),
-                          static_cast<int32_t>(ids.size()), /*add_special=*/false, /*parse_special=*/false);
+                          static_cast<int32_t>(ids.size()), /*add_special=*/false,
+                          /*parse_special=*/false);
   };
   int32_t count = run();
   if (count < 0) {
@@ -180,18 +194,21 @@ std::vector<TokenId> Vocabulary::Impl::LlamaTokenize(std::string_view text) cons
   return ids;
 }
 
-// SentencePiece vocabularies put a space before a text unless ordinary tokens precede it. llama.cpp does not say
-// whether to when it is given a text alone, so a text that goes on after other text is put behind a character that
-// can merge with nothing, whose tokens are then dropped.
+// SentencePiece vocabularies put a space before a text unless ordinary tokens precede it. llama.cpp
+// does not say whether to when it is given a text alone, so a text that goes on after other text is
+// put behind a character that can merge with nothing, whose tokens are then dropped.
 std::vector<TokenId> Vocabulary::Impl::Tokenize(std::string_view text, bool after_text) const {
   if (!after_text || barrier.empty()) return LlamaTokenize(text);
   std::vector<TokenId> ids = LlamaTokenize(barrier + std::string(text));
-  ids.erase(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(std::min(barrier_tokens, ids.size())));
+  ids.erase(ids.begin(),
+            ids.begin() + static_cast<std::ptrdiff_t>(std::min(barrier_tokens, ids.size())));
   return ids;
 }
 
-// The last guard: ordinary merges can spell a special token too. Such a text is halved until none comes out.
-void Vocabulary::Impl::AppendPlain(std::string_view text, bool after_text, std::vector<TokenId>* ids) const {
+// The last guard: ordinary merges can spell a special token too. Such a text is halved until none
+// comes out.
+void Vocabulary::Impl::AppendPlain(std::string_view text, bool after_text,
+                                   std::vector<TokenId>* ids) const {
   const std::vector<TokenId> found = Tokenize(text, after_text);
   const bool clean = std::none_of(found.begin(), found.end(),
                                   [&](TokenId id) { return is_guarded[static_cast<size_t>(id)]; });
@@ -207,8 +224,9 @@ void Vocabulary::Impl::AppendPlain(std::string_view text, bool after_text, std::
   AppendPlain(text.substr(middle), true, ids);
 }
 
-// A text between special tokens. llama.cpp recognizes user-defined tokens in it, and what looks like a special token
-// here is data, at least in part: each is cut behind its first character and the pieces are tokenized apart.
+// A text between special tokens. llama.cpp recognizes user-defined tokens in it, and what looks
+// like a special token here is data, at least in part: each is cut behind its first character and
+// the pieces are tokenized apart.
 void Vocabulary::Impl::AppendRaw(std::string_view text, bool is_template, bool after_text,
                                  std::vector<TokenId>* ids) const {
   std::string key;
@@ -237,8 +255,9 @@ void Vocabulary::Impl::AppendRaw(std::string_view text, bool is_template, bool a
   if (key.empty()) return;
   const std::unique_lock<std::shared_mutex> lock(memo_mutex);
   if (memo.size() >= kMemoEntries) memo.clear();
-  memo.emplace(std::move(key),
-               std::vector<TokenId>(ids->begin() + static_cast<std::ptrdiff_t>(first_id), ids->end()));
+  memo.emplace(
+      std::move(key),
+      std::vector<TokenId>(ids->begin() + static_cast<std::ptrdiff_t>(first_id), ids->end()));
 }
 
 void Vocabulary::Impl::AppendText(std::string_view text,
@@ -249,19 +268,21 @@ void Vocabulary::Impl::AppendText(std::string_view text,
                                        std::make_pair(fragment.begin, std::string_view::npos));
     return next != template_ranges.begin() && std::prev(next)->second >= fragment.end;
   };
-  for (const PromptFragment& fragment : PartitionBySpecialTokens(text, template_ranges, specials, finder)) {
+  for (const PromptFragment& fragment :
+       PartitionBySpecialTokens(text, template_ranges, specials, finder)) {
     if (fragment.token >= 0) {
       ids->push_back(fragment.token);
       *after_text = false;
     } else {
-      AppendRaw(text.substr(fragment.begin, fragment.end - fragment.begin), within_template(fragment), *after_text,
-                ids);
+      AppendRaw(text.substr(fragment.begin, fragment.end - fragment.begin),
+                within_template(fragment), *after_text, ids);
       *after_text = true;
     }
   }
 }
 
-std::vector<TokenId> Vocabulary::Impl::TokenizeSpans(const std::vector<PromptSpan>& spans, bool after_text) const {
+std::vector<TokenId> Vocabulary::Impl::TokenizeSpans(const std::vector<PromptSpan>& spans,
+                                                     bool after_text) const {
   std::vector<TokenId> ids;
   std::string text;
   std::vector<std::pair<size_t, size_t>> template_ranges;
@@ -272,11 +293,13 @@ std::vector<TokenId> Vocabulary::Impl::TokenizeSpans(const std::vector<PromptSpa
     template_ranges.clear();
   };
   for (const PromptSpan& span : spans) {
-    HALO_CHECK(span.kind != PromptSpan::Kind::kSlot, "a prompt is tokenized after its slots are filled");
+    HALO_CHECK(span.kind != PromptSpan::Kind::kSlot,
+               "a prompt is tokenized after its slots are filled");
     if (span.kind == PromptSpan::Kind::kTokens) {
       flush();
       ids.insert(ids.end(), span.tokens.begin(), span.tokens.end());
-      if (!span.tokens.empty()) after_text = !is_special.at(static_cast<size_t>(span.tokens.back()));
+      if (!span.tokens.empty())
+        after_text = !is_special.at(static_cast<size_t>(span.tokens.back()));
     } else if (!span.text.empty()) {
       if (span.kind == PromptSpan::Kind::kTemplate) {
         template_ranges.emplace_back(text.size(), text.size() + span.text.size());
@@ -299,7 +322,8 @@ std::shared_ptr<const Vocabulary> Vocabulary::Load(const std::string& gguf_path)
   vocabulary->impl_ = std::make_unique<Impl>();
   Impl& impl = *vocabulary->impl_;
   impl.model.reset(llama_model_load_from_file(gguf_path.c_str(), parameters));
-  if (!impl.model) throw Error(ErrorCode::kModel, gguf_path + ": llama.cpp cannot load this file's vocabulary");
+  if (!impl.model)
+    throw Error(ErrorCode::kModel, gguf_path + ": llama.cpp cannot load this file's vocabulary");
   impl.vocab = llama_model_get_vocab(impl.model.get());
   if (llama_vocab_type(impl.vocab) == LLAMA_VOCAB_TYPE_NONE) {
     throw Error(ErrorCode::kModel, gguf_path + ": the file has no tokenizer");
@@ -335,7 +359,8 @@ std::shared_ptr<const Vocabulary> Vocabulary::Load(const std::string& gguf_path)
 
 std::vector<TokenId> Vocabulary::TokenizePrompt(const std::vector<PromptSpan>& spans) const {
   std::vector<TokenId> ids = impl_->TokenizeSpans(spans, /*after_text=*/false);
-  if (impl_->add_bos && (ids.empty() || ids.front() != impl_->bos)) ids.insert(ids.begin(), impl_->bos);
+  if (impl_->add_bos && (ids.empty() || ids.front() != impl_->bos))
+    ids.insert(ids.begin(), impl_->bos);
   return ids;
 }
 

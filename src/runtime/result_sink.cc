@@ -103,8 +103,8 @@ class CsvFormat final : public RowFormat {
       }
     }
     const Failure failure = row.failure.value_or(Failure{});
-    line += "," + Quote(failure.operator_id) + "," + Quote(failure.code) + "," +
-            Quote(failure.message);
+    line +=
+        "," + Quote(failure.operator_id) + "," + Quote(failure.code) + "," + Quote(failure.message);
     return line + "," + std::to_string(row.prompt_tokens) + "," +
            std::to_string(row.output_tokens) + "\n";
   }
@@ -207,7 +207,8 @@ class FileSink final : public ResultSink {
     return folder.empty() ? "." : folder;
   }
 
-  /// Makes the new name last over a crash; the data is safe already, so a fault here is no fault of the run.
+  /// Makes the new name last over a crash; the data is safe already, so a fault here is no fault of
+  /// the run.
   void SynchronizeFolder() const {
     const int fd = open(Folder().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) return;
@@ -234,9 +235,8 @@ Json RowResult::ToJson() const {
   if (!skipped.empty()) row["skipped"] = skipped;
   row["error"] = nullptr;
   if (failure) {
-    row["error"] = {{"operator", failure->operator_id},
-                    {"code", failure->code},
-                    {"message", failure->message}};
+    row["error"] = {
+        {"operator", failure->operator_id}, {"code", failure->code}, {"message", failure->message}};
     if (failure->operator_id.empty()) row["error"]["operator"] = nullptr;
   }
   row["usage"] = {{"prompt_tokens", prompt_tokens}, {"output_tokens", output_tokens}};

@@ -41,7 +41,8 @@ int CsvReader::Take() {
   return byte;
 }
 
-/// Takes "\n", "\r\n" or the end of the file, if one of them is next. A "\r" alone is left to the caller as taken.
+/// Takes "\n", "\r\n" or the end of the file, if one of them is next. A "\r" alone is left to the
+/// caller as taken.
 bool CsvReader::TakeLineEnd() {
   if (Peek() == kEnd) return true;
   if (Peek() == '\r') Take();

@@ -21,13 +21,14 @@ struct CsvRecord {
   std::optional<CsvFault> fault;  ///< with a fault, `fields` may be anything
 };
 
-/// Records of a CSV file as RFC 4180 has them: commas, fields in double quotes where they hold commas, quotes or
-/// lines, quotes doubled inside; lines end with LF or CRLF; UTF-8, a byte order mark is left out; empty lines are
-/// skipped. Memory is bounded by the longest allowed record.
+/// Records of a CSV file as RFC 4180 has them: commas, fields in double quotes where they hold
+/// commas, quotes or lines, quotes doubled inside; lines end with LF or CRLF; UTF-8, a byte order
+/// mark is left out; empty lines are skipped. Memory is bounded by the longest allowed record.
 ///
-/// DuckDB's reader was tried first, with store_rejects and strict_mode (1.4.4): a quote that is never closed makes the
-/// last rows vanish without an entry among the rejects, and a stray carriage return or quote ends the whole query
-/// without naming a line. Every malformed line must be named and no row may be lost, so this is our own.
+/// DuckDB's reader was tried first, with store_rejects and strict_mode (1.4.4): behind a quote that
+/// is never closed the rows vanish without an entry among the rejects, a carriage return alone ends
+/// the query without naming a line, and the blank in `4, "z"` is dropped. Every malformed line must
+/// be named and nothing may be lost, so this reader is our own.
 class CsvReader {
  public:
   static constexpr size_t kMaxRecordBytes = size_t{64} << 20;
@@ -36,8 +37,8 @@ class CsvReader {
   /// Reads `fd`, which the caller keeps open; `path` is what errors name.
   CsvReader(int fd, std::string path);
 
-  /// Reads the next record into `record`; false at the end. After a fault it goes on with the next line.
-  /// Throws Error(kIo).
+  /// Reads the next record into `record`; false at the end. After a fault it goes on with the next
+  /// line. Throws Error(kIo).
   bool Next(CsvRecord& record);
 
  private:

@@ -21,8 +21,7 @@ class CsvSource final : public RowSource {
     columns_ = std::move(record.fields);
     // Every row has all columns of the header, so the scan need not look for missing ones.
     RowScan scan(file_.path(), {});
-    const int64_t limit =
-        options.limit < 0 ? std::numeric_limits<int64_t>::max() : options.limit;
+    const int64_t limit = options.limit < 0 ? std::numeric_limits<int64_t>::max() : options.limit;
     while (scan.rows() < limit && reader.Next(record)) ScanRecord(record, scan);
     scan.Finish();
     total_ = scan.rows();
@@ -67,9 +66,9 @@ class CsvSource final : public RowSource {
     }
     for (const std::string& required : options.required_columns) {
       if (seen.contains(required)) continue;
-      add(header.line, 0, "no row has the column '" + required + "'" +
-                              DidYouMean(required, header.fields) +
-                              "; the columns are: " + ListNames(header.fields));
+      add(header.line, 0,
+          "no row has the column '" + required + "'" + DidYouMean(required, header.fields) +
+              "; the columns are: " + ListNames(header.fields));
     }
     if (!faults.empty()) throw Error(ErrorCode::kRows, std::move(faults));
   }
@@ -79,9 +78,9 @@ class CsvSource final : public RowSource {
       scan.AddFault(record.fault->line, record.fault->column, record.fault->message);
       scan.SkipRow();
     } else if (record.fields.size() != columns_.size()) {
-      scan.AddFault(record.line, 1, "expected " + std::to_string(columns_.size()) +
-                                        " fields, as in the header, got " +
-                                        std::to_string(record.fields.size()));
+      scan.AddFault(record.line, 1,
+                    "expected " + std::to_string(columns_.size()) +
+                        " fields, as in the header, got " + std::to_string(record.fields.size()));
       scan.SkipRow();
     } else {
       JsonRow row;
@@ -95,7 +94,8 @@ class CsvSource final : public RowSource {
     // Behind ordered_map's operator[], which would compare with every column before.
     auto& entries = static_cast<nlohmann::ordered_json::object_t::Container&>(
         values.get_ref<nlohmann::ordered_json::object_t&>());
-    for (size_t i = 0; i < columns_.size(); ++i) entries.emplace_back(columns_[i], record.fields[i]);
+    for (size_t i = 0; i < columns_.size(); ++i)
+      entries.emplace_back(columns_[i], record.fields[i]);
     return values;
   }
 

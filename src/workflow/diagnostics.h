@@ -23,8 +23,8 @@ class DiagnosticList {
   bool empty() const { return diagnostics_.empty(); }
   const std::string& file() const { return file_; }
 
-  /// Throws Error(code) with everything that was added, sorted by position, without repetitions. Does nothing if
-  /// there is nothing.
+  /// Throws Error(code) with everything that was added, sorted by position, without repetitions.
+  /// Does nothing if there is nothing.
   void ThrowIfAny(ErrorCode code);
 
  private:

@@ -52,7 +52,8 @@ size_t ReadSome(int fd, char* buffer, size_t capacity_bytes, const std::string& 
     const ssize_t got = read(fd, buffer, capacity_bytes);
     if (got >= 0) return static_cast<size_t>(got);
     if (errno == EINTR) continue;
-    throw Error(ErrorCode::kIo, {{{path, 0, 0}, std::string("cannot read: ") + std::strerror(errno)}});
+    throw Error(ErrorCode::kIo,
+                {{{path, 0, 0}, std::string("cannot read: ") + std::strerror(errno)}});
   }
 }
 

@@ -23,7 +23,8 @@ class InputFile {
   int64_t size_bytes() const { return size_bytes_; }
   /// Back to the first byte.
   void Rewind();
-  /// Throws Error(kIo) if size or modification time are not what they were when the file was opened.
+  /// Throws Error(kIo) if size or modification time are not what they were when the file was
+  /// opened.
   void CheckUnchanged() const;
   /// Throws Error(kIo): the file is not what the scan saw.
   [[noreturn]] void ReportChange() const;

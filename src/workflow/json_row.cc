@@ -36,25 +36,6 @@ class CountingIterator {
   const char** reached_;
 };
 
-/// The keys of one object, to find those given twice. Few are compared one by one, many through a set: an object of
-/// a million keys must not take a million squared steps.
-class KeySet {
- public:
-  /// False if `key` is among them already.
-  bool Add(const std::string& key) {
-    if (!many_.empty()) return many_.insert(key).second;
-    if (std::find(few_.begin(), few_.end(), key) != few_.end()) return false;
-    few_.push_back(key);
-    if (few_.size() > kFew) many_.insert(few_.begin(), few_.end());
-    return true;
-  }
-
- private:
-  static constexpr size_t kFew = 16;
-  std::vector<std::string> few_;
-  std::unordered_set<std::string> many_;
-};
-
 std::string DescribeParseError(const nlohmann::detail::exception& fault) {
   // "[json.exception.parse_error.101] parse error at line 1, column 7: syntax error while ..."
   std::string_view text = fault.what();
@@ -71,7 +52,8 @@ std::string DescribeParseError(const nlohmann::detail::exception& fault) {
   return "not valid JSON: " + std::string(text) + (cut ? "..." : "");
 }
 
-/// Builds rows from the parser's events. ordered_json's own builder neither sees duplicate keys nor has a bound.
+/// Builds rows from the parser's events. ordered_json's own builder neither sees duplicate keys nor
+/// has a bound.
 class RowBuilder {
  public:
   RowBuilder(bool in_array, const char* begin, const char* const* reached,
@@ -108,7 +90,7 @@ class RowBuilder {
 
   bool key(Json::string_t& key) {
     Frame& frame = frames_.back();
-    frame.duplicate = !frame.keys.Add(key);
+    frame.duplicate = !frame.AddKey(key);
     if (frame.duplicate) {
       row_.faults.push_back({StringOffset(), "the key '" + Shorten(key) + "' is given twice"});
     } else if (frames_.size() == 1 && key == "id") {
@@ -125,11 +107,31 @@ class RowBuilder {
   }
 
  private:
+  using Entries = Json::object_t::Container;
+
+  /// An array or object being read.
   struct Frame {
     Json value;
-    std::string key;
-    KeySet keys;
-    bool duplicate = false;
+    std::string key;         ///< of the value that comes next
+    bool duplicate = false;  ///< the key was there before: its value is left out
+    std::unordered_set<std::string> many_keys;
+
+    /// ordered_map's own emplace compares with every key before; this is the vector behind it.
+    Entries& entries() { return value.get_ref<Json::object_t&>(); }
+
+    /// False if the object has `name` already. Few keys are compared one by one, many through a
+    /// set: an object of a million keys must not take a million squared steps.
+    bool AddKey(const std::string& name) {
+      constexpr size_t kFew = 16;
+      if (!many_keys.empty()) return many_keys.insert(name).second;
+      const auto same = [&](const auto& entry) { return entry.first == name; };
+      if (std::any_of(entries().begin(), entries().end(), same)) return false;
+      if (entries().size() >= kFew) {
+        for (const auto& entry : entries()) many_keys.insert(entry.first);
+        many_keys.insert(name);
+      }
+      return true;
+    }
   };
 
   static std::string Shorten(std::string_view text) {
@@ -141,7 +143,8 @@ class RowBuilder {
 
   size_t Offset() const { return static_cast<size_t>(*reached_ - begin_); }
 
-  /// Where the string that was just read begins: its opening quote is the last one that no backslash escapes.
+  /// Where the string that was just read begins: its opening quote is the last one that no
+  /// backslash escapes.
   size_t StringOffset() const {
     const std::string_view read(begin_, Offset());
     size_t at = read.rfind('"');  // the closing quote
@@ -162,7 +165,7 @@ class RowBuilder {
       fatal_ = JsonFault{Offset() - 1, "nested more than 64 levels deep"};
       return false;
     }
-    frames_.push_back({std::move(empty), {}, {}, false});
+    frames_.push_back({std::move(empty), {}, false, {}});
     return true;
   }
 
@@ -182,9 +185,7 @@ class RowBuilder {
     if (frame.value.is_array()) {
       frame.value.push_back(std::move(value));
     } else if (!frame.duplicate) {
-      // Behind ordered_map's emplace, which would compare with every key before.
-      auto& entries = static_cast<Json::object_t::Container&>(frame.value.get_ref<Json::object_t&>());
-      entries.emplace_back(frame.key, std::move(value));
+      frame.entries().emplace_back(std::move(frame.key), std::move(value));
     }
     return true;
   }
@@ -234,12 +235,15 @@ class RowBuilder {
 
 std::optional<JsonFault> Parse(std::string_view text, bool in_array,
                                const std::function<bool(JsonRow)>& take) {
-  const size_t bad = FindInvalidUtf8(text);
-  if (bad != std::string_view::npos) return JsonFault{bad, "not UTF-8"};
   const char* reached = text.data();
   RowBuilder builder(in_array, text.data(), &reached, take);
   Json::sax_parse(CountingIterator(text.data(), &reached),
                   CountingIterator(text.data() + text.size(), &reached), &builder);
+  if (!builder.fatal()) return std::nullopt;
+  // The parser refuses what is not UTF-8 too; only the reason is put more plainly.
+  const size_t bad = FindInvalidUtf8(text.substr(0, builder.fatal()->offset + 4));
+  if (bad != std::string_view::npos && bad <= builder.fatal()->offset)
+    return JsonFault{bad, "not UTF-8"};
   return builder.fatal();
 }
 

@@ -42,7 +42,8 @@ class JsonLinesSource final : public RowSource {
       return std::nullopt;
     }
     while (const auto line = reader_->Next()) {
-      if (line->text.find_first_not_of(kBlank) == std::string_view::npos && !line->too_long) continue;
+      if (line->text.find_first_not_of(kBlank) == std::string_view::npos && !line->too_long)
+        continue;
       JsonRow row = ParseJsonRow(line->text);
       if (line->too_long || !row.faults.empty()) file_.ReportChange();
       return MakeRow(next_++, std::move(row.values));

@@ -44,12 +44,11 @@ std::optional<LineReader::Line> LineReader::Next() {
   bool too_long = false;
   while (true) {
     const char* from = buffer_.data() + begin_ + searched;
-    const void* found = end_ > begin_ + searched
-                            ? std::memchr(from, '\n', end_ - begin_ - searched)
-                            : nullptr;
+    const void* found =
+        end_ > begin_ + searched ? std::memchr(from, '\n', end_ - begin_ - searched) : nullptr;
     if (found) {
-      const auto length = static_cast<size_t>(static_cast<const char*>(found) -
-                                              (buffer_.data() + begin_));
+      const auto length =
+          static_cast<size_t>(static_cast<const char*>(found) - (buffer_.data() + begin_));
       Line line = Take(length);
       if (too_long || length > kMaxLineBytes) return Line{{}, line.number, true};
       return line;

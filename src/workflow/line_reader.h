@@ -9,7 +9,8 @@
 
 namespace halo {
 
-/// Lines of a file or a pipe, each as soon as it is complete, in memory bounded by the longest allowed line.
+/// Lines of a file or a pipe, each as soon as it is complete, in memory bounded by the longest
+/// allowed line.
 class LineReader {
  public:
   struct Line {
@@ -19,12 +20,12 @@ class LineReader {
   };
   static constexpr size_t kMaxLineBytes = size_t{64} << 20;
 
-  /// Reads `fd`, which the caller keeps open; `path` is what errors name. `tee` (may be empty) sees all bytes as
-  /// they are read.
+  /// Reads `fd`, which the caller keeps open; `path` is what errors name. `tee` (may be empty) sees
+  /// all bytes as they are read.
   LineReader(int fd, std::string path, std::function<void(std::string_view)> tee = {});
 
-  /// The next line, or nothing at the end; a UTF-8 byte order mark before the first line is left out.
-  /// Throws Error(kIo).
+  /// The next line, or nothing at the end; a UTF-8 byte order mark before the first line is left
+  /// out. Throws Error(kIo).
   std::optional<Line> Next();
 
  private:
@@ -36,8 +37,8 @@ class LineReader {
   std::string path_;
   std::function<void(std::string_view)> tee_;
   std::string buffer_;
-  size_t begin_ = 0;    ///< of the bytes not yet given out
-  size_t end_ = 0;      ///< behind the last byte read
+  size_t begin_ = 0;  ///< of the bytes not yet given out
+  size_t end_ = 0;    ///< behind the last byte read
   int64_t lines_ = 0;
   bool at_end_ = false;
 };

@@ -38,8 +38,7 @@ class GraphBuilder {
     }
     CheckAgreement();
     Connect();
-    const bool starts_known =
-        MarkEnds(workflow_.start_ops, "start_ops", graph_.is_start, nullptr);
+    const bool starts_known = MarkEnds(workflow_.start_ops, "start_ops", graph_.is_start, nullptr);
     const bool ends_known =
         MarkEnds(workflow_.end_ops, "end_ops", graph_.is_end, &graph_.end_operators);
     CheckEnds(starts_known && !any_in_doubt_, ends_known && !any_in_doubt_);
@@ -70,7 +69,8 @@ class GraphBuilder {
     if (!references) return;
     const bool is_input = &listed == &listed_inputs_[self];
     std::vector<bool>& in_doubt = is_input ? inputs_in_doubt_ : consumers_in_doubt_;
-    // Which operator a wrong name meant is not known, so nothing is concluded from what seems to be missing.
+    // Which operator a wrong name meant is not known, so nothing is concluded from what seems to be
+    // missing.
     in_doubt[self] = !references->complete;
     for (const OperatorReference& reference : references->value) {
       const std::optional<size_t> other = Find(reference, key);
@@ -148,8 +148,8 @@ class GraphBuilder {
     return all_known;
   }
 
-  /// What is not in `start_ops` or `end_ops` is a fault only where the lists are known: a wrong name in them, or in
-  /// anyone's references, may have meant this operator.
+  /// What is not in `start_ops` or `end_ops` is a fault only where the lists are known: a wrong
+  /// name in them, or in anyone's references, may have meant this operator.
   void CheckEnds(bool starts_known, bool ends_known) {
     for (size_t i = 0; i < operators_.size(); ++i) {
       const YamlNode& key = *operators_[i].key;
@@ -158,15 +158,16 @@ class GraphBuilder {
                        ids_[graph_.inputs[i].front()] +
                        "': take it out of start_ops, or its inputs away");
       }
-      if (starts_known && !graph_.is_start[i] && graph_.inputs[i].empty() &&
-          !inputs_in_doubt_[i]) {
-        Fault(key, "'" + ids_[i] + "' has no inputs and is not in start_ops: add it to start_ops, "
-                   "or give it input_ops");
+      if (starts_known && !graph_.is_start[i] && graph_.inputs[i].empty() && !inputs_in_doubt_[i]) {
+        Fault(key, "'" + ids_[i] +
+                       "' has no inputs and is not in start_ops: add it to start_ops, "
+                       "or give it input_ops");
       }
       if (ends_known && !graph_.is_end[i] && graph_.consumers[i].empty() &&
           !consumers_in_doubt_[i]) {
-        Fault(key, "nothing reads the output of '" + ids_[i] + "' and it is not in end_ops: add it "
-                   "to end_ops, or remove the operator");
+        Fault(key, "nothing reads the output of '" + ids_[i] +
+                       "' and it is not in end_ops: add it "
+                       "to end_ops, or remove the operator");
       }
     }
   }
@@ -196,7 +197,8 @@ class GraphBuilder {
     for (const size_t i : graph_.order) done[i] = true;
     for (size_t start = 0; start < operators_.size(); ++start) {
       if (done[start]) continue;
-      // Walking to unfinished inputs ends on a cycle, or on an operator whose cycle was reported before.
+      // Walking to unfinished inputs ends on a cycle, or on an operator whose cycle was reported
+      // before.
       std::vector<size_t> path;
       std::set<size_t> on_path;
       size_t at = start;
@@ -216,7 +218,8 @@ class GraphBuilder {
     }
   }
 
-  /// `path` goes against the edges; the message goes along them, from the operator that stands first in the file.
+  /// `path` goes against the edges; the message goes along them, from the operator that stands
+  /// first in the file.
   void ReportCycle(std::vector<size_t> path) {
     std::reverse(path.begin(), path.end());
     std::rotate(path.begin(), std::min_element(path.begin(), path.end()), path.end());

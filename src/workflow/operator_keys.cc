@@ -77,10 +77,9 @@ void ReadRowNumber(KeyContext& context, const YamlField& field, WholeRange range
   }
   const size_t first = value.text.find_first_not_of(" \t\r\n");
   const size_t last = value.text.find_last_not_of(" \t\r\n");
-  const bool is_expression =
-      value.IsText() && first != std::string::npos && last >= first + 3 &&
-      std::string_view(value.text).substr(first).starts_with("{{") &&
-      std::string_view(value.text).substr(0, last + 1).ends_with("}}");
+  const bool is_expression = value.IsText() && first != std::string::npos && last >= first + 3 &&
+                             std::string_view(value.text).substr(first).starts_with("{{") &&
+                             std::string_view(value.text).substr(0, last + 1).ends_with("}}");
   if (!is_expression) {
     context.reader.Mismatch(field, expected);
     return;
@@ -131,8 +130,8 @@ void ReadStop(KeyContext& context, const YamlField& field, OperatorDraft& draft)
 
 void ReadPrompt(KeyContext& context, const YamlField& field, OperatorDraft& draft) {
   if (!context.reader.Text(field)) return;
-  draft.op.instruction = ParseTemplateScalar(*field.value, context.text, field.name,
-                                             context.reader.diagnostics());
+  draft.op.instruction =
+      ParseTemplateScalar(*field.value, context.text, field.name, context.reader.diagnostics());
   if (draft.op.instruction) draft.templates.push_back({draft.op.instruction, field.value, false});
 }
 
@@ -151,8 +150,7 @@ void ReadHistory(KeyContext& context, const YamlField& field, OperatorDraft& dra
 }
 
 void ReadLayout(KeyContext& context, const YamlField& field, OperatorDraft& draft) {
-  const auto word =
-      context.reader.Choice(field, {"instruction_first", "context_first", "auto"});
+  const auto word = context.reader.Choice(field, {"instruction_first", "context_first", "auto"});
   if (!word) return;
   const PromptLayout layout = *word == "instruction_first" ? PromptLayout::kInstructionFirst
                               : *word == "context_first"   ? PromptLayout::kContextFirst
@@ -183,9 +181,11 @@ void CheckRetry(KeyContext& context, const YamlField& field, OperatorDraft& draf
       const auto number = context.reader.Number(inner, "a number of seconds");
       if (number && *number < 0) context.reader.Mismatch(inner, "a number of at least 0");
     } else {
-      context.reader.diagnostics().Add(
-          key->line, key->column, "unknown key '" + key->text + "' in retry: it takes max and "
-                                  "backoff_s" + DidYouMean(key->text, {"max", "backoff_s"}));
+      context.reader.diagnostics().Add(key->line, key->column,
+                                       "unknown key '" + key->text +
+                                           "' in retry: it takes max and "
+                                           "backoff_s" +
+                                           DidYouMean(key->text, {"max", "backoff_s"}));
     }
   }
 }
@@ -219,12 +219,10 @@ constexpr KeySpec<OperatorDraft> kOperatorKeys[] = {
        if (const auto name = c.reader.Word(f)) d.op.model.name = *name;
      }},
     {"prompt", ReadPrompt},
-    {"input_ops",
-     [](KeyContext& c, const YamlField& f, OperatorDraft& d) { d.input_ops = ReadReferences(c, f); }},
-    {"output_ops",
-     [](KeyContext& c, const YamlField& f, OperatorDraft& d) {
-       d.output_ops = ReadReferences(c, f);
-     }},
+    {"input_ops", [](KeyContext& c, const YamlField& f,
+                     OperatorDraft& d) { d.input_ops = ReadReferences(c, f); }},
+    {"output_ops", [](KeyContext& c, const YamlField& f,
+                      OperatorDraft& d) { d.output_ops = ReadReferences(c, f); }},
     {"temperature",
      [](KeyContext& c, const YamlField& f, OperatorDraft& d) {
        ReadFraction<&SamplingSpec::temperature>(c, f, d, 0, true, kNoLimit,
@@ -280,13 +278,16 @@ constexpr KeySpec<OperatorDraft> kOperatorKeys[] = {
      [](KeyContext& c, const YamlField& f, OperatorDraft& d) {
        if (const auto on = c.reader.Boolean(f)) d.op.use_chat_template = *on;
      }},
-    {"keep_cache",
-     [](KeyContext& c, const YamlField& f, OperatorDraft& d) { d.keep_cache = c.reader.Boolean(f); }},
+    {"keep_cache", [](KeyContext& c, const YamlField& f,
+                      OperatorDraft& d) { d.keep_cache = c.reader.Boolean(f); }},
     {"history", ReadHistory},
     {"prompt_layout", ReadLayout},
     {"schema", CheckSchema, false},
     {"samples",
-     [](KeyContext& c, const YamlField& f, OperatorDraft&) { c.reader.Whole(f, {1, 1000}); }, false},
+     [](KeyContext& c, const YamlField& f, OperatorDraft&) {
+       c.reader.Whole(f, {1, 1000});
+     },
+     false},
     {"vote", [](KeyContext& c, const YamlField& f, OperatorDraft&) { c.reader.Boolean(f); }, false},
     {"when", [](KeyContext& c, const YamlField& f, OperatorDraft&) { c.reader.Word(f); }, false},
     {"lora_config", CheckMapping, false},
@@ -310,8 +311,8 @@ std::vector<std::string> NamesOf(std::span<const KeySpec<Target>> specs) {
   return names;
 }
 
-/// Reads the entries of a mapping by a table; `where` ends the message about an unknown key. Returns the keys that
-/// were there, with those that an unknown key probably meant.
+/// Reads the entries of a mapping by a table; `where` ends the message about an unknown key.
+/// Returns the keys that were there, with those that an unknown key probably meant.
 template <typename Target>
 std::set<std::string> ReadMapping(KeyContext& context, const YamlNode& mapping,
                                   std::span<const KeySpec<Target>> specs, const std::string& where,
@@ -322,8 +323,9 @@ std::set<std::string> ReadMapping(KeyContext& context, const YamlNode& mapping,
   for (const auto& [key, value] : mapping.entries) {
     const bool merge_key = key->text == "<<" && !key->quoted;
     if (!key->IsText() || merge_key) continue;  // ParseYaml has reported it
-    const auto spec = std::find_if(specs.begin(), specs.end(),
-                                   [&](const auto& each) { return key->text == each.name; });
+    const auto spec =
+        std::find_if(specs.begin(), specs.end(),
+                     [&name = key->text](const auto& each) { return name == each.name; });
     if (spec == specs.end()) {
       const std::vector<std::string> names = NamesOf(specs);
       diagnostics.Add(key->line, key->column,
@@ -353,7 +355,8 @@ std::string IdFault(const std::string& id) {
   };
   if (id.size() > kMaxIdBytes) return "an operator id has at most 128 characters";
   if (id.empty() || !is_letter(id[0]) || !std::all_of(id.begin(), id.end(), is_inner)) {
-    return "'" + id + "' cannot name an operator: expected a letter or '_', then letters, digits, "
+    return "'" + id +
+           "' cannot name an operator: expected a letter or '_', then letters, digits, "
            "'_', '.' or '-'";
   }
   if (id == "row") return "'row' cannot name an operator: templates read the row's columns by it";
@@ -362,10 +365,10 @@ std::string IdFault(const std::string& id) {
 
 void ReadOperators(KeyContext& context, const YamlField& field, WorkflowDraft& workflow) {
   if (field.value->kind != YamlNode::Kind::kMapping || field.value->entries.empty()) {
-    context.reader.Fault(field, "expected a mapping of operator ids to operators, got " +
-                                    (field.value->kind == YamlNode::Kind::kMapping
-                                         ? std::string("an empty one")
-                                         : DescribeNode(*field.value)));
+    context.reader.Fault(
+        field, "expected a mapping of operator ids to operators, got " +
+                   (field.value->kind == YamlNode::Kind::kMapping ? std::string("an empty one")
+                                                                  : DescribeNode(*field.value)));
     return;
   }
   if (field.value->entries.size() > kMaxOperators) {
@@ -405,18 +408,12 @@ constexpr KeySpec<WorkflowDraft> kWorkflowKeys[] = {
     {"end_ops",
      [](KeyContext& c, const YamlField& f, WorkflowDraft& d) { d.end_ops = ReadEnds(c, f); }},
     {"ops", ReadOperators},
-    {"dataset",
-     [](KeyContext& c, const YamlField& f, WorkflowDraft& d) {
-       d.dataset = c.reader.Word(f).value_or("");
-     }},
-    {"name",
-     [](KeyContext& c, const YamlField& f, WorkflowDraft& d) {
-       d.name = c.reader.Word(f).value_or("");
-     }},
-    {"column",
-     [](KeyContext& c, const YamlField& f, WorkflowDraft& d) {
-       d.column = c.reader.Word(f).value_or("");
-     }},
+    {"dataset", [](KeyContext& c, const YamlField& f,
+                   WorkflowDraft& d) { d.dataset = c.reader.Word(f).value_or(""); }},
+    {"name", [](KeyContext& c, const YamlField& f,
+                WorkflowDraft& d) { d.name = c.reader.Word(f).value_or(""); }},
+    {"column", [](KeyContext& c, const YamlField& f,
+                  WorkflowDraft& d) { d.column = c.reader.Word(f).value_or(""); }},
 };
 
 }  // namespace
@@ -430,8 +427,7 @@ WorkflowDraft ReadOpsFile(const YamlNode& root, std::string_view text,
       ReadMapping<WorkflowDraft>(context, root, kWorkflowKeys, "at the top of the file", workflow);
   for (const char* required : {"start_ops", "end_ops", "ops"}) {
     if (!given.contains(required)) {
-      diagnostics.Add(root.line, root.column,
-                      "the key '" + std::string(required) + "' is missing");
+      diagnostics.Add(root.line, root.column, "the key '" + std::string(required) + "' is missing");
     }
   }
   return workflow;

@@ -60,10 +60,10 @@ struct WorkflowDraft {
   std::vector<OperatorDraft> operators;  ///< in file order
 };
 
-/// Reads every key of a file in the `ops` dialect by its own rules (contract 3.1): names, types, ranges. Faults go
-/// to the diagnostics; what had a fault keeps its default. `text` is the file that `root` was read from.
-WorkflowDraft ReadOpsFile(const YamlNode& root, std::string_view text,
-                          DiagnosticList& diagnostics);
+/// Reads every key of a file in the `ops` dialect by its own rules (contract 3.1): names, types,
+/// ranges. Faults go to the diagnostics; what had a fault keeps its default. `text` is the file
+/// that `root` was read from.
+WorkflowDraft ReadOpsFile(const YamlNode& root, std::string_view text, DiagnosticList& diagnostics);
 
 /// The keys that the dialect knows, for the test that compares them with the published JSON Schema.
 std::vector<std::string> WorkflowKeyNames();

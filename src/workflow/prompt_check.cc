@@ -14,8 +14,9 @@ struct Place {
   int32_t column;
 };
 
-/// Where line `line` and column `column` (from 1) of a scalar's value stand in the file. Exact for plain and quoted
-/// scalars of one line without escapes before it and for literal blocks; else the scalar's beginning.
+/// Where line `line` and column `column` (from 1) of a scalar's value stand in the file. Exact for
+/// plain and quoted scalars of one line without escapes before it and for literal blocks; else the
+/// scalar's beginning.
 Place PlaceInScalar(const YamlNode& scalar, std::string_view text, int32_t line, int32_t column) {
   const Place beginning{scalar.line, scalar.column};
   if (scalar.offset >= text.size() || line < 1 || column < 1) return beginning;
@@ -44,8 +45,8 @@ Place PlaceInScalar(const YamlNode& scalar, std::string_view text, int32_t line,
   return {scalar.line, scalar.column + quote + column - 1};
 }
 
-/// The first place inside an expression or statement where `word` stands as a whole word; the scalar's beginning if
-/// it cannot be found.
+/// The first place inside an expression or statement where `word` stands as a whole word; the
+/// scalar's beginning if it cannot be found.
 Place PlaceOfWord(const YamlNode& scalar, std::string_view text, std::string_view word) {
   const std::string_view value = scalar.text;
   const auto is_word = [](char c) {
@@ -66,7 +67,8 @@ Place PlaceOfWord(const YamlNode& scalar, std::string_view text, std::string_vie
   return {scalar.line, scalar.column};
 }
 
-/// Every operator that `start` takes from, directly or through others. Tolerates cycles, which are reported apart.
+/// Every operator that `start` takes from, directly or through others. Tolerates cycles, which are
+/// reported apart.
 std::vector<bool> AncestorsOf(size_t start, const std::vector<std::vector<size_t>>& inputs) {
   std::vector<bool> found(inputs.size(), false);
   std::vector<size_t> open = inputs[start];
@@ -141,13 +143,13 @@ std::shared_ptr<const Template> ParseTemplateScalar(const YamlNode& scalar, std:
                                                     const std::string& key,
                                                     DiagnosticList& diagnostics) {
   try {
-    // Parsed as if it began at 1:1, since a block scalar's lines are indented in the file and not in its value.
+    // Parsed as if it began at 1:1, since a block scalar's lines are indented in the file and not
+    // in its value.
     return std::make_shared<const Template>(
         Template::Parse(scalar.text, {diagnostics.file(), 1, 1}));
   } catch (const Error& error) {
     for (const Diagnostic& fault : error.diagnostics()) {
-      const Place place =
-          PlaceInScalar(scalar, text, fault.location.line, fault.location.column);
+      const Place place = PlaceInScalar(scalar, text, fault.location.line, fault.location.column);
       diagnostics.Add(place.line, place.column, key + ": " + fault.message);
     }
     return nullptr;

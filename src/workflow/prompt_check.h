@@ -8,14 +8,14 @@
 
 namespace halo {
 
-/// Parses the template in a scalar. A fault goes to the diagnostics at its place in the file, as nearly as the
-/// scalar's style lets it be known, and gives nullptr.
+/// Parses the template in a scalar. A fault goes to the diagnostics at its place in the file, as
+/// nearly as the scalar's style lets it be known, and gives nullptr.
 std::shared_ptr<const Template> ParseTemplateScalar(const YamlNode& scalar, std::string_view text,
                                                     const std::string& key,
                                                     DiagnosticList& diagnostics);
 
-/// Checks that every name that a template reads is `row`, a column of it, or the id of an ancestor. `inputs[i]`
-/// holds the producers of operator i.
+/// Checks that every name that a template reads is `row`, a column of it, or the id of an ancestor.
+/// `inputs[i]` holds the producers of operator i.
 void CheckTemplateReads(const std::vector<OperatorDraft>& operators,
                         const std::vector<std::vector<size_t>>& inputs, std::string_view text,
                         DiagnosticList& diagnostics);

@@ -135,11 +135,11 @@ void RowScan::AddRow(int64_t line, int32_t id_column, const JsonRow& row) {
   if (!earlier) return;
   const std::string shown =
       Shorten(id.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace), 60);
-  AddFault(line, id_column,
-           has_id ? "the id " + shown + " is already that of the row at line " +
-                        std::to_string(*earlier)
-                  : "this row has no id and is called by its index, " + shown +
-                        ", which is already the id of the row at line " + std::to_string(*earlier));
+  AddFault(
+      line, id_column,
+      has_id ? "the id " + shown + " is already that of the row at line " + std::to_string(*earlier)
+             : "this row has no id and is called by its index, " + shown +
+                   ", which is already the id of the row at line " + std::to_string(*earlier));
 }
 
 /// A column that no row has is one fault; one that some rows lack is a fault of each of those.

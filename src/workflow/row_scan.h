@@ -14,9 +14,9 @@
 
 namespace halo {
 
-/// The row ids seen so far, each with the line where it was, in 16 bytes an id (at most 32 a row with the table's free
-/// room): 80 bits of a hash and 48 of a line number. Two of a million ids are taken for equal by mistake with a
-/// probability of 4e-13.
+/// The row ids seen so far, each with the line where it was, in 16 bytes an id (at most 32 a row
+/// with the table's free room): 80 bits of a hash and 48 of a line number. Two of a million ids are
+/// taken for equal by mistake with a probability of 4e-13.
 class IdTable {
  public:
   /// Adds an id; returns the line of the equal one that is there already, if there is one.
@@ -64,7 +64,8 @@ class RowScan {
  public:
   RowScan(std::string file, std::vector<std::string> required_columns);
 
-  /// Takes a row that begins in `line`; `id_column` (from 1) is the place of the `id` key, 0 if it is not known.
+  /// Takes a row that begins in `line`; `id_column` (from 1) is the place of the `id` key, 0 if it
+  /// is not known.
   void AddRow(int64_t line, int32_t id_column, const JsonRow& row);
   /// Something wrong with a row; the row is not added as well.
   void AddFault(int64_t line, int64_t column, std::string message);

@@ -23,7 +23,8 @@ class MemorySource final : public RowSource {
     for (const nlohmann::ordered_json& value : values_) {
       const int64_t line = scan.rows() + 1;
       if (!value.is_object()) {
-        scan.AddFault(line, 0, std::string("expected a row as an object, got ") + value.type_name());
+        scan.AddFault(line, 0,
+                      std::string("expected a row as an object, got ") + value.type_name());
         scan.SkipRow();
         continue;
       }
@@ -63,11 +64,12 @@ std::unique_ptr<RowSource> OpenRows(const RowOptions& options) {
   if (EndsWith(spec, ".json")) return OpenJsonArray(options);
   if (EndsWith(spec, ".csv")) return OpenCsv(options);
   const bool parquet = EndsWith(spec, ".parquet");
-  throw Error(parquet ? ErrorCode::kUnsupported : ErrorCode::kUsage,
-              {{{spec, 0, 0}, std::string(parquet ? "rows in Parquet are not supported yet"
-                                                  : "unknown kind of rows") +
-                                  ": expected a file that ends in .jsonl, .json or .csv, or '-' "
-                                  "for JSONL on standard input"}});
+  throw Error(
+      parquet ? ErrorCode::kUnsupported : ErrorCode::kUsage,
+      {{{spec, 0, 0},
+        std::string(parquet ? "rows in Parquet are not supported yet" : "unknown kind of rows") +
+            ": expected a file that ends in .jsonl, .json or .csv, or '-' "
+            "for JSONL on standard input"}});
 }
 
 std::unique_ptr<RowSource> RowsFromValues(std::vector<nlohmann::ordered_json> values) {

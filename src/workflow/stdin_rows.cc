@@ -33,9 +33,9 @@ class Spool {
 
  private:
   [[noreturn]] void Fail(const char* what) const {
-    throw Error(ErrorCode::kIo, {{{path_, 0, 0}, std::string("cannot ") + what +
-                                                     " the spool of standard input: " +
-                                                     std::strerror(errno)}});
+    throw Error(ErrorCode::kIo, {{{path_, 0, 0},
+                                  std::string("cannot ") + what +
+                                      " the spool of standard input: " + std::strerror(errno)}});
   }
 
   std::string path_;

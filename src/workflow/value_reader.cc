@@ -29,8 +29,8 @@ bool ParseAll(std::string_view text, Number& number) {
 }
 
 bool IsDigits(std::string_view text) {
-  return !text.empty() && std::all_of(text.begin(), text.end(),
-                                      [](char c) { return c >= '0' && c <= '9'; });
+  return !text.empty() &&
+         std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
 }
 
 bool LooksWhole(std::string_view text) {
@@ -70,16 +70,23 @@ PlainMeaning MeaningOf(const YamlNode& scalar) {
 
 std::string DescribeNode(const YamlNode& node) {
   switch (node.kind) {
-    case YamlNode::Kind::kNull: return "nothing";
-    case YamlNode::Kind::kSequence: return "a list";
-    case YamlNode::Kind::kMapping: return "a mapping";
-    case YamlNode::Kind::kScalar: break;
+    case YamlNode::Kind::kNull:
+      return "nothing";
+    case YamlNode::Kind::kSequence:
+      return "a list";
+    case YamlNode::Kind::kMapping:
+      return "a mapping";
+    case YamlNode::Kind::kScalar:
+      break;
   }
   switch (MeaningOf(node)) {
-    case PlainMeaning::kBoolean: return node.text;
+    case PlainMeaning::kBoolean:
+      return node.text;
     case PlainMeaning::kWhole:
-    case PlainMeaning::kFraction: return "the number " + Shorten(node.text);
-    case PlainMeaning::kText: break;
+    case PlainMeaning::kFraction:
+      return "the number " + Shorten(node.text);
+    case PlainMeaning::kText:
+      break;
   }
   return "'" + Shorten(node.text) + "'";
 }
@@ -179,8 +186,8 @@ std::optional<std::string> ValueReader::Choice(const YamlField& field,
     return std::nullopt;
   }
   if (std::find(choices.begin(), choices.end(), value.text) != choices.end()) return value.text;
-  Fault(field, "expected " + expected + ", got " + DescribeNode(value) +
-                   DidYouMean(value.text, choices));
+  Fault(field,
+        "expected " + expected + ", got " + DescribeNode(value) + DidYouMean(value.text, choices));
   return std::nullopt;
 }
 
@@ -197,8 +204,8 @@ std::optional<std::vector<const YamlNode*>> ValueReader::TextList(const YamlFiel
       continue;
     }
     const YamlNode& place = item->kind == YamlNode::Kind::kNull ? *field.value : *item;
-    diagnostics_.Add(place.line, place.column, field.name + ": expected " + what + ", got " +
-                                                   DescribeNode(*item));
+    diagnostics_.Add(place.line, place.column,
+                     field.name + ": expected " + what + ", got " + DescribeNode(*item));
   }
   return texts;
 }

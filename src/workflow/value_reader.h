@@ -31,8 +31,8 @@ PlainMeaning MeaningOf(const YamlNode& scalar);
 /// A node as an error names it: "'hot'", "the number 3", "a list".
 std::string DescribeNode(const YamlNode& node);
 
-/// Reads values of one type each. What does not fit is added to the diagnostics, with what was expected, and gives
-/// nothing.
+/// Reads values of one type each. What does not fit is added to the diagnostics, with what was
+/// expected, and gives nothing.
 class ValueReader {
  public:
   explicit ValueReader(DiagnosticList& diagnostics) : diagnostics_(diagnostics) {}

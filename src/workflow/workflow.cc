@@ -94,9 +94,9 @@ void Assemble(WorkflowDraft& draft, const OperatorGraph& graph, Workflow& workfl
 /// Refuses what is not a mapping in the `ops` dialect.
 void CheckDialect(const YamlNode& root, DiagnosticList& diagnostics) {
   if (root.kind != YamlNode::Kind::kMapping) {
-    diagnostics.Add(root.line, root.column,
-                    "expected a mapping with start_ops, end_ops and ops, got " +
-                        DescribeNode(root));
+    diagnostics.Add(
+        root.line, root.column,
+        "expected a mapping with start_ops, end_ops and ops, got " + DescribeNode(root));
     diagnostics.ThrowIfAny(ErrorCode::kWorkflow);
   }
   const YamlNode* graph = nullptr;
@@ -123,7 +123,8 @@ std::string ReadWorkflowFile(const std::string& path) {
   const bool regular = fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
   std::string text;
   int fault = 0;
-  while (regular && text.size() <= kMaxYamlBytes) {  // one buffer too many says that it is too large
+  while (regular &&
+         text.size() <= kMaxYamlBytes) {  // one buffer too many says that it is too large
     char buffer[1 << 16];
     const ssize_t got = read(fd, buffer, sizeof buffer);
     if (got < 0 && errno == EINTR) continue;

@@ -192,14 +192,16 @@ void CheckText(std::string_view text, const DiagnosticList& diagnostics) {
   for (size_t i = 0; i < text.size(); ++i) {
     const auto byte = static_cast<unsigned char>(text[i]);
     if (byte < 0x20 && byte != '\n' && byte != '\r' && byte != '\t') {
-      RefuseAtOffset(diagnostics, text, i, "a control character (byte value " +
-                                               std::to_string(byte) + ") is not allowed in YAML");
+      RefuseAtOffset(
+          diagnostics, text, i,
+          "a control character (byte value " + std::to_string(byte) + ") is not allowed in YAML");
     }
     if (byte == '[' || byte == '{') ++open;
     if ((byte == ']' || byte == '}') && open > 0) --open;
     if (open > kMaxOpenBrackets) {
-      RefuseAtOffset(diagnostics, text, i, "nested more than " + std::to_string(kMaxYamlDepth) +
-                                               " levels deep: 10000 brackets were never closed");
+      RefuseAtOffset(diagnostics, text, i,
+                     "nested more than " + std::to_string(kMaxYamlDepth) +
+                         " levels deep: 10000 brackets were never closed");
     }
   }
 }

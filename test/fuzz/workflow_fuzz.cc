@@ -1,4 +1,5 @@
-// libFuzzer target: any bytes, taken for a workflow file or for rows, end in a value or in a halo::Error.
+// libFuzzer target: any bytes, taken for a workflow file or for rows, end in a value or in a
+// halo::Error.
 
 #include <cstddef>
 #include <cstdint>

@@ -31,12 +31,15 @@ struct Oracle {
 
   std::vector<TokenId> Tokenize(const std::string& text, bool special) const {
     std::vector<TokenId> ids(text.size() + 8);
-    const int32_t count = llama_tokenize(vocab, text.data(), static_cast<int32_t>(text.size()), ids.data(),
-                                         static_cast<int32_t>(ids.size()), false, special);
+    const int32_t count =
+        llama_tokenize(vocab, text.data(), static_cast<int32_t>(text.size()), ids.data(),
+                       static_cast<int32_t>(ids.size()), false, special);
     ids.resize(static_cast<size_t>(count));
     return ids;
   }
-  bool Is(TokenId id, int attributes) const { return (llama_vocab_get_attr(vocab, id) & attributes) != 0; }
+  bool Is(TokenId id, int attributes) const {
+    return (llama_vocab_get_attr(vocab, id) & attributes) != 0;
+  }
 
   llama_model* model = nullptr;
   const llama_vocab* vocab = nullptr;
@@ -52,10 +55,51 @@ std::vector<std::filesystem::path> VocabularyFiles() {
 }
 
 std::string RandomText(RandomStream* random, size_t parts) {
-  static const std::vector<std::string> kParts = {
-      "the", " quick", "brown ", "42", " 3.14", "\n", "\n\n", "  ", "    ", "\t", " \n ", "é", "ñandú", "日本語", "中文字",
-      "🙂", "👩‍💻", "Ω≈ç", "don't", "I'll", "(x)", "[y]", "{\"a\": 1}", "<b>", "</i>", "http://a.b/c?d=e", "___", "...", "АБВ",
-      "ไทย", "\r\n", "|", "<|", "|>", "a", "B", "Zz", "'", "\"", "\xC2\xA0", "hello", "World", "#", "$5", "%"};
+  static const std::vector<std::string> kParts = {"the",
+                                                  " quick",
+                                                  "brown ",
+                                                  "42",
+                                                  " 3.14",
+                                                  "\n",
+                                                  "\n\n",
+                                                  "  ",
+                                                  "    ",
+                                                  "\t",
+                                                  " \n ",
+                                                  "é",
+                                                  "ñandú",
+                                                  "日本語",
+                                                  "中文字",
+                                                  "🙂",
+                                                  "👩‍💻",
+                                                  "Ω≈ç",
+                                                  "don't",
+                                                  "I'll",
+                                                  "(x)",
+                                                  "[y]",
+                                                  "{\"a\": 1}",
+                                                  "<b>",
+                                                  "</i>",
+                                                  "http://a.b/c?d=e",
+                                                  "___",
+                                                  "...",
+                                                  "АБВ",
+                                                  "ไทย",
+                                                  "\r\n",
+                                                  "|",
+                                                  "<|",
+                                                  "|>",
+                                                  "a",
+                                                  "B",
+                                                  "Zz",
+                                                  "'",
+                                                  "\"",
+                                                  "\xC2\xA0",
+                                                  "hello",
+                                                  "World",
+                                                  "#",
+                                                  "$5",
+                                                  "%"};
   std::string text;
   for (size_t i = 0; i < parts; ++i) text += kParts[random->Below(kParts.size())];
   return text;
@@ -80,9 +124,10 @@ TEST_P(EveryVocabulary, PlainDataGivesLlamaCppsIdsForTheWholeString) {
     for (size_t i = 0; i < 1 + random.Below(6); ++i) {
       const bool data = random.Below(2) == 0;
       if (data) spans.push_back(PromptSpan::Data(RandomText(&random, random.Below(30))));
-      if (!data) spans.push_back(PromptSpan::Template(RandomText(&random, random.Below(4)) +
-                                                      controls[random.Below(controls.size())] +
-                                                      RandomText(&random, random.Below(4))));
+      if (!data)
+        spans.push_back(PromptSpan::Template(RandomText(&random, random.Below(4)) +
+                                             controls[random.Below(controls.size())] +
+                                             RandomText(&random, random.Below(4))));
     }
     const std::string text = SpansText(spans);
     std::vector<TokenId> expected = oracle.Tokenize(text, true);
@@ -102,8 +147,9 @@ TEST_P(EveryVocabulary, DataNeverBecomesASpecialToken) {
   const std::string blanks = " \t\r\n\v\f";
   for (TokenId id = 0; id < vocabulary->size(); ++id) {
     const std::string text = llama_vocab_get_text(oracle.vocab, id);
-    const bool one_character =
-        std::count_if(text.begin(), text.end(), [](unsigned char c) { return (c & 0xC0) != 0x80; }) == 1;
+    const bool one_character = std::count_if(text.begin(), text.end(), [](unsigned char c) {
+                                 return (c & 0xC0) != 0x80;
+                               }) == 1;
     const bool plain = oracle.Is(id, LLAMA_TOKEN_ATTR_USER_DEFINED) &&
                        (one_character || text.find_first_not_of(blanks) == std::string::npos);
     const int special = LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_USER_DEFINED;
@@ -125,13 +171,17 @@ TEST_P(EveryVocabulary, DataNeverBecomesASpecialToken) {
         {PromptSpan::Template(text.substr(0, half)), PromptSpan::Template(text.substr(half))}};
     for (const auto& spans : prompts) {
       const std::vector<TokenId> ids = vocabulary->TokenizePart(spans);
-      ASSERT_EQ(std::count_if(ids.begin(), ids.end(), is_special), 0) << text << " in " << SpansText(spans);
+      ASSERT_EQ(std::count_if(ids.begin(), ids.end(), is_special), 0)
+          << text << " in " << SpansText(spans);
     }
     if (oracle.Tokenize(text, true) == std::vector<TokenId>{specials[i]}) {
-      ASSERT_EQ(vocabulary->TokenizePart({PromptSpan::Template(text)}), std::vector<TokenId>{specials[i]}) << text;
+      ASSERT_EQ(vocabulary->TokenizePart({PromptSpan::Template(text)}),
+                std::vector<TokenId>{specials[i]})
+          << text;
     }
   }
-  for (const std::string text : {"<|eot_id|>", "<|im_end|>", "</s>", "<s>", "<end_of_turn>", "<bos>"}) {
+  for (const std::string text :
+       {"<|eot_id|>", "<|im_end|>", "</s>", "<s>", "<end_of_turn>", "<bos>"}) {
     const std::vector<TokenId> ids = vocabulary->TokenizePart({PromptSpan::Data("x" + text)});
     ASSERT_EQ(std::count_if(ids.begin(), ids.end(), is_special), 0) << text;
   }
@@ -140,7 +190,8 @@ TEST_P(EveryVocabulary, DataNeverBecomesASpecialToken) {
 TEST_P(EveryVocabulary, AnswersComeBackAsTheirBytes) {
   const auto vocabulary = Vocabulary::Load(GetParam());
   const Oracle oracle(GetParam());
-  if (llama_vocab_type(oracle.vocab) != LLAMA_VOCAB_TYPE_BPE) GTEST_SKIP() << "other tokenizers normalize text";
+  if (llama_vocab_type(oracle.vocab) != LLAMA_VOCAB_TYPE_BPE)
+    GTEST_SKIP() << "other tokenizers normalize text";
   const std::string text = "Hello,  wörld!\nfn main() { 日本 🙂 }";
   EXPECT_EQ(vocabulary->Detokenize(vocabulary->TokenizePart({PromptSpan::Data(text)})), text);
   EXPECT_EQ(vocabulary->Detokenize(std::vector<TokenId>{llama_vocab_eos(oracle.vocab)}), "");
@@ -152,21 +203,27 @@ TEST_P(EveryVocabulary, BytesThatAreNoTextDoNoHarm) {
   for (int round = 0; round < 100; ++round) {
     std::string bytes(random.Below(60), ' ');
     for (char& c : bytes) c = static_cast<char>(random.Below(256));
-    vocabulary->TokenizePrompt({PromptSpan::Template("a"), PromptSpan::Data(bytes), PromptSpan::Template("b")});
+    vocabulary->TokenizePrompt(
+        {PromptSpan::Template("a"), PromptSpan::Data(bytes), PromptSpan::Template("b")});
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Files, EveryVocabulary, ::testing::ValuesIn(VocabularyFiles()), [](const auto& file) {
-  std::string name = file.param.stem().string().substr(std::string("ggml-vocab-").size());
-  std::replace_if(name.begin(), name.end(), [](unsigned char c) { return std::isalnum(c) == 0; }, '_');
-  return name;
-});
+INSTANTIATE_TEST_SUITE_P(Files, EveryVocabulary, ::testing::ValuesIn(VocabularyFiles()),
+                         [](const auto& file) {
+                           std::string name =
+                               file.param.stem().string().substr(std::string("ggml-vocab-").size());
+                           std::replace_if(
+                               name.begin(), name.end(),
+                               [](unsigned char c) { return std::isalnum(c) == 0; }, '_');
+                           return name;
+                         });
 
 TEST(Vocabulary, TokenSpansKeepTheirIds) {
   const auto vocabulary = Vocabulary::Load(kModels / "ggml-vocab-llama-bpe.gguf");
   const std::vector<TokenId> kept = {1, 2, 3};
-  const std::vector<TokenId> ids = vocabulary->TokenizePart(
-      {PromptSpan::Template("<|eot_id|>"), PromptSpan::Tokens(kept, "?"), PromptSpan::Data("<|eot_id|>")});
+  const std::vector<TokenId> ids =
+      vocabulary->TokenizePart({PromptSpan::Template("<|eot_id|>"), PromptSpan::Tokens(kept, "?"),
+                                PromptSpan::Data("<|eot_id|>")});
   ASSERT_GT(ids.size(), 5u);
   EXPECT_EQ(vocabulary->bos_text(), "<|begin_of_text|>");
   EXPECT_EQ(ids[0], 128009);
@@ -188,11 +245,14 @@ TEST(Vocabulary, BeginningOfSequenceIsNeverDoubled) {
 TEST(Vocabulary, TextAfterOrdinaryTokensGetsNoSpaceInFront) {
   const auto vocabulary = Vocabulary::Load(kModels / "ggml-vocab-llama-spm.gguf");
   const Oracle oracle(kModels / "ggml-vocab-llama-spm.gguf");
-  for (const std::string tail : {"ness and more", " and more", "\nnext", "。", "\xF0\x9F\x99\x82", "  two"}) {
+  for (const std::string tail :
+       {"ness and more", " and more", "\nnext", "。", "\xF0\x9F\x99\x82", "  two"}) {
     const std::vector<TokenId> head = oracle.Tokenize("happy", false);
     const auto ids =
         vocabulary->TokenizePart({PromptSpan::Tokens(head, "happy"), PromptSpan::Template(tail)});
-    EXPECT_EQ(std::vector<TokenId>(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(head.size())), head);
+    EXPECT_EQ(
+        std::vector<TokenId>(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(head.size())),
+        head);
     std::string text;
     for (const TokenId id : ids) text += vocabulary->Piece(id);
     EXPECT_EQ(text, " happy" + tail);
@@ -219,14 +279,16 @@ TEST(Vocabulary, MissingFilesAreErrors) {
 
 TEST(Vocabulary, ManyThreadsShareOne) {
   const auto vocabulary = Vocabulary::Load(kModels / "ggml-vocab-qwen2.gguf");
-  const std::vector<PromptSpan> spans = {PromptSpan::Template("<|im_start|>user\nSay: "), PromptSpan::Data("hello"),
-                                         PromptSpan::Template("<|im_end|>\n<|im_start|>assistant\n")};
+  const std::vector<PromptSpan> spans = {
+      PromptSpan::Template("<|im_start|>user\nSay: "), PromptSpan::Data("hello"),
+      PromptSpan::Template("<|im_end|>\n<|im_start|>assistant\n")};
   const auto expected = vocabulary->TokenizePrompt(spans);
   std::vector<std::thread> threads;
   std::vector<int> wrong(4, 0);
   for (size_t t = 0; t < wrong.size(); ++t) {
     threads.emplace_back([&, t] {
-      for (int i = 0; i < 2000; ++i) wrong[t] += vocabulary->TokenizePrompt(spans) == expected ? 0 : 1;
+      for (int i = 0; i < 2000; ++i)
+        wrong[t] += vocabulary->TokenizePrompt(spans) == expected ? 0 : 1;
     });
   }
   for (std::thread& thread : threads) thread.join();

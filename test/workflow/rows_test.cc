@@ -34,7 +34,8 @@ class RowsTest : public testing::Test {
     return rows;
   }
 
-  std::vector<Row> Read(const std::string& name, const std::string& text, int64_t limit = -1) const {
+  std::vector<Row> Read(const std::string& name, const std::string& text,
+                        int64_t limit = -1) const {
     const auto source = OpenRows({Write(name, text), {}, limit, ""});
     std::vector<Row> rows = ReadAll(*source);
     EXPECT_EQ(source->total(), static_cast<int64_t>(rows.size()));
@@ -67,8 +68,9 @@ class RowsTest : public testing::Test {
 
 TEST_F(RowsTest, JsonLines) {
   const std::vector<Row> rows =
-      Read("r.jsonl", "\xEF\xBB\xBF{\"id\":\"a\",\"prompt\":\"x\"}\r\n\r\n  \n"
-                      "{\"prompt\":[\"p\",\"q\"],\"n\":{\"z\":1,\"a\":2.5}}\n{\"id\":7}");
+      Read("r.jsonl",
+           "\xEF\xBB\xBF{\"id\":\"a\",\"prompt\":\"x\"}\r\n\r\n  \n"
+           "{\"prompt\":[\"p\",\"q\"],\"n\":{\"z\":1,\"a\":2.5}}\n{\"id\":7}");
   ASSERT_EQ(rows.size(), 3U);
   EXPECT_EQ(rows[0].id, "a");
   EXPECT_EQ(rows[0].index, 0);
@@ -94,26 +96,27 @@ TEST_F(RowsTest, EmptyInputsAreZeroRows) {
 }
 
 TEST_F(RowsTest, MalformedJsonLinesAreAllNamed) {
-  ExpectFaults("r.jsonl",
-               "{\"prompt\": \"ok\"}\n"
-               "{\"prompt\": }\n"
-               "[1]\n"
-               "\n"
-               "{\"a\": 1, \"b\\\"\": 2, \"b\\\"\": 3}\n"
-               "\"text\"\n"
-               "{\"prompt\": \"\xC3\x28\"}\n"
-               "{\"id\": null}\n"
-               "{\"id\": [1]}\n"
-               "{\"id\": 123456789012345678901234567890}\n"
-               "{\"a\": 1} x\n"
-               "{\"a\": 1e999}\n"
-               "{\"a\": \"\\ud800\"}\n",
-               {"2:12: not valid JSON: syntax error", "3:1: expected a row as an object, got an array",
-                "5:20: the key 'b\"' is given twice", "6:1: expected a row as an object, got string",
-                "7:13: not UTF-8", "8:2: id: expected a string or a number, got null",
-                "9:2: id: expected a string or a number, got an array",
-                "10:2: id: a whole number of more than 64 bits", "11:10: not valid JSON",
-                "12:11: not valid JSON: number overflow", "13:14: not valid JSON"});
+  ExpectFaults(
+      "r.jsonl",
+      "{\"prompt\": \"ok\"}\n"
+      "{\"prompt\": }\n"
+      "[1]\n"
+      "\n"
+      "{\"a\": 1, \"b\\\"\": 2, \"b\\\"\": 3}\n"
+      "\"text\"\n"
+      "{\"prompt\": \"\xC3\x28\"}\n"
+      "{\"id\": null}\n"
+      "{\"id\": [1]}\n"
+      "{\"id\": 123456789012345678901234567890}\n"
+      "{\"a\": 1} x\n"
+      "{\"a\": 1e999}\n"
+      "{\"a\": \"\\ud800\"}\n",
+      {"2:12: not valid JSON: syntax error", "3:1: expected a row as an object, got an array",
+       "5:20: the key 'b\"' is given twice", "6:1: expected a row as an object, got string",
+       "7:13: not UTF-8", "8:2: id: expected a string or a number, got null",
+       "9:2: id: expected a string or a number, got an array",
+       "10:2: id: a whole number of more than 64 bits", "11:10: not valid JSON",
+       "12:11: not valid JSON: number overflow", "13:14: not valid JSON"});
 }
 
 TEST_F(RowsTest, DepthAndLineLengthAreBounded) {
@@ -135,7 +138,8 @@ TEST_F(RowsTest, AnObjectWithManyKeysIsReadInLinearTime) {
 }
 
 TEST_F(RowsTest, DuplicateIdsNameBothLines) {
-  ExpectFaults("r.jsonl", "{\"id\":\"a\"}\n\n{\"p\":1, \"id\":\"a\"}\n{\"id\":\"1\"}\n{\"id\":1}\n{\"p\":2}\n",
+  ExpectFaults("r.jsonl",
+               "{\"id\":\"a\"}\n\n{\"p\":1, \"id\":\"a\"}\n{\"id\":\"1\"}\n{\"id\":1}\n{\"p\":2}\n",
                {"3:9: the id \"a\" is already that of the row at line 1"});
   ExpectFaults("r.jsonl", "{\"id\":1}\n{\"p\":1}\n",
                {"2:1: this row has no id and is called by its index, 1, which is already the id of "
@@ -149,10 +153,12 @@ TEST_F(RowsTest, DuplicateIdsNameBothLines) {
 TEST_F(RowsTest, MissingColumnsListWhatIsThere) {
   ExpectFaults("r.jsonl", "{\"id\":1,\"promt\":\"x\"}\n{\"id\":2,\"promt\":\"y\"}\n",
                {"1:1: no row has the column 'prompt' (did you mean 'promt'?); the columns are: id, "
-                "promt"}, {"prompt"});
+                "promt"},
+               {"prompt"});
   ExpectFaults("r.jsonl", "{\"prompt\":\"x\"}\n{\"title\":\"y\",\"b\":1}\n{}\n",
                {"2:1: row at line 2 has no column 'prompt'; it has: title, b",
-                "3:1: row at line 3 has no column 'prompt'; it has: nothing"}, {"prompt"});
+                "3:1: row at line 3 has no column 'prompt'; it has: nothing"},
+               {"prompt"});
   ExpectFaults("r.csv", "id,text\n1,x\n",
                {"1: no row has the column 'prompt'; the columns are: id, text"}, {"prompt"});
 }
@@ -197,7 +203,8 @@ TEST_F(RowsTest, JsonArrays) {
 
 TEST_F(RowsTest, Csv) {
   const std::vector<Row> rows = Read(
-      "r.csv", "\xEF\xBB\xBFid,prompt,note\r\n1,\"a, \"\"b\"\"\r\nnext line\",\r\n\r\n2,x y,\"\"\r\n,ü, z");
+      "r.csv",
+      "\xEF\xBB\xBFid,prompt,note\r\n1,\"a, \"\"b\"\"\r\nnext line\",\r\n\r\n2,x y,\"\"\r\n,ü, z");
   ASSERT_EQ(rows.size(), 3U);
   EXPECT_EQ(rows[0].id, "1");
   EXPECT_EQ(rows[0].values.dump(), R"({"id":"1","prompt":"a, \"b\"\r\nnext line","note":""})");
@@ -224,8 +231,9 @@ TEST_F(RowsTest, MalformedCsvIsAllNamed) {
                 "5:4: a quote inside a field without quotes", "6:3: not UTF-8",
                 "7:1: expected 2 fields, as in the header, got 3",
                 "9:4: a carriage return without a line feed", "11:3: this quote is never closed"});
-  ExpectFaults("r.csv", "id,,id\n1,2,3\n",
-               {"1: column 2 of the header has no name", "1: column 3 of the header, 'id', is there"});
+  ExpectFaults(
+      "r.csv", "id,,id\n1,2,3\n",
+      {"1: column 2 of the header has no name", "1: column 3 of the header, 'id', is there"});
   ExpectFaults("r.csv", "\"id\n", {"1:1: this quote is never closed"});
   ExpectFaults("r.csv", "a\n" + std::string(20'000, ',') + "\nb\n",
                {"2:16385: the row has more than 16384 fields"});

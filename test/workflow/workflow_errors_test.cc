@@ -6,7 +6,8 @@ namespace halo {
 namespace {
 
 TEST(WorkflowErrorsTest, AFileWithFiveErrorsReportsFiveInOrder) {
-  ExpectFaults(R"(start_ops: [a]
+  ExpectFaults(
+      R"(start_ops: [a]
 end_ops: [bb]
 ops:
   a:
@@ -17,11 +18,12 @@ ops:
     input_ops: [a]
     history: sideways
     max_tokens: 0
-)", {{2, 11, "end_ops: unknown operator 'bb' (did you mean 'b'?)"},
-     {5, 5, "unknown key 'modell' in an operator (did you mean 'model'?)"},
-     {6, 18, "temperature: expected a number of at least 0 (0 is greedy), got 'hot'"},
-     {10, 14, "history: expected continue, outputs or transcript, got 'sideways'"},
-     {11, 17, "max_tokens: expected a whole number from 1 to 1000000, got the number 0"}});
+)",
+      {{2, 11, "end_ops: unknown operator 'bb' (did you mean 'b'?)"},
+       {5, 5, "unknown key 'modell' in an operator (did you mean 'model'?)"},
+       {6, 18, "temperature: expected a number of at least 0 (0 is greedy), got 'hot'"},
+       {10, 14, "history: expected continue, outputs or transcript, got 'sideways'"},
+       {11, 17, "max_tokens: expected a whole number from 1 to 1000000, got the number 0"}});
 }
 
 TEST(WorkflowErrorsTest, TopLevel) {
@@ -31,7 +33,8 @@ TEST(WorkflowErrorsTest, TopLevel) {
   ExpectFaults("ops: {a: {model: m}}\n",
                {{1, 1, "'start_ops' is missing"}, {1, 1, "'end_ops' is missing"}});
   ExpectFaults("start_ops: [a]\nend_ops: [a]\nop: {a: {model: m}}\n",
-               {{1, 13, "unknown operator 'a'"}, {2, 11, "unknown operator 'a'"},
+               {{1, 13, "unknown operator 'a'"},
+                {2, 11, "unknown operator 'a'"},
                 {3, 1, "unknown key 'op' at the top of the file (did you mean 'ops'?)"}});
   ExpectFaults("start_ops: []\nend_ops: a\nops: {a: {model: m}}\n",
                {{1, 12, "start_ops: expected at least one operator"},
@@ -56,7 +59,8 @@ TEST(WorkflowErrorsTest, OperatorIds) {
   ExpectFaults(with_id(std::string(129, 'a')), {{4, 3, "at most 128 characters"}});
   ExpectFaults("start_ops: [1]\nend_ops: [a]\nops: {a: {model: m}, 1: {model: m}}\n",
                {{1, 13, "start_ops: expected the id of an operator, got the number 1"},
-                {3, 22, "cannot name"}, {3, 22, "not in end_ops"}});
+                {3, 22, "cannot name"},
+                {3, 22, "not in end_ops"}});
 }
 
 TEST(WorkflowErrorsTest, ValuesOfTheWrongType) {
@@ -103,8 +107,8 @@ TEST(WorkflowErrorsTest, StopAndTokens) {
                {{6, 11, "at most 16 texts, got 17"}});
   ExpectFaults(OneOperator({"max_tokens: 1000001"}), {{6, 17, "from 1 to 1000000"}});
   ExpectFaults(OneOperator({"max_tokens: lots"}), {{6, 17, "or an expression such as"}});
-  ExpectFaults(OneOperator({"max_tokens: {{ row.x }}"}), {{6, 17, "put quotes around"},
-                                                          {6, 18, "needs quotes"}});
+  ExpectFaults(OneOperator({"max_tokens: {{ row.x }}"}),
+               {{6, 17, "put quotes around"}, {6, 18, "needs quotes"}});
   ExpectFaults(OneOperator({"max_tokens: \"{{ a }}\""}), {{6, 21, "from 'row' only"}});
   ExpectFaults(OneOperator({"min_tokens: 5", "max_tokens: 4"}),
                {{6, 17, "min_tokens: 5 is more than max_tokens, 4"}});
@@ -144,9 +148,10 @@ TEST(WorkflowErrorsTest, References) {
   ExpectFaults(head + "  a: {model: m}\n  b: {model: m}\n",
                {{4, 3, "nothing reads the output of 'a' and it is not in end_ops"},
                 {5, 3, "'b' has no inputs and is not in start_ops"}});
-  ExpectFaults("start_ops: [a, b]\nend_ops: [b]\nops:\n  a: {model: m}\n"
-               "  b: {model: m, input_ops: [a]}\n",
-               {{5, 3, "'b' is in start_ops, but takes from 'a'"}});
+  ExpectFaults(
+      "start_ops: [a, b]\nend_ops: [b]\nops:\n  a: {model: m}\n"
+      "  b: {model: m, input_ops: [a]}\n",
+      {{5, 3, "'b' is in start_ops, but takes from 'a'"}});
 }
 
 TEST(WorkflowErrorsTest, CyclesAreNamed) {
@@ -160,31 +165,36 @@ ops:
   e: {model: m, input_ops: [d, g]}
   f: {model: m, input_ops: [g]}
   g: {model: m, input_ops: [f]}
-)", {{5, 3, "cycle: b -> c -> d -> b"}, {9, 3, "cycle: f -> g -> f"}});
+)",
+               {{5, 3, "cycle: b -> c -> d -> b"}, {9, 3, "cycle: f -> g -> f"}});
 }
 
 TEST(WorkflowErrorsTest, HistoryAndLayoutThatCannotBeActedOn) {
   ExpectFaults(OneOperator({"history: outputs"}), {{6, 14, "has no inputs to take up"}});
-  const std::string two = "start_ops: [a, b]\nend_ops: [c]\nops:\n  a: {model: m}\n"
-                          "  b: {model: m}\n  c: {model: m, input_ops: [a, b], ";
+  const std::string two =
+      "start_ops: [a, b]\nend_ops: [c]\nops:\n  a: {model: m}\n"
+      "  b: {model: m}\n  c: {model: m, input_ops: [a, b], ";
   ExpectFaults(two + "history: continue}\n",
                {{6, 45, "continue needs exactly one input, and 'c' has 2"}});
   ParseWorkflow(two + "history: transcript, prompt_layout: auto}\n", "f");
-  ExpectFaults("start_ops: [a]\nend_ops: [b]\nops:\n  a: {model: m}\n"
-               "  b: {model: n, input_ops: [a], prompt_layout: auto}\n",
-               {{5, 33, "prompt_layout has no effect"}});
+  ExpectFaults(
+      "start_ops: [a]\nend_ops: [b]\nops:\n  a: {model: m}\n"
+      "  b: {model: n, input_ops: [a], prompt_layout: auto}\n",
+      {{5, 33, "prompt_layout has no effect"}});
 }
 
 TEST(WorkflowErrorsTest, TemplateReads) {
   const auto flow = [](const std::string& prompt) {
     return "start_ops: [first, side]\nend_ops: [last, side]\nops:\n  first: {model: m}\n"
            "  side: {model: m}\n  middle: {model: m, input_ops: [first]}\n  last:\n"
-           "    model: m\n    input_ops: [middle]\n    prompt: " + prompt + "\n";
+           "    model: m\n    input_ops: [middle]\n    prompt: " +
+           prompt + "\n";
   };
   ParseWorkflow(flow("\"{{ first }} {{ middle }} {{ row }} {{ row.a.b }}\""), "f");
   ExpectFaults(flow("\"ab {{ fist }}\""),
-               {{10, 20, "unknown name 'fist' (did you mean 'first'?); this template can read: "
-                         "row, first, middle"}});
+               {{10, 20,
+                 "unknown name 'fist' (did you mean 'first'?); this template can read: "
+                 "row, first, middle"}});
   ExpectFaults(flow("'{{ side }}'"), {{10, 17, "'side' runs independently of 'last'"}});
   ExpectFaults(flow("'{{ last }}'"), {{10, 17, "cannot read its own output"}});
   ExpectFaults(flow("'{{ first.text }}'"), {{10, 17, "is text and has no fields"}});

@@ -35,8 +35,9 @@ inline void ExpectFaults(const std::string& text, const std::vector<ExpectedFaul
   }
 }
 
-/// A workflow of one operator, `a`, whose keys after `model` are `lines`, each indented by four spaces; the first of
-/// them is line 6 and a value after "key: " begins at column 7 + length of the key.
+/// A workflow of one operator, `a`, whose keys after `model` are `lines`, each indented by four
+/// spaces; the first of them is line 6 and a value after "key: " begins at column 7 + length of the
+/// key.
 inline std::string OneOperator(const std::vector<std::string>& lines) {
   std::string text = "start_ops: [a]\nend_ops: [a]\nops:\n  a:\n    model: m\n";
   for (const std::string& line : lines) text += "    " + line + "\n";

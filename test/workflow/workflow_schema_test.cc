@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <fstream>
-
 #include <nlohmann/json.hpp>
 
 #include "workflow/operator_keys.h"
@@ -29,8 +28,7 @@ TEST(WorkflowSchemaTest, ThePublishedSchemaHasExactlyTheKeysThatAreRead) {
 
 TEST(WorkflowSchemaTest, DefaultsAreThoseOfTheCode) {
   std::ifstream file(std::string(HALO_SOURCE_DIR) + "/docs/workflow.schema.json");
-  const nlohmann::json keys =
-      nlohmann::json::parse(file)["$defs"]["operator"]["properties"];
+  const nlohmann::json keys = nlohmann::json::parse(file)["$defs"]["operator"]["properties"];
   const SamplingSpec sampling;
   EXPECT_EQ(keys["temperature"]["default"], sampling.temperature);
   EXPECT_EQ(keys["top_p"]["default"], sampling.top_p);

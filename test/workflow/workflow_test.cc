@@ -68,10 +68,10 @@ TEST(WorkflowTest, ResolvesDefaults) {
   EXPECT_EQ(a.instruction->source(), "Look.");
   EXPECT_EQ(a.history, History::kNone);
   EXPECT_EQ(a.prompt_layout, PromptLayout::kInstructionFirst);
-  EXPECT_TRUE(a.keep_cache);                          // b uses the same model
-  EXPECT_FALSE(workflow.operators[1].keep_cache);     // c's only consumer uses another
+  EXPECT_TRUE(a.keep_cache);                       // b uses the same model
+  EXPECT_FALSE(workflow.operators[1].keep_cache);  // c's only consumer uses another
   EXPECT_TRUE(workflow.operators[2].keep_cache);
-  EXPECT_FALSE(workflow.operators[3].keep_cache);     // no consumer
+  EXPECT_FALSE(workflow.operators[3].keep_cache);  // no consumer
   EXPECT_EQ(workflow.operators[1].history, History::kContinue);
   EXPECT_EQ(workflow.operators[3].history, History::kOutputs);
   EXPECT_EQ(workflow.operators[3].instruction->source(), "");
@@ -111,7 +111,8 @@ ops:
     history: transcript
     stop: done
     prompt_layout: auto
-)", "flow.yaml");
+)",
+                                          "flow.yaml");
   EXPECT_EQ(workflow.name, "All keys");
   EXPECT_EQ(workflow.dataset, "rows/questions.jsonl");
   const Operator& a = workflow.operators[0];
@@ -152,7 +153,8 @@ ops:
     model: *model
     stop: *stop
     input_ops: [a]
-)", "flow.yaml");
+)",
+                                          "flow.yaml");
   EXPECT_EQ(workflow.operators[1].model.name, "org/name");
   EXPECT_EQ(workflow.operators[1].sampling.stop, (std::vector<std::string>{"x", "y"}));
 }
@@ -160,22 +162,27 @@ ops:
 TEST(WorkflowTest, ByteOrderMarkAndCarriageReturnsAreTolerated) {
   const Workflow workflow = ParseWorkflow(
       "\xEF\xBB\xBFstart_ops: [a]\r\nend_ops: [a]\r\nops:\r\n  a:\r\n    model: m\r\n"
-      "    prompt: \"Hi {{ row.x }}\"\r\n", "flow.yaml");
+      "    prompt: \"Hi {{ row.x }}\"\r\n",
+      "flow.yaml");
   EXPECT_EQ(workflow.operators[0].model.name, "m");
 }
 
 TEST(WorkflowTest, EveryShippedWorkflowParses) {
   const std::filesystem::path folder = std::filesystem::path(HALO_SOURCE_DIR) / "workflows";
-  const std::map<std::string, size_t> sizes = {
-      {"seed_example.yaml", 2},           {"multi_turn.yaml", 3},
-      {"adversarial_3step.yaml", 3},      {"adversarial_4step_two_models.yaml", 4},
-      {"voting_4way.yaml", 5},            {"voting_4way_two_models.yaml", 5},
-      {"voting_5way_three_models.yaml", 6}, {"review_extraction_3step.yaml", 3}};
+  const std::map<std::string, size_t> sizes = {{"seed_example.yaml", 2},
+                                               {"multi_turn.yaml", 3},
+                                               {"adversarial_3step.yaml", 3},
+                                               {"adversarial_4step_two_models.yaml", 4},
+                                               {"voting_4way.yaml", 5},
+                                               {"voting_4way_two_models.yaml", 5},
+                                               {"voting_5way_three_models.yaml", 6},
+                                               {"review_extraction_3step.yaml", 3}};
   for (const auto& [name, size] : sizes) {
     const Workflow workflow = LoadWorkflow((folder / name).string());
     EXPECT_EQ(workflow.operators.size(), size) << name;
     EXPECT_EQ(RequiredColumns(workflow, ResolveColumn(workflow, "")),
-              std::vector<std::string>{"prompt"}) << name;
+              std::vector<std::string>{"prompt"})
+        << name;
   }
   size_t files = 0;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {

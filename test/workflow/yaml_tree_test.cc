@@ -28,7 +28,9 @@ TEST(YamlTreeTest, DuplicateKeysAreFoundAtEveryLevel) {
 
 TEST(YamlTreeTest, MergeKeysTagsAndSecondDocumentsAreRefused) {
   ExpectFaults("start_ops: [a]\nend_ops: [a]\nops:\n  a: &a {model: m}\n  b: {<<: *a}\n",
-               {{5, 3, "has no model"}, {5, 3, "'b' has no inputs"}, {5, 3, "nothing reads"},
+               {{5, 3, "has no model"},
+                {5, 3, "'b' has no inputs"},
+                {5, 3, "nothing reads"},
                 {5, 7, "merge keys ('<<') are not supported"}});
   ExpectFaults(OneOperator({"prompt: !secret x"}), {{6, 13, "YAML tags are not used"}});
   ParseWorkflow(OneOperator({"prompt: !!str 5"}), "f");

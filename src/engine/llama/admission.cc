@@ -35,7 +35,7 @@ void LlamaEngine::Admit() {
 }
 
 LlamaEngine::Admission LlamaEngine::TryAdmit(Live& live) {
-  if (!HasRoom(live)) return Admission::kNoRoom;
+  if (!MakeRoom(live)) return Admission::kNoRoom;
   const Source source = live.spilled ? Source{} : FindPrefix(live);
   if (source.still_computed) return Admission::kWaitsForPrefix;
 
@@ -71,10 +71,24 @@ LlamaEngine::Admission LlamaEngine::TryAdmit(Live& live) {
   return Admission::kStarted;
 }
 
-bool LlamaEngine::HasRoom(const Live& live) const {
+bool LlamaEngine::MakeRoom(const Live& live) {
   if (running_ >= room_->shape().sequences) return false;
   if (room_->shape().layout == KvLayout::kSplit) return true;  // EnsureRoom made every stream long enough
-  return running_worst_case_ + WorstCaseTokens(live) <= room_->shape().tokens;
+  const int64_t wanted = running_worst_case_ + WorstCaseTokens(live);
+  if (wanted > room_->shape().tokens) return false;
+  // Unified cells are one pool: idle KV makes way, oldest first. Shared cells are counted for each that holds them.
+  while (true) {
+    int64_t idle = 0;
+    HolderId oldest = -1;
+    for (const Sequence& sequence : sequences_) {
+      if (sequence.kept < 0) continue;
+      const Kept& kept = kept_.at(sequence.kept);
+      idle += static_cast<int64_t>(kept.tokens.size());
+      if (oldest < 0 || kept.last_used < kept_.at(oldest).last_used) oldest = sequence.kept;
+    }
+    if (wanted + idle <= room_->shape().tokens) return true;
+    SpillKept(oldest);
+  }
 }
 
 LlamaEngine::Source LlamaEngine::FindPrefix(const Live& live) const {
@@ -128,7 +142,7 @@ int32_t LlamaEngine::ChooseSequence(const Live& live, const Source& source, bool
       break;
     }
   }
-  HALO_CHECK(choice >= 0, "HasRoom has seen a free sequence");
+  HALO_CHECK(choice >= 0, "MakeRoom has seen a free sequence");
   const HolderId lying_there = sequences_[static_cast<size_t>(choice)].kept;
   if (lying_there >= 0) SpillKept(lying_there);
   return choice;

@@ -117,7 +117,7 @@ class LlamaEngine final : public Engine {
     bool still_computed = false;     ///< a longer prefix is on its way
   };
   Source FindPrefix(const Live& live) const;
-  bool HasRoom(const Live& live) const;
+  bool MakeRoom(const Live& live);
   int32_t ChooseSequence(const Live& live, const Source& source, bool& in_place);
   bool TakePrefix(Live& live, const Source& source, bool in_place);
   void Consume(RequestId kept_request);

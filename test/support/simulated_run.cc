@@ -1,0 +1,70 @@
+#include "support/simulated_run.h"
+
+#include <gtest/gtest.h>
+
+namespace halo::test {
+
+Row MakeTestRow(int64_t index, Json values) {
+  Row row;
+  row.index = index;
+  row.id = values.contains("id") ? values["id"] : Json(index);
+  row.values = std::move(values);
+  return row;
+}
+
+ListFeed::ListFeed(std::vector<Row> rows) : rows_(std::move(rows)) {}
+
+ListFeed ListFeed::Of(const std::vector<Json>& values) {
+  std::vector<Row> rows;
+  for (const Json& value : values) rows.push_back(MakeTestRow(static_cast<int64_t>(rows.size()), value));
+  return ListFeed(std::move(rows));
+}
+
+RowFeed::Pull ListFeed::Next(Row& row) {
+  if (next_ == rows_.size()) return Pull::kClosed;
+  row = rows_[next_++];
+  return Pull::kRow;
+}
+
+std::string JoinRows(const std::vector<Json>& rows) {
+  std::string text;
+  for (const Json& row : rows) text += row.dump() + "\n";
+  return text;
+}
+
+void ExpectAccounting(const RunReport& report, int64_t rows_total) {
+  const RunCounts& counts = report.counts;
+  EXPECT_EQ(rows_total < 0 ? counts.rows_opened : rows_total,
+            counts.rows_ok + counts.rows_failed + report.rows_unfinished);
+  EXPECT_EQ(counts.calls_running, 0);
+  for (const OperatorCounts& op : report.operators) {
+    SCOPED_TRACE("operator " + op.id);
+    EXPECT_EQ(op.logical, op.merged + op.distinct);
+    EXPECT_EQ(op.distinct, op.executed + op.cached + op.skipped + op.unfinished);
+    EXPECT_EQ(op.prompt_tokens, op.reused_tokens + op.prefilled_tokens);
+    EXPECT_LE(op.failed, op.logical);
+    for (const int64_t count : {op.merged, op.distinct, op.executed, op.failed, op.unfinished, op.calls}) {
+      EXPECT_GE(count, 0);
+    }
+  }
+}
+
+SimulatedRig::SimulatedRig(const std::string& yaml, const std::string& name, SimulatedEngineOptions options)
+    : workflow(ParseWorkflow(yaml, name)), plan(MakeLogicalPlan(workflow)) {
+  for (const ModelRequest& model : plan.models) {
+    options.model_name = model.name;
+    engines.push_back(std::make_unique<SimulatedEngine>(options, clock));
+  }
+}
+
+RunSource SimulatedRig::Source(RowFeed& rows, ResultSink& sink, std::shared_ptr<const ChatTemplate> chat) {
+  RunSource source;
+  source.plan = &plan;
+  source.rows = &rows;
+  source.sink = &sink;
+  for (const auto& engine : engines) source.models.push_back({engine.get(), PromptModel{nullptr, chat}});
+  source.prompt_column = ResolveColumn(workflow, "");
+  return source;
+}
+
+}  // namespace halo::test
