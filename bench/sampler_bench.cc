@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cmath>
 #include <iostream>
+#include <map>
 #include <numbers>
 
 #include <CLI/CLI.hpp>
@@ -26,35 +27,56 @@ struct Flags {
   int32_t threads = 1, sequences = 32, context = 256;
 };
 
-/// Normal logits of standard deviation `spread`; then one token is raised until it has `top` of the
-/// probability (0: none is).
-std::vector<float> MakeLogits(int64_t vocabulary, double spread, double top, uint64_t seed) {
+/// How the logits of a case come about.
+enum class Shape {
+  kPowerLaw,   ///< probability falls as rank^-1.7: half on the top token, tens in the nucleus, as language models do
+  kLongTail,   ///< half on the top token, the rest spread over thousands
+  kFlat        ///< hardly any difference: the worst case
+};
+
+const char* NameOf(Shape shape) {
+  switch (shape) {
+    case Shape::kPowerLaw: return "power law, top 0.5";
+    case Shape::kLongTail: return "long tail, top 0.5";
+    case Shape::kFlat: return "flat";
+  }
+  return "?";
+}
+
+double Normal(RandomStream& random) {
+  const double radius = std::sqrt(-2.0 * std::log(1.0 - random.Uniform()));
+  return radius * std::cos(2.0 * std::numbers::pi * random.Uniform());
+}
+
+std::vector<float> MakeLogits(int64_t vocabulary, Shape shape, uint64_t seed) {
+  constexpr double kExponent = 1.7, kTailSpread = 2.5, kFlatSpread = 0.01, kTop = 0.5;
   RandomStream random(seed);
   std::vector<float> logits(static_cast<size_t>(vocabulary));
+  if (shape == Shape::kPowerLaw) {
+    for (size_t i = 0; i < logits.size(); ++i) {
+      logits[i] = static_cast<float>(-kExponent * std::log(static_cast<double>(i) + 1.0));
+    }
+    for (size_t i = logits.size() - 1; i > 0; --i) std::swap(logits[i], logits[random.Below(i + 1)]);
+    return logits;
+  }
+  const double spread = shape == Shape::kFlat ? kFlatSpread : kTailSpread;
   double mass = 0.0;
   for (float& logit : logits) {
-    const double radius = std::sqrt(-2.0 * std::log(1.0 - random.Uniform()));
-    const double normal = radius * std::cos(2.0 * std::numbers::pi * random.Uniform());
-    logit = static_cast<float>(spread * normal);
-    mass += std::exp(spread * normal);
+    logit = static_cast<float>(spread * Normal(random));
+    mass += std::exp(logit);
   }
-  if (top > 0) {
-    logits[random.Below(logits.size())] = static_cast<float>(std::log(mass * top / (1.0 - top)));
+  if (shape == Shape::kLongTail) {
+    logits[random.Below(logits.size())] = static_cast<float>(std::log(mass * kTop / (1.0 - kTop)));
   }
   return logits;
 }
 
-struct Case {
-  std::string logits;
-  double spread, top;
-};
-
 /// Microseconds of one draw, the median over turns of the mean over draws. Every draw sees other logits.
-double MeasureDraw(const Flags& flags, int64_t vocabulary, const Case& shape, double temperature) {
+double MeasureDraw(const Flags& flags, int64_t vocabulary, Shape shape, double temperature) {
   constexpr size_t kVariants = 8;
   std::vector<std::vector<float>> variants;
   for (size_t i = 0; i < kVariants; ++i) {
-    variants.push_back(MakeLogits(vocabulary, shape.spread, shape.top, i));
+    variants.push_back(MakeLogits(vocabulary, shape, i));
   }
   SamplingParameters parameters;
   parameters.temperature = static_cast<float>(temperature);
@@ -93,32 +115,35 @@ double MeasureStep(const Flags& flags) {
 }
 
 void Run(const Flags& flags) {
-  const Case shapes[] = {{"like a model's (top 0.5)", 2.5, 0.5}, {"flat", 0.01, 0.0}};
   Json rows = Json::array();
-  double defaults_us = 0.0;  // the dialect's defaults at the largest vocabulary
-  fmt::print(stderr, "{:>10}  {:<26}{:<26}{:>14}\n", "vocabulary", "logits", "sampling", "us a token");
+  std::map<Shape, double> defaults_us;  // the dialect's defaults at the last vocabulary
+  fmt::print(stderr, "{:>10}  {:<22}{:<28}{:>12}\n", "vocabulary", "logits", "sampling", "us a token");
   for (const int64_t vocabulary : flags.vocabularies) {
-    for (const Case& shape : shapes) {
+    for (const Shape shape : {Shape::kPowerLaw, Shape::kLongTail, Shape::kFlat}) {
       for (const double temperature : {0.7, 0.0}) {
         const std::string sampling = temperature > 0 ? "temperature 0.7, top_p 0.9" : "greedy";
         const double us = MeasureDraw(flags, vocabulary, shape, temperature);
-        if (temperature > 0 && shape.top > 0) defaults_us = us;
-        rows.push_back({{"vocabulary", vocabulary}, {"logits", shape.logits}, {"sampling", sampling}, {"us", us}});
-        fmt::print(stderr, "{:>10}  {:<26}{:<26}{:>14.1f}\n", vocabulary, shape.logits, sampling, us);
+        if (temperature > 0) defaults_us[shape] = us;
+        rows.push_back({{"vocabulary", vocabulary}, {"logits", NameOf(shape)}, {"sampling", sampling}, {"us", us}});
+        fmt::print(stderr, "{:>10}  {:<22}{:<28}{:>12.1f}\n", vocabulary, NameOf(shape), sampling, us);
       }
     }
   }
   Json result = {{"draws", rows}};
-  if (!flags.model.empty() && !flags.batched_bench.empty()) {
+  if (!flags.model.empty()) {
     const double step_us = MeasureStep(flags);
-    const double sampling_us = flags.sequences * defaults_us;
+    Json shares = Json::array();
+    fmt::print(stderr, "decode step of {} sequences: {:.0f} us\n", flags.sequences, step_us);
+    for (const auto& [shape, us] : defaults_us) {
+      const double share = flags.sequences * us / step_us;
+      shares.push_back({{"logits", NameOf(shape)}, {"sampling_us", flags.sequences * us}, {"share_of_decode", share}});
+      fmt::print(stderr, "sampling them one after another, {}: {:.1f} % of it\n", NameOf(shape), 100.0 * share);
+    }
     result["step"] = {{"sequences", flags.sequences},
                       {"threads", flags.threads},
+                      {"vocabulary", flags.vocabularies.back()},
                       {"decode_us", step_us},
-                      {"sampling_us", sampling_us},
-                      {"share_of_decode", sampling_us / step_us}};
-    fmt::print(stderr, "decode step of {} sequences: {:.0f} us; sampling them one after another: {:.0f} us ({:.1f} %)\n",
-               flags.sequences, step_us, sampling_us, 100.0 * sampling_us / step_us);
+                      {"sampling", shares}};
   }
   std::cout << result.dump(2) << "\n";
 }

@@ -25,13 +25,16 @@ std::string ProgressLine(const Progress& p) {
   const int64_t rows = p.rows_ok + p.rows_failed;
   std::string line = p.rows_total >= 0 ? fmt::format("rows {}/{}", rows, p.rows_total) : fmt::format("rows {}", rows);
   if (p.rows_failed > 0) line += fmt::format(" ({} failed)", p.rows_failed);
-  line += fmt::format("  calls {} done, {} under way", p.calls_done, p.calls_running);
+  line += p.calls_total >= 0 ? fmt::format("  calls {}/{}", p.calls_done, p.calls_total)
+                             : fmt::format("  calls {} done", p.calls_done);
   if (p.elapsed_s > 1.0) {
     line += fmt::format("  {:.0f} tokens/s", static_cast<double>(p.output_tokens) / p.elapsed_s);
   }
   line += "  " + Duration(p.elapsed_s);
-  if (p.rows_total > rows && rows >= 5) {
-    const double left = p.elapsed_s * static_cast<double>(p.rows_total - rows) / static_cast<double>(rows);
+  // Calls tell more than rows: with a judge at the end no row is done for a long time.
+  constexpr int64_t kEnoughCalls = 20;
+  if (p.calls_total > p.calls_done && p.calls_done >= kEnoughCalls) {
+    const double left = p.elapsed_s * static_cast<double>(p.calls_total - p.calls_done) / static_cast<double>(p.calls_done);
     line += "  about " + Duration(left) + " left";
   }
   return line;

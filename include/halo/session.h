@@ -49,6 +49,7 @@ struct RunOptions {
 struct Progress {
   int64_t rows_total = -1;   ///< -1: not known
   int64_t rows_ok = 0, rows_failed = 0;
+  int64_t calls_total = -1;  ///< one for each operator and row; -1: not known
   int64_t calls_done = 0, calls_running = 0;
   int64_t output_tokens = 0;
   double elapsed_s = 0.0;

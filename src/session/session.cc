@@ -88,22 +88,28 @@ struct Input {
 
 class Reporter final : public RunObserver {
  public:
-  Reporter(CallDump* dump, int64_t rows_total, const std::function<void(const Progress&)>& on_progress,
-           const Clock& clock)
-      : dump_(dump), rows_total_(rows_total), on_progress_(on_progress), clock_(clock), start_us_(clock.NowUs()) {}
+  Reporter(CallDump* dump, int64_t rows_total, int64_t calls_total,
+           const std::function<void(const Progress&)>& on_progress, const Clock& clock)
+      : dump_(dump),
+        rows_total_(rows_total),
+        calls_total_(calls_total),
+        on_progress_(on_progress),
+        clock_(clock),
+        start_us_(clock.NowUs()) {}
 
   void OnCall(const CallRecord& call) override {
     if (dump_ != nullptr) dump_->Write(call);
   }
   void OnProgress(const RunCounts& counts) override {
     if (!on_progress_) return;
-    on_progress_({rows_total_, counts.rows_ok, counts.rows_failed, counts.calls_done, counts.calls_running,
+    on_progress_({rows_total_, counts.rows_ok, counts.rows_failed, calls_total_, counts.calls_done, counts.calls_running,
                   counts.output_tokens, static_cast<double>(clock_.NowUs() - start_us_) * 1e-6});
   }
 
  private:
   CallDump* dump_;
   int64_t rows_total_;
+  int64_t calls_total_;
   const std::function<void(const Progress&)>& on_progress_;
   const Clock& clock_;
   int64_t start_us_;
@@ -288,10 +294,14 @@ RunOutcome Session::Run(const std::atomic<int>& stop, const std::function<void(c
   if (!impl.options.dump_prompts.empty()) dump = std::make_unique<CallDump>(impl.options.dump_prompts);
 
   int64_t rows_total = 0;
+  int64_t calls_total = 0;
   for (const auto& input : impl.inputs) {
-    rows_total = input->rows->total() < 0 || rows_total < 0 ? -1 : rows_total + input->rows->total();
+    const int64_t rows = input->rows->total();
+    const bool known = rows >= 0 && rows_total >= 0;
+    rows_total = known ? rows_total + rows : -1;
+    calls_total = known ? calls_total + rows * static_cast<int64_t>(input->plan.nodes.size()) : -1;
   }
-  Reporter reporter(dump.get(), rows_total, on_progress, impl.clock);
+  Reporter reporter(dump.get(), rows_total, calls_total, on_progress, impl.clock);
   ExecutorOptions executor_options;
   executor_options.naive = impl.options.naive;
   executor_options.seed = impl.options.seed;
