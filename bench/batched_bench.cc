@@ -1,10 +1,9 @@
 #include "bench/batched_bench.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <sstream>
 #include <stdexcept>
-
-#include <nlohmann/json.hpp>
 
 #include "bench/child_process.h"
 
@@ -17,8 +16,8 @@ std::string Joined(const std::vector<int32_t>& numbers) {
   return text;
 }
 
-/// Cells for all sequences, each stream's share a multiple of llama.cpp's padding. One token more than
-/// is used: with a shared prompt and split streams the program computes a token of its own.
+/// Cells for all sequences, each stream's share a multiple of llama.cpp's padding. One token more
+/// than is used: with a shared prompt and split streams the program computes a token of its own.
 int64_t ContextTokens(const BatchedBenchSetup& setup) {
   constexpr int64_t kPadding = 256;
   const int64_t most = *std::max_element(setup.sequences.begin(), setup.sequences.end());
@@ -30,16 +29,26 @@ int64_t ContextTokens(const BatchedBenchSetup& setup) {
 
 std::vector<BatchedBenchResult> RunBatchedBench(const BatchedBenchSetup& setup) {
   std::vector<std::string> arguments = {setup.program,
-                                        "-m", setup.model,
-                                        "-t", std::to_string(setup.threads),
-                                        "-c", std::to_string(ContextTokens(setup)),
-                                        "-b", std::to_string(setup.batch_tokens),
-                                        "-ub", std::to_string(setup.micro_batch_tokens),
-                                        "-npp", std::to_string(setup.prompt_tokens),
-                                        "-ntg", std::to_string(setup.output_tokens),
-                                        "-npl", Joined(setup.sequences),
-                                        "-fa", setup.flash_attention,
-                                        "--output-format", "jsonl"};
+                                        "-m",
+                                        setup.model,
+                                        "-t",
+                                        std::to_string(setup.threads),
+                                        "-c",
+                                        std::to_string(ContextTokens(setup)),
+                                        "-b",
+                                        std::to_string(setup.batch_tokens),
+                                        "-ub",
+                                        std::to_string(setup.micro_batch_tokens),
+                                        "-npp",
+                                        std::to_string(setup.prompt_tokens),
+                                        "-ntg",
+                                        std::to_string(setup.output_tokens),
+                                        "-npl",
+                                        Joined(setup.sequences),
+                                        "-fa",
+                                        setup.flash_attention,
+                                        "--output-format",
+                                        "jsonl"};
   if (setup.unified) arguments.push_back("-kvu");
   if (setup.shared_prompt) arguments.push_back("-pps");
 
@@ -53,8 +62,9 @@ std::vector<BatchedBenchResult> RunBatchedBench(const BatchedBenchSetup& setup) 
                        line.at("speed_tg").get<double>()});
   }
   if (results.size() != setup.sequences.size()) {
-    throw std::runtime_error(setup.program + ": " + std::to_string(results.size()) + " results for " +
-                             std::to_string(setup.sequences.size()) + " batch sizes");
+    throw std::runtime_error(setup.program + ": " + std::to_string(results.size()) +
+                             " results for " + std::to_string(setup.sequences.size()) +
+                             " batch sizes");
   }
   return results;
 }

@@ -1,9 +1,8 @@
-// bound: the lower bound of a run (contract section 7), from the calls of a --naive run and from rates that
-// llama-batched-bench measures on this machine. Shares no code with Halo.
+// bound: the lower bound of a run (contract section 7), from the calls of a --naive run and from
+// rates that llama-batched-bench measures on this machine. Shares no code with Halo.
+#include <CLI/CLI.hpp>
 #include <fstream>
 #include <iostream>
-
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "bench/call_log.h"
@@ -48,7 +47,8 @@ Rates Measure(const Flags& flags, const Workload& work) {
   }
   const std::map<std::string, std::string> files = ModelFiles(flags.models);
   for (const auto& [name, model] : work) {
-    if (!files.contains(name)) throw std::invalid_argument("--model " + name + "=FILE.gguf: missing");
+    if (!files.contains(name))
+      throw std::invalid_argument("--model " + name + "=FILE.gguf: missing");
   }
   Rates focus;
   if (!flags.focus.empty()) focus = RatesFromJson(ReadJson(flags.focus));
@@ -139,8 +139,10 @@ void Run(const Flags& flags) {
 
 void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--dump", flags.dump, "--dump-prompts file of a --naive run")->required();
-  app.add_option("--workflow", flags.workflow, "Workflow file (ops dialect), for the longest chain");
-  app.add_option("--levels", flags.levels, "In place of --workflow: a,b/c means c waits for a and b");
+  app.add_option("--workflow", flags.workflow,
+                 "Workflow file (ops dialect), for the longest chain");
+  app.add_option("--levels", flags.levels,
+                 "In place of --workflow: a,b/c means c waits for a and b");
   app.add_option("--model", flags.models, "NAME=FILE.gguf (repeatable)");
   app.add_option("--batched-bench", flags.setup.batched_bench, "Path of llama-batched-bench");
   app.add_option("--threads", flags.setup.threads, "Threads of the whole machine")
@@ -154,7 +156,8 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--repeat", flags.setup.repeat, "Measure so many times and take medians")
       ->check(CLI::Range(1, 1000));
   app.add_flag("--rates-only", flags.rates_only, "Measure rates and write them, no bound");
-  app.add_option("--rates", flags.rates, "Files of --rates-only: take their medians, measure nothing");
+  app.add_option("--rates", flags.rates,
+                 "Files of --rates-only: take their medians, measure nothing");
   app.add_option("--focus", flags.focus,
                  "File of --rates-only: measure only its best points of each kind again");
   app.add_option("--memory", flags.memory_bytes,
@@ -166,8 +169,9 @@ void AddFlags(CLI::App& app, Flags& flags) {
 }  // namespace halo::bench
 
 int main(int argc, char** argv) {
-  CLI::App app("The lower bound of a run, from the calls of a --naive run and rates measured with\n"
-               "llama-batched-bench: max(machine time, longest chain of a row). Prints JSON.");
+  CLI::App app(
+      "The lower bound of a run, from the calls of a --naive run and rates measured with\n"
+      "llama-batched-bench: max(machine time, longest chain of a row). Prints JSON.");
   halo::bench::Flags flags;
   halo::bench::AddFlags(app, flags);
   try {

@@ -2,16 +2,16 @@
 
 #include <algorithm>
 #include <fstream>
-#include <stdexcept>
-
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 
 namespace halo::bench {
 namespace {
 
 Call CallFrom(const nlohmann::json& line) {
   if (!line.contains("prompt")) {
-    throw std::runtime_error("the call has no token ids (was it made with an engine that takes text?)");
+    throw std::runtime_error(
+        "the call has no token ids (was it made with an engine that takes text?)");
   }
   Call call;
   call.source = line.value("source", int64_t{0});

@@ -1,14 +1,15 @@
-// engine_bench: the embedded engine beside llama-batched-bench on the same sizes, in turns (A B A B ...).
+// engine_bench: the embedded engine beside llama-batched-bench on the same sizes, in turns (A B A B
+// ...).
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <filesystem>
 #include <iostream>
 #include <map>
 #include <memory>
-#include <thread>
-
-#include <CLI/CLI.hpp>
-#include <fmt/format.h>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "base/clock.h"
 #include "base/random.h"
@@ -35,7 +36,7 @@ struct Flags {
 /// Rates of one run, the engine's or the peer's, in tokens a second.
 struct RunRates {
   double prefill = 0.0, decode = 0.0, overall = 0.0;
-  double decode_without_sampling = 0.0;   ///< the engine's only
+  double decode_without_sampling = 0.0;  ///< the engine's only
   std::string note;
 };
 
@@ -104,7 +105,8 @@ RunRates RunEngine(const Flags& flags, const std::shared_ptr<const Vocabulary>& 
   int64_t output_tokens = 0;
   while (engine->pending() > 0) {
     for (const Completion& completion : engine->Poll(clock.NowUs() + 1000000)) {
-      if (completion.failure) throw std::runtime_error("a call failed: " + completion.failure->message);
+      if (completion.failure)
+        throw std::runtime_error("a call failed: " + completion.failure->message);
       output_tokens += completion.output_tokens;
     }
   }
@@ -121,9 +123,10 @@ RunRates RunEngine(const Flags& flags, const std::shared_ptr<const Vocabulary>& 
   rates.decode = PerSecond(decoded, decode_us + sampling_us);
   rates.decode_without_sampling = PerSecond(decoded, decode_us);
   rates.overall = PerSecond(prefilled + output_tokens, elapsed_us);
-  rates.note = fmt::format("{} prefilled, mean decode batch {:.1f}, sampling {:.1f} us a token", prefilled,
-                           static_cast<double>(decoded) / static_cast<double>(decode_steps),
-                           static_cast<double>(sampling_us) / static_cast<double>(output_tokens));
+  rates.note =
+      fmt::format("{} prefilled, mean decode batch {:.1f}, sampling {:.1f} us a token", prefilled,
+                  static_cast<double>(decoded) / static_cast<double>(decode_steps),
+                  static_cast<double>(sampling_us) / static_cast<double>(output_tokens));
   return rates;
 }
 
@@ -138,7 +141,8 @@ RunRates RunPeer(const Flags& flags, const std::string& layout) {
   setup.unified = layout == "unified";
   setup.flash_attention = flags.flash_attention;
   const BatchedBenchResult result = RunBatchedBench(setup).front();
-  const double tokens = static_cast<double>(flags.requests) * (flags.prompt_tokens + flags.output_tokens);
+  const double tokens =
+      static_cast<double>(flags.requests) * (flags.prompt_tokens + flags.output_tokens);
   return {result.prefill_tokens_per_s, result.decode_tokens_per_s,
           tokens / (result.prefill_s + result.decode_s), result.decode_tokens_per_s, ""};
 }
@@ -161,7 +165,8 @@ Json ToJson(const RunRates& rates) {
 }
 
 void PrintTable(const std::map<std::string, RunRates>& medians) {
-  fmt::print(stderr, "{:<22}{:>14}{:>14}{:>14}\n", "tokens/s (median)", "prefill", "decode", "overall");
+  fmt::print(stderr, "{:<22}{:>14}{:>14}{:>14}\n", "tokens/s (median)", "prefill", "decode",
+             "overall");
   for (const auto& [name, rates] : medians) {
     fmt::print(stderr, "{:<22}{:>14.1f}{:>14.1f}{:>14.1f}  {}\n", name, rates.prefill, rates.decode,
                rates.overall, rates.note);
@@ -207,15 +212,17 @@ void Run(const Flags& flags) {
     result["prefill_ratio"] = engine.prefill / best.prefill;
     result["decode_ratio"] = engine.decode / best.decode;
     result["overall_ratio"] = engine.overall / best.overall;
-    fmt::print(stderr, "engine / best peer    {:>14.3f}{:>14.3f}{:>14.3f}\n", engine.prefill / best.prefill,
-               engine.decode / best.decode, engine.overall / best.overall);
+    fmt::print(stderr, "engine / best peer    {:>14.3f}{:>14.3f}{:>14.3f}\n",
+               engine.prefill / best.prefill, engine.decode / best.decode,
+               engine.overall / best.overall);
   }
   std::cout << result.dump(2) << "\n";
 }
 
 void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--model", flags.model, "GGUF file")->required()->check(CLI::ExistingFile);
-  app.add_option("--batched-bench", flags.batched_bench, "Path of llama-batched-bench; none: the engine alone")
+  app.add_option("--batched-bench", flags.batched_bench,
+                 "Path of llama-batched-bench; none: the engine alone")
       ->check(CLI::ExistingFile);
   app.add_option("--peer-layouts", flags.peer_layouts, "Layouts of the peer: split,unified")
       ->delimiter(',')
@@ -224,12 +231,18 @@ void AddFlags(CLI::App& app, Flags& flags) {
       ->check(CLI::IsMember({"auto", "split", "unified"}));
   app.add_option("--sequences", flags.sequences, "Calls that the engine runs at once (64)")
       ->check(CLI::Range(1, 256));
-  app.add_option("--requests", flags.requests, "Calls, and the peer's -npl (64)")->check(CLI::Range(1, 256));
-  app.add_option("--prompt", flags.prompt_tokens, "Prompt tokens of each (256)")->check(CLI::Range(2, 1 << 20));
-  app.add_option("--output", flags.output_tokens, "Output tokens of each (32)")->check(CLI::Range(2, 1 << 20));
-  app.add_option("--threads", flags.threads, "Threads (default: one a core)")->check(CLI::Range(1, 1024));
-  app.add_option("--repeat", flags.repeat, "Turns of engine and peer (5)")->check(CLI::Range(1, 1000));
-  app.add_option("--temperature", flags.temperature, "0: greedy (default); 0.7: the dialect's sampling");
+  app.add_option("--requests", flags.requests, "Calls, and the peer's -npl (64)")
+      ->check(CLI::Range(1, 256));
+  app.add_option("--prompt", flags.prompt_tokens, "Prompt tokens of each (256)")
+      ->check(CLI::Range(2, 1 << 20));
+  app.add_option("--output", flags.output_tokens, "Output tokens of each (32)")
+      ->check(CLI::Range(2, 1 << 20));
+  app.add_option("--threads", flags.threads, "Threads (default: one a core)")
+      ->check(CLI::Range(1, 1024));
+  app.add_option("--repeat", flags.repeat, "Turns of engine and peer (5)")
+      ->check(CLI::Range(1, 1000));
+  app.add_option("--temperature", flags.temperature,
+                 "0: greedy (default); 0.7: the dialect's sampling");
   app.add_option("--top-p", flags.top_p, "With a temperature (0.9)");
   app.add_option("--flash-attention", flags.flash_attention, "The peer's -fa (on)")
       ->check(CLI::IsMember({"on", "off", "auto"}));
@@ -239,8 +252,10 @@ void AddFlags(CLI::App& app, Flags& flags) {
 }  // namespace halo::bench
 
 int main(int argc, char** argv) {
-  CLI::App app("Distinct prompts through the embedded engine, in turns with llama-batched-bench on the same\n"
-               "sizes. A table on standard error, JSON on standard output.");
+  CLI::App app(
+      "Distinct prompts through the embedded engine, in turns with llama-batched-bench on the "
+      "same\n"
+      "sizes. A table on standard error, JSON on standard output.");
   halo::bench::Flags flags;
   halo::bench::AddFlags(app, flags);
   try {

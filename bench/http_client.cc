@@ -62,7 +62,8 @@ std::string JoinChunks(const std::string& text) {
 HttpAnswer ParseHttpAnswer(const std::string& text) {
   const size_t header_end = text.find("\r\n\r\n");
   const size_t space = text.find(' ');
-  if (text.rfind("HTTP/", 0) != 0 || header_end == std::string::npos || space > header_end) return {};
+  if (text.rfind("HTTP/", 0) != 0 || header_end == std::string::npos || space > header_end)
+    return {};
   std::string header = text.substr(0, header_end);
   std::transform(header.begin(), header.end(), header.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
@@ -70,7 +71,8 @@ HttpAnswer ParseHttpAnswer(const std::string& text) {
   try {
     answer.status = std::stoi(header.substr(space + 1));
     answer.body = text.substr(header_end + 4);
-    if (header.find("transfer-encoding: chunked") != std::string::npos) answer.body = JoinChunks(answer.body);
+    if (header.find("transfer-encoding: chunked") != std::string::npos)
+      answer.body = JoinChunks(answer.body);
   } catch (const std::exception&) {
     return {};
   }
@@ -80,11 +82,14 @@ HttpAnswer ParseHttpAnswer(const std::string& text) {
 HttpAnswer AskLocalServer(uint16_t port, const std::string& path, const std::string& body) {
   const Socket connection;
   const sockaddr_in address = LocalAddress(port);
-  if (connect(connection.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) return {};
-  std::string request = (body.empty() ? "GET " : "POST ") + path + " HTTP/1.1\r\nHost: 127.0.0.1\r\n";
+  if (connect(connection.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
+    return {};
+  std::string request =
+      (body.empty() ? "GET " : "POST ") + path + " HTTP/1.1\r\nHost: 127.0.0.1\r\n";
   request += "Connection: close\r\n";
   if (!body.empty()) {
-    request += "Content-Type: application/json\r\nContent-Length: " + std::to_string(body.size()) + "\r\n";
+    request +=
+        "Content-Type: application/json\r\nContent-Length: " + std::to_string(body.size()) + "\r\n";
   }
   if (!SendAll(connection.get(), request + "\r\n" + body)) return {};
   std::string text;

@@ -7,7 +7,7 @@ namespace halo::bench {
 
 /// An answer of a server on this machine.
 struct HttpAnswer {
-  int status = 0;     ///< 0: nobody answered
+  int status = 0;  ///< 0: nobody answered
   std::string body;
 };
 

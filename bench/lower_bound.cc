@@ -72,9 +72,8 @@ void AddLoads(const Workload& work, const Rates& rates, int64_t memory_bytes, Lo
   if (memory_bytes <= 0) return;
   std::vector<const ModelRates*> models;
   for (const auto& [name, model] : work) models.push_back(&RatesOf(rates, name));
-  std::sort(models.begin(), models.end(), [](const ModelRates* a, const ModelRates* b) {
-    return a->file_bytes > b->file_bytes;
-  });
+  std::sort(models.begin(), models.end(),
+            [](const ModelRates* a, const ModelRates* b) { return a->file_bytes > b->file_bytes; });
   int64_t left = memory_bytes;
   for (const ModelRates* model : models) {
     if (model->file_bytes <= left) {
@@ -209,9 +208,9 @@ LowerBound ComputeLowerBound(const std::vector<Call>& calls, const WorkflowGraph
     const auto output = static_cast<double>(model.output_tokens);
     const double decode_s = measured.Best(true).token_s;
     bound.machine_s += prefill_s + output * (decode_s + measured.sampling_s);
-    bound.machine_without_first_tokens_s +=
-        prefill_s + (output - static_cast<double>(model.calls)) * decode_s +
-        output * measured.sampling_s;
+    bound.machine_without_first_tokens_s += prefill_s +
+                                            (output - static_cast<double>(model.calls)) * decode_s +
+                                            output * measured.sampling_s;
   }
   AddLoads(work, rates, memory_bytes, bound);
   FindLongestChain(kept, graph, prompts, rates, bound);

@@ -2,10 +2,9 @@
 
 #include <cstdint>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "bench/call_log.h"
 #include "bench/workflow_graph.h"
@@ -15,32 +14,33 @@ namespace halo::bench {
 /// The work of one model in a run, as the bound sees it.
 struct ModelWork {
   int64_t calls = 0;
-  int64_t equal_calls = 0;              ///< deterministic repetitions of another call, left out of all else
+  int64_t equal_calls = 0;  ///< deterministic repetitions of another call, left out of all else
   int64_t unique_prompt_tokens = 0;
   int64_t output_tokens = 0;
   double mean_prompt_tokens = 0.0;
   double mean_output_tokens = 0.0;
-  double mean_decode_context = 0.0;     ///< tokens before the one being decoded, over output tokens
+  double mean_decode_context = 0.0;  ///< tokens before the one being decoded, over output tokens
 };
 using Workload = std::map<std::string, ModelWork>;
 
-/// Calls without failed and merged ones, and without all but the first of equal calls at temperature 0.
+/// Calls without failed and merged ones, and without all but the first of equal calls at
+/// temperature 0.
 std::vector<Call> CallsThatCount(const std::vector<Call>& calls);
 Workload DescribeWorkload(const std::vector<Call>& calls);
 
 /// One measured rate: seconds a token of the whole machine.
 struct Rate {
-  bool decode = false;        ///< else prefill
-  std::string layout;         ///< split or unified
-  int32_t batch = 0;          ///< sequences
+  bool decode = false;  ///< else prefill
+  std::string layout;   ///< split or unified
+  int32_t batch = 0;    ///< sequences
   double token_s = 0.0;
 };
 
 /// What was measured for one model.
 struct ModelRates {
   std::vector<Rate> rates;
-  double sampling_s = 0.0;      ///< a token, whole machine
-  double load_s = 0.0;          ///< reading the file once
+  double sampling_s = 0.0;  ///< a token, whole machine
+  double load_s = 0.0;      ///< reading the file once
   int64_t file_bytes = 0;
   int64_t vocabulary = 0;
 
@@ -56,15 +56,16 @@ Rates RatesFromJson(const nlohmann::json& json);
 /// Point by point the median. Points that are not in every measurement are left out.
 Rates MedianRates(const std::vector<Rates>& measurements);
 
-/// The lower bound of contract section 7 for workflows that only call models, with every ingredient.
+/// The lower bound of contract section 7 for workflows that only call models, with every
+/// ingredient.
 struct LowerBound {
-  double machine_s = 0.0;             ///< (a)
-  double chain_s = 0.0;               ///< (c)
-  std::string chain_row;              ///< the row of the longest chain
-  double lower_bound_s = 0.0;         ///< the larger of the two
+  double machine_s = 0.0;      ///< (a)
+  double chain_s = 0.0;        ///< (c)
+  std::string chain_row;       ///< the row of the longest chain
+  double lower_bound_s = 0.0;  ///< the larger of the two
   /// As machine_s, but the first token of each answer, which prefill yields, costs no decode step.
   double machine_without_first_tokens_s = 0.0;
-  int64_t model_loads = 0;            ///< models that do not fit beside the others
+  int64_t model_loads = 0;  ///< models that do not fit beside the others
 };
 
 /// `calls`: of a --naive run. `memory_bytes`: room for weights; 0: everything fits.

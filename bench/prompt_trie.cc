@@ -31,7 +31,8 @@ TokenTrie::Node TokenTrie::Extend(Node node, int32_t token) {
     Grow();
     at = Find(node, token);
   }
-  if (size_ + 1 >= static_cast<int64_t>(kNone)) throw std::runtime_error("too many tokens to count");
+  if (size_ + 1 >= static_cast<int64_t>(kNone))
+    throw std::runtime_error("too many tokens to count");
   slots_[at] = {node, token, static_cast<Node>(++size_)};
   return slots_[at].child;
 }

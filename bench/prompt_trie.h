@@ -8,8 +8,8 @@
 
 namespace halo::bench {
 
-/// A trie with one node a token. Children are found through one hash table over (node, token), about
-/// 40 bytes a node. Nodes are numbered from 1 in order of insertion; 0 is the root.
+/// A trie with one node a token. Children are found through one hash table over (node, token),
+/// about 40 bytes a node. Nodes are numbered from 1 in order of insertion; 0 is the root.
 class TokenTrie {
  public:
   using Node = uint32_t;
@@ -39,23 +39,25 @@ class TokenTrie {
 
 /// What the calls of one model had to compute at the least (contract section 7).
 struct UniqueCount {
-  int64_t calls = 0;                  ///< neither merged nor failed
+  int64_t calls = 0;  ///< neither merged nor failed
   int64_t merged_calls = 0;
   int64_t failed_calls = 0;
   int64_t prompt_tokens = 0;
   int64_t output_tokens = 0;
-  int64_t trie_tokens = 0;            ///< nodes of the trie over all prompts
-  int64_t generated_in_context = 0;   ///< of these, those that the model generated in that very context
-  int64_t unique_prompt_tokens = 0;   ///< trie_tokens - generated_in_context
+  int64_t trie_tokens = 0;  ///< nodes of the trie over all prompts
+  int64_t generated_in_context =
+      0;  ///< of these, those that the model generated in that very context
+  int64_t unique_prompt_tokens = 0;         ///< trie_tokens - generated_in_context
   int64_t whole_prompt_resident_calls = 0;  ///< by some order of calls; see allowance_tokens
-  int64_t resident_in_dump_order = 0;       ///< ... had the calls run one by one in the order of the dump
+  int64_t resident_in_dump_order =
+      0;  ///< ... had the calls run one by one in the order of the dump
 
   /// An engine needs the logits after the last token of a prompt, so a call whose whole prompt lies
   /// in KV already still computes one token. This is the most that this can add in any order of the
   /// calls: one for each call that another call could have run ahead of. Of m calls with equal
   /// prompts all but the first; all m if another prompt or another call's answer runs through their
-  /// prompt's end. A call that continues this call's own conversation (prompt, then its answer) comes
-  /// after it by nature and does not count.
+  /// prompt's end. A call that continues this call's own conversation (prompt, then its answer)
+  /// comes after it by nature and does not count.
   int64_t allowance_tokens() const { return whole_prompt_resident_calls; }
 };
 
@@ -72,13 +74,13 @@ class PromptTrie {
 
  private:
   struct NodeInfo {
-    uint32_t visits = 0;              ///< calls whose prompt runs through or ends here, up to 2
-    uint32_t first_seen = UINT32_MAX; ///< first call whose prompt or answer runs through here
-    bool generated = false;           ///< inside an answer given in that very context
+    uint32_t visits = 0;               ///< calls whose prompt runs through or ends here, up to 2
+    uint32_t first_seen = UINT32_MAX;  ///< first call whose prompt or answer runs through here
+    bool generated = false;            ///< inside an answer given in that very context
   };
   struct End {
-    std::vector<const Call*> calls;   ///< whose prompts end here
-    bool passed_by = false;           ///< another prompt runs on that is no continuation of these
+    std::vector<const Call*> calls;  ///< whose prompts end here
+    bool passed_by = false;          ///< another prompt runs on that is no continuation of these
   };
   void InsertPrompts(const std::vector<Call>& calls);
   void MarkGenerated();
@@ -86,9 +88,9 @@ class PromptTrie {
   void CountResident();
 
   TokenTrie trie_;
-  std::vector<NodeInfo> nodes_;                       ///< [trie size + 1]
+  std::vector<NodeInfo> nodes_;  ///< [trie size + 1]
   std::unordered_map<TokenTrie::Node, End> ends_;
-  std::vector<const Call*> calls_;                    ///< of the model, in dump order
+  std::vector<const Call*> calls_;  ///< of the model, in dump order
   std::string model_;
   UniqueCount count_;
 };

@@ -1,4 +1,6 @@
-// server_client: the peer. The calls of a run's dump, sent to llama-server by a client that keeps a number of rows in flight.
+// server_client: the peer. The calls of a run's dump, sent to llama-server by a client that keeps a
+// number of rows in flight.
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -8,10 +10,8 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <thread>
-
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "bench/call_log.h"
 #include "bench/child_process.h"
@@ -37,9 +37,9 @@ class Server {
   Server(const Flags& flags, const std::string& model, const std::string& file, int64_t slot_tokens)
       : port_(FreePort()) {
     std::vector<std::string> arguments = {
-        flags.server, "-m", file, "--host", "127.0.0.1", "--port", std::to_string(port_),
-        "-np", std::to_string(flags.slots), "-c", std::to_string(flags.slots * slot_tokens),
-        "-t", std::to_string(flags.threads), "--cache-ram", "0", "-fa", "on", "--no-ui",
+        flags.server, "-m", file, "--host", "127.0.0.1", "--port", std::to_string(port_), "-np",
+        std::to_string(flags.slots), "-c", std::to_string(flags.slots * slot_tokens), "-t",
+        std::to_string(flags.threads), "--cache-ram", "0", "-fa", "on", "--no-ui",
         // A call holds a thread of the server until it is answered.
         "--threads-http", std::to_string(flags.rows_in_flight * kMostCallsOfRow + 4)};
     arguments.insert(arguments.end(), flags.server_arguments.begin(), flags.server_arguments.end());
@@ -70,7 +70,7 @@ class Server {
 
 /// What came back, over all calls.
 struct Totals {
-  std::mutex mutex;   ///< guards everything below
+  std::mutex mutex;  ///< guards everything below
   int64_t calls = 0, prompt_tokens = 0, prefilled_tokens = 0, cached_tokens = 0, output_tokens = 0;
   std::string error;  ///< the first
 };
@@ -83,7 +83,8 @@ class Client {
     for (const Call& call : calls) {
       if (call.output.empty()) continue;
       if (!graph_.contains(call.op)) {
-        throw std::invalid_argument("the workflow has no operator '" + call.op + "', but the dump has");
+        throw std::invalid_argument("the workflow has no operator '" + call.op +
+                                    "', but the dump has");
       }
       const auto [row, is_new] = row_of.try_emplace({call.source, call.row}, rows_.size());
       if (is_new) rows_.emplace_back();
@@ -114,7 +115,8 @@ class Client {
  private:
   using Row = std::vector<const Call*>;
 
-  /// Each call goes as soon as the calls it waits for are answered, those of other operators at once.
+  /// Each call goes as soon as the calls it waits for are answered, those of other operators at
+  /// once.
   void RunRow(const Row& row) {
     std::mutex mutex;
     std::condition_variable changed;
@@ -148,12 +150,9 @@ class Client {
   }
 
   void Send(const Call& call) {
-    const nlohmann::json request = {{"prompt", call.prompt},
-                                    {"n_predict", call.output.size()},
-                                    {"ignore_eos", true},
-                                    {"temperature", call.temperature},
-                                    {"top_p", call.top_p},
-                                    {"cache_prompt", flags_.cache_prompt},
+    const nlohmann::json request = {{"prompt", call.prompt}, {"n_predict", call.output.size()},
+                                    {"ignore_eos", true},    {"temperature", call.temperature},
+                                    {"top_p", call.top_p},   {"cache_prompt", flags_.cache_prompt},
                                     {"stream", false}};
     const HttpAnswer answer = AskLocalServer(ports_.at(call.model), "/completion", request.dump());
     const std::lock_guard lock(totals_.mutex);
@@ -162,7 +161,8 @@ class Client {
       const nlohmann::json body = nlohmann::json::parse(answer.body);
       const int64_t predicted = body.at("tokens_predicted").get<int64_t>();
       if (predicted != static_cast<int64_t>(call.output.size())) {
-        throw std::runtime_error(std::to_string(predicted) + " tokens, not " + std::to_string(call.output.size()));
+        throw std::runtime_error(std::to_string(predicted) + " tokens, not " +
+                                 std::to_string(call.output.size()));
       }
       ++totals_.calls;
       totals_.prompt_tokens += static_cast<int64_t>(call.prompt.size());
@@ -171,7 +171,8 @@ class Client {
       totals_.output_tokens += predicted;
     } catch (const std::exception& error) {
       if (totals_.error.empty()) {
-        totals_.error = "row " + call.row + ", operator " + call.op + ": " + error.what() + " " + answer.body.substr(0, 300);
+        totals_.error = "row " + call.row + ", operator " + call.op + ": " + error.what() + " " +
+                        answer.body.substr(0, 300);
       }
     }
   }
@@ -197,19 +198,23 @@ int64_t SlotTokens(const std::vector<Call>& calls, const std::string& model) {
 void Run(const Flags& flags) {
   const std::vector<Call> calls = ReadCallLog(flags.dump);
   if (calls.empty()) throw std::runtime_error(flags.dump + ": has no calls");
-  Client client(flags, flags.workflow.empty() ? GraphFromLevels(flags.levels) : ReadWorkflowGraph(flags.workflow),
-                calls);
+  Client client(
+      flags,
+      flags.workflow.empty() ? GraphFromLevels(flags.levels) : ReadWorkflowGraph(flags.workflow),
+      calls);
   std::map<std::string, std::string> files;
   for (const std::string& flag : flags.models) {
     const size_t at = flag.find('=');
-    if (at == std::string::npos) throw std::invalid_argument("--model: expected NAME=FILE.gguf, got '" + flag + "'");
+    if (at == std::string::npos)
+      throw std::invalid_argument("--model: expected NAME=FILE.gguf, got '" + flag + "'");
     files[flag.substr(0, at)] = flag.substr(at + 1);
   }
   std::map<std::string, std::unique_ptr<Server>> servers;
   std::map<std::string, uint16_t> ports;
   for (const std::string& model : ModelsOf(calls)) {
     const auto file = files.find(model);
-    if (file == files.end()) throw std::invalid_argument("--model " + model + "=FILE.gguf: missing");
+    if (file == files.end())
+      throw std::invalid_argument("--model " + model + "=FILE.gguf: missing");
     servers[model] = std::make_unique<Server>(flags, model, file->second, SlotTokens(calls, model));
     ports[model] = servers[model]->port();
   }
@@ -233,25 +238,36 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--dump", flags.dump, "--dump-prompts file of a run: its calls are sent")
       ->required()
       ->check(CLI::ExistingFile);
-  app.add_option("--workflow", flags.workflow, "Workflow file (ops dialect): which call waits for which");
-  app.add_option("--levels", flags.levels, "In place of --workflow: a,b/c means c waits for a and b");
-  app.add_option("--model", flags.models, "NAME=FILE.gguf (repeatable); one server each")->required();
-  app.add_option("--server", flags.server, "Path of llama-server")->required()->check(CLI::ExistingFile);
-  app.add_option("--server-argument", flags.server_arguments, "One more argument of the server (repeatable)");
+  app.add_option("--workflow", flags.workflow,
+                 "Workflow file (ops dialect): which call waits for which");
+  app.add_option("--levels", flags.levels,
+                 "In place of --workflow: a,b/c means c waits for a and b");
+  app.add_option("--model", flags.models, "NAME=FILE.gguf (repeatable); one server each")
+      ->required();
+  app.add_option("--server", flags.server, "Path of llama-server")
+      ->required()
+      ->check(CLI::ExistingFile);
+  app.add_option("--server-argument", flags.server_arguments,
+                 "One more argument of the server (repeatable)");
   app.add_option("--log", flags.log, "File for the server's output (llama-server.log)");
-  app.add_option("--threads", flags.threads, "Threads of the server (default: one a core)")->check(CLI::Range(1, 1024));
+  app.add_option("--threads", flags.threads, "Threads of the server (default: one a core)")
+      ->check(CLI::Range(1, 1024));
   app.add_option("--slots", flags.slots, "The server's -np (16)")->check(CLI::Range(1, 256));
   app.add_option("--rows", flags.rows_in_flight, "Rows in flight (16)")->check(CLI::Range(1, 256));
-  app.add_flag("!--no-cache-prompt", flags.cache_prompt, "Do not let slots reuse their last prompt");
+  app.add_flag("!--no-cache-prompt", flags.cache_prompt,
+               "Do not let slots reuse their last prompt");
 }
 
 }  // namespace
 }  // namespace halo::bench
 
 int main(int argc, char** argv) {
-  CLI::App app("Sends the calls of a run to llama-server, which it starts and ends: the same prompt ids and as many\n"
-               "tokens as the run sampled, a number of rows in flight, each row's calls as soon as their inputs are\n"
-               "there. What the dialect does not set is left at the server's defaults. Prints JSON.");
+  CLI::App app(
+      "Sends the calls of a run to llama-server, which it starts and ends: the same prompt ids and "
+      "as many\n"
+      "tokens as the run sampled, a number of rows in flight, each row's calls as soon as their "
+      "inputs are\n"
+      "there. What the dialect does not set is left at the server's defaults. Prints JSON.");
   halo::bench::Flags flags;
   halo::bench::AddFlags(app, flags);
   try {

@@ -1,7 +1,7 @@
-// unique_tokens DUMP.jsonl: what a run had to prefill, counted from its own dump (contract section 7).
-#include <iostream>
-
+// unique_tokens DUMP.jsonl: what a run had to prefill, counted from its own dump (contract section
+// 7).
 #include <CLI/CLI.hpp>
+#include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "bench/call_log.h"
@@ -54,7 +54,8 @@ void Print(const std::string& path) {
 
 int main(int argc, char** argv) {
   CLI::App app(
-      "Counts the unique prompt tokens of a run from its --dump-prompts file: the size of the token\n"
+      "Counts the unique prompt tokens of a run from its --dump-prompts file: the size of the "
+      "token\n"
       "trie over the prompts of each model, less the tokens that the model generated in that very\n"
       "context. Prints JSON.");
   std::string path;

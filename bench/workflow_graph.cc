@@ -1,11 +1,11 @@
 #include "bench/workflow_graph.h"
 
+#include <yaml-cpp/yaml.h>
+
 #include <algorithm>
 #include <set>
 #include <sstream>
 #include <stdexcept>
-
-#include <yaml-cpp/yaml.h>
 
 namespace halo::bench {
 namespace {
@@ -37,7 +37,8 @@ WorkflowGraph ReadWorkflowGraph(const std::string& path) {
     const auto id = op.first.as<std::string>();
     graph[id];
     for (const auto& input : op.second["input_ops"]) AddInput(graph[id], input.as<std::string>());
-    for (const auto& output : op.second["output_ops"]) AddInput(graph[output.as<std::string>()], id);
+    for (const auto& output : op.second["output_ops"])
+      AddInput(graph[output.as<std::string>()], id);
   }
   TopologicalOrder(graph);
   return graph;
@@ -50,7 +51,8 @@ WorkflowGraph GraphFromLevels(const std::string& levels) {
     const std::vector<std::string> ids = Split(level, ',');
     for (const std::string& id : ids) {
       if (id.empty() || graph.contains(id)) {
-        throw std::runtime_error("levels '" + levels + "': expected each operator once, as in a,b/c");
+        throw std::runtime_error("levels '" + levels +
+                                 "': expected each operator once, as in a,b/c");
       }
       graph[id] = before;
     }
@@ -66,8 +68,9 @@ std::vector<std::string> TopologicalOrder(const WorkflowGraph& graph) {
     const size_t before = order.size();
     for (const auto& [id, inputs] : graph) {
       if (placed.contains(id)) continue;
-      const bool ready = std::all_of(inputs.begin(), inputs.end(),
-                                     [&](const std::string& input) { return placed.contains(input); });
+      const bool ready = std::all_of(inputs.begin(), inputs.end(), [&](const std::string& input) {
+        return placed.contains(input);
+      });
       if (!ready) continue;
       order.push_back(id);
       placed.insert(id);

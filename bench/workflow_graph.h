@@ -16,7 +16,8 @@ WorkflowGraph ReadWorkflowGraph(const std::string& path);
 /// From text: "a,b/c/d" means that c waits for a and b, and d for c.
 WorkflowGraph GraphFromLevels(const std::string& levels);
 
-/// Ids in an order in which inputs come first. Throws std::runtime_error for a cycle or an unknown id.
+/// Ids in an order in which inputs come first. Throws std::runtime_error for a cycle or an unknown
+/// id.
 std::vector<std::string> TopologicalOrder(const WorkflowGraph& graph);
 
 }  // namespace halo::bench

@@ -484,7 +484,7 @@ bool ChatTemplate::IsOpaque(std::string_view text) const {
   for (size_t i = 0; i + 1 < text.size(); ++i) {
     const uint32_t start = static_cast<uint32_t>(static_cast<unsigned char>(text[i])) << 8 |
                            static_cast<unsigned char>(text[i + 1]);
-    if (!impl_->searched_starts.test(start)) continue;
+    if (!impl_->searched_starts[start]) continue;
     for (const std::string& needle : impl_->searched.at(start)) {
       if (text.compare(i, needle.size(), needle) == 0) return false;
     }

@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <deque>
 #include <map>
-#include <set>
+#include <queue>
+#include <tuple>
 #include <unordered_map>
 
 #include "base/check.h"
@@ -45,6 +46,12 @@ struct RowState {
   bool cancelled = false;
 };
 
+/// Rows that wait for one operator's call, the lowest on top whenever it became ready.
+struct HigherRow {
+  bool operator()(const RowState* a, const RowState* b) const { return a->row.index > b->row.index; }
+};
+using ReadyQueue = std::priority_queue<RowState*, std::vector<RowState*>, HigherRow>;
+
 /// A call under way and everyone who waits for it.
 struct Call {
   RowState* row = nullptr;
@@ -55,6 +62,11 @@ struct Call {
   bool mergeable = false;
   std::vector<std::pair<RowState*, OperatorIndex>> followers;
 };
+
+Failure Cancelled() { return {"", "cancelled", "the row was cancelled", false}; }
+
+/// True for failures that say something about the row that made the call, not about the call.
+bool IsOfOneRow(const Failure& failure) { return failure.code == "cancelled" || failure.code == "deadline"; }
 
 /// The answer of a call that may be given again.
 struct Answer {
@@ -72,7 +84,7 @@ struct Executor::Impl {
   struct SourceState {
     std::vector<PromptBuilder> builders;              // [operators]
     std::vector<std::vector<OperatorIndex>> named;    // [operators] ancestors that templates may name
-    std::vector<std::deque<RowState*>> ready;         // [operators] rows in order of readiness
+    std::vector<ReadyQueue> ready;                    // [operators] rows whose inputs are there
     std::vector<int32_t> running;                     // [operators] calls in an engine
     std::vector<size_t> counts;                       // [operators] index into report.operators
     bool closed = false;
@@ -89,6 +101,7 @@ struct Executor::Impl {
   std::unordered_map<Engine*, int64_t> submitted;     // calls in each engine
   RequestId next_request = 1;
   size_t next_source = 0;
+  size_t next_engine = 0;
   bool stopping = false;
   int64_t last_progress_us = 0;
   RunReport report;
@@ -107,7 +120,11 @@ struct Executor::Impl {
   bool MaySubmit(size_t source, OperatorIndex op) const;
   void SubmitInstance(RowState& row, OperatorIndex op);
   void BuildRequest(RowState& row, OperatorIndex op, Call& call, Conversation& conversation);
+  void AddressRequest(RowState& row, OperatorIndex op, Request& request);
+  void Send(Call call);
+  void PromoteFollower(const Call& call);
   bool MergeInto(RowState& row, OperatorIndex op, const Call& call);
+  void StopMergingInto(const Call& call);
   void PollEngines();
   void OnCompletion(Completion completion);
   void EndInstance(RowState& row, OperatorIndex op, const Completion& completion, const Call& call, bool merged);
@@ -277,7 +294,7 @@ void Executor::Impl::MakeReady(RowState& row, OperatorIndex op) {
   Instance& instance = At(row, op);
   HALO_CHECK(instance.state == State::kWaiting, "instances only go forward");
   instance.state = State::kReady;
-  states[row.source].ready[static_cast<size_t>(op)].push_back(&row);
+  states[row.source].ready[static_cast<size_t>(op)].push(&row);
 }
 
 bool Executor::Impl::MaySubmit(size_t source, OperatorIndex op) const {
@@ -296,10 +313,10 @@ bool Executor::Impl::NextReady(size_t& best_source, OperatorIndex& best_op) {
   std::tuple<int32_t, int64_t, OperatorIndex> best;
   for (size_t s = 0; s < sources.size(); ++s) {
     for (size_t i = 0; i < states[s].ready.size(); ++i) {
-      const std::deque<RowState*>& queue = states[s].ready[i];
+      const ReadyQueue& queue = states[s].ready[i];
       const OperatorIndex op = static_cast<OperatorIndex>(i);
       if (queue.empty() || !MaySubmit(s, op)) continue;
-      const std::tuple rank(-sources[s].priority, queue.front()->row.index, op);
+      const std::tuple rank(-sources[s].priority, queue.top()->row.index, op);
       if (found && rank >= best) continue;
       found = true;
       best = rank;
@@ -314,9 +331,9 @@ void Executor::Impl::SubmitReady() {
   size_t source = 0;
   OperatorIndex op = 0;
   while (!stopping && NextReady(source, op)) {
-    std::deque<RowState*>& queue = states[source].ready[static_cast<size_t>(op)];
-    RowState& row = *queue.front();
-    queue.pop_front();
+    ReadyQueue& queue = states[source].ready[static_cast<size_t>(op)];
+    RowState& row = *queue.top();
+    queue.pop();
     if (At(row, op).state == State::kReady) SubmitInstance(row, op);
   }
 }
@@ -330,7 +347,7 @@ void Executor::Impl::SubmitInstance(RowState& row, OperatorIndex op) {
   call.engine = sources[row.source].models[static_cast<size_t>(node.model)].engine;
   auto conversation = std::make_unique<Conversation>();
   try {
-    if (row.cancelled) throw Failure{"", "cancelled", "the row was cancelled", false};
+    if (row.cancelled) throw Cancelled();
     BuildRequest(row, op, call, *conversation);
   } catch (Failure& failure) {
     FailInstance(row, op, std::move(failure));
@@ -339,13 +356,18 @@ void Executor::Impl::SubmitInstance(RowState& row, OperatorIndex op) {
   Instance& instance = At(row, op);
   instance.conversation = std::move(conversation);
   for (const OperatorIndex parent : plan.operator_of(op).inputs) DropReader(row, parent);
-  if (MergeInto(row, op, call)) return;
+  if (!MergeInto(row, op, call)) Send(std::move(call));
+}
 
+/// Gives a call to its engine.
+void Executor::Impl::Send(Call call) {
+  RowState& row = *call.row;
+  Instance& instance = At(row, call.op);
   instance.state = State::kSubmitted;
   instance.request = call.request.id;
-  ++states[row.source].running[static_cast<size_t>(op)];
+  ++states[row.source].running[static_cast<size_t>(call.op)];
   ++submitted[call.engine];
-  OperatorCounts& counts = CountsOf(row, op);
+  OperatorCounts& counts = CountsOf(row, call.op);
   ++counts.distinct;
   ++counts.executed;
   ++counts.calls;
@@ -361,7 +383,6 @@ void Executor::Impl::SubmitInstance(RowState& row, OperatorIndex op) {
 void Executor::Impl::BuildRequest(RowState& row, OperatorIndex op, Call& call, Conversation& conversation) {
   const LogicalPlan& plan = PlanOf(row);
   const Operator& what = plan.operator_of(op);
-  const LogicalNode& node = plan.at(op);
   const PromptBuilder& builder = states[row.source].builders[static_cast<size_t>(op)];
   std::vector<const Conversation*> parents;
   for (const OperatorIndex parent : what.inputs) parents.push_back(At(row, parent).conversation.get());
@@ -373,7 +394,6 @@ void Executor::Impl::BuildRequest(RowState& row, OperatorIndex op, Call& call, C
   conversation = builder.Build(row.row.values, parents, ancestors);
 
   Request& request = call.request;
-  request.id = next_request++;
   SamplingParameters& sampling = request.sampling;
   sampling.temperature = static_cast<float>(what.sampling.temperature);
   sampling.top_p = static_cast<float>(what.sampling.top_p);
@@ -398,17 +418,9 @@ void Executor::Impl::BuildRequest(RowState& row, OperatorIndex op, Call& call, C
     }
     sampling.max_tokens = std::min(sampling.max_tokens, *what.max_model_len - prompt);
   }
-  request.priority = sources[row.source].priority;
-  request.order = row.row.index;
-  request.deadline_us = row.deadline_us;
-  request.script_operator = what.id;
-  request.script_row = row.row.id.is_string() ? row.row.id.get<std::string>() : row.row.id.dump();
-  if (!options.naive) {
-    request.static_prefix_tokens = conversation.prompt.static_prefix_tokens;
-    request.keep = {node.kv_consumers, node.keep_answer};
-    if (node.kv_source >= 0) request.consumes = At(row, node.kv_source).request;
-    call.mergeable = sampling.temperature <= 0.0F;
-  }
+  request.static_prefix_tokens = options.naive ? 0 : conversation.prompt.static_prefix_tokens;
+  AddressRequest(row, op, request);
+  call.mergeable = !options.naive && sampling.temperature <= 0.0F;
   if (call.mergeable) {
     SignatureBuilder signature;
     signature.Add(reinterpret_cast<int64_t>(call.engine)).Add(conversation.prompt.tokens);
@@ -419,12 +431,27 @@ void Executor::Impl::BuildRequest(RowState& row, OperatorIndex op, Call& call, C
   }
 }
 
+/// Fills in who asks and when: what may differ between equal calls.
+void Executor::Impl::AddressRequest(RowState& row, OperatorIndex op, Request& request) {
+  const LogicalNode& node = PlanOf(row).at(op);
+  request.id = next_request++;
+  request.priority = sources[row.source].priority;
+  request.order = row.row.index;
+  request.deadline_us = row.deadline_us;
+  request.script_operator = PlanOf(row).operator_of(op).id;
+  request.script_row = row.row.id.is_string() ? row.row.id.get<std::string>() : row.row.id.dump();
+  if (options.naive) return;
+  request.keep = {node.kv_consumers, node.keep_answer};
+  if (node.kv_source >= 0) request.consumes = At(row, node.kv_source).request;
+}
+
 bool Executor::Impl::MergeInto(RowState& row, OperatorIndex op, const Call& call) {
   if (!call.mergeable) return false;
   if (const auto answer = answers.find(call.signature); answer != answers.end()) {
     ++CountsOf(row, op).merged;
     const Completion completion = answer->second.completion;
     At(row, op).state = State::kMerged;
+    ReleaseKvOf(row, op);
     EndInstance(row, op, completion, call, true);
     return true;
   }
@@ -435,16 +462,24 @@ bool Executor::Impl::MergeInto(RowState& row, OperatorIndex op, const Call& call
   At(row, op).state = State::kMerged;
   At(row, op).request = leader.request.id;
   ++CountsOf(row, op).merged;
+  ReleaseKvOf(row, op);
   return true;
 }
 
 void Executor::Impl::PollEngines() {
   const int64_t now = clock.NowUs();
-  for (Engine* engine : engines) {
+  bool finished = false;
+  for (size_t turn = 0; turn < engines.size() && !finished; ++turn) {
+    Engine* engine = engines[next_engine];
+    next_engine = (next_engine + 1) % engines.size();
     if (engine->pending() == 0) continue;
-    // One engine may work on until something finishes; several in one thread take turns step by step.
+    // One engine may work on until something finishes; several in one thread take turns step by step. What follows from a
+    // completion is submitted before the next one's turn.
     const int64_t deadline_us = engines.size() == 1 ? now + kPollSliceUs : 0;
-    for (Completion& completion : engine->Poll(deadline_us)) OnCompletion(std::move(completion));
+    for (Completion& completion : engine->Poll(deadline_us)) {
+      finished = true;
+      OnCompletion(std::move(completion));
+    }
   }
   if (observer != nullptr && now - last_progress_us >= kProgressEveryUs) {
     last_progress_us = now;
@@ -459,7 +494,7 @@ void Executor::Impl::OnCompletion(Completion completion) {
   Call call = std::move(found->second);
   calls.erase(found);
   if (call.mergeable) {
-    calls_by_signature.erase(call.signature);
+    StopMergingInto(call);
     if (!completion.failure) Remember(call.signature, completion);
   }
   --submitted[call.engine];
@@ -474,7 +509,36 @@ void Executor::Impl::OnCompletion(Completion completion) {
   counts.output_tokens += completion.output_tokens;
   counts.busy_us += std::max<int64_t>(0, completion.finished_us - completion.started_us);
   EndInstance(*call.row, call.op, completion, call, false);
+  if (call.followers.empty()) return;
+  if (completion.failure && IsOfOneRow(*completion.failure)) {
+    if (!stopping) PromoteFollower(call);
+    return;
+  }
   for (const auto& [row, op] : call.followers) EndInstance(*row, op, completion, call, true);
+}
+
+void Executor::Impl::StopMergingInto(const Call& call) {
+  const auto found = calls_by_signature.find(call.signature);
+  if (found != calls_by_signature.end() && found->second == call.request.id) calls_by_signature.erase(found);
+}
+
+/// The call's row gave it up; the first of those who wait makes it anew for all of them.
+void Executor::Impl::PromoteFollower(const Call& call) {
+  const auto [row, op] = call.followers.front();
+  Call next;
+  next.row = row;
+  next.op = op;
+  next.engine = call.engine;
+  next.signature = call.signature;
+  next.mergeable = true;
+  next.request.sampling = call.request.sampling;
+  next.request.static_prefix_tokens = At(*row, op).conversation->prompt.static_prefix_tokens;
+  AddressRequest(*row, op, next.request);
+  next.request.consumes = 0;  // given back when it merged
+  next.followers.assign(call.followers.begin() + 1, call.followers.end());
+  for (const auto& [other, other_op] : next.followers) At(*other, other_op).request = next.request.id;
+  --CountsOf(*row, op).merged;
+  Send(std::move(next));
 }
 
 void Executor::Impl::Remember(const Signature& signature, const Completion& completion) {
@@ -496,8 +560,8 @@ void Executor::Impl::EndInstance(RowState& row, OperatorIndex op, const Completi
     observer->OnCall({PlanOf(row).operator_of(op), row.row, call.request, instance.conversation->prompt, completion,
                       row.source, merged});
   }
-  if (completion.failure) {
-    FailInstance(row, op, *completion.failure);
+  if (completion.failure || row.cancelled) {
+    FailInstance(row, op, completion.failure.value_or(Cancelled()));
     return;
   }
   Conversation& conversation = *instance.conversation;
@@ -533,6 +597,7 @@ void Executor::Impl::FailInstance(RowState& row, OperatorIndex op, Failure failu
     ++counts.distinct;
     ++counts.executed;
     ReleaseKvOf(row, op);
+    for (const OperatorIndex parent : PlanOf(row).operator_of(op).inputs) DropReader(row, parent);
   }
   instance.state = State::kDone;
   instance.end = InstanceEnd::kFailed;
@@ -576,7 +641,7 @@ void Executor::Impl::ReleaseKvOf(RowState& row, OperatorIndex op) {
 void Executor::Impl::DropReader(RowState& row, OperatorIndex parent) {
   Instance& instance = At(row, parent);
   HALO_CHECK(instance.readers_left > 0, "readers are counted");
-  if (--instance.readers_left > 0 || !instance.conversation) return;
+  if (--instance.readers_left > 0 || instance.state != State::kDone || !instance.conversation) return;
   // The answer stays for the row's outputs; what only children need goes.
   instance.conversation->messages = {};
   instance.conversation->prompt = {};
@@ -676,8 +741,10 @@ void Executor::CancelRow(size_t source, int64_t row_index) {
     const Instance& instance = row.instances[op];
     if (instance.state != State::kSubmitted) continue;
     const Call& call = impl_->calls.at(instance.request);
-    // Others may be waiting for the same answer.
-    if (call.followers.empty()) call.engine->Cancel(instance.request);
+    // Others may be waiting for the same answer; this row fails when it comes.
+    if (!call.followers.empty()) continue;
+    impl_->StopMergingInto(call);
+    call.engine->Cancel(instance.request);
   }
 }
 

@@ -120,6 +120,7 @@ using StopFlag = std::atomic<int>;
 ///
 ///     kWaiting --inputs done--> kReady --prompt built--> kSubmitted --completion--> kDone
 ///         |                       |          \--equal call under way--> kMerged ----^
+///         |                       |                 (kSubmitted, if the row that made the equal call gives it up)
 ///         +---- a parent failed --+--> kDone (unfinished)
 ///
 /// There is no barrier: an instance is ready when its own inputs are. Among ready instances the lowest row goes first, so

@@ -68,6 +68,7 @@ TEST(DidYouMean, SuggestsOnlyWhatIsNear) {
   const std::vector<std::string> words = {"temperature", "max_tokens", "top_p"};
   EXPECT_EQ(DidYouMean("temperatur", words), " (did you mean 'temperature'?)");
   EXPECT_EQ(DidYouMean("max_token", words), " (did you mean 'max_tokens'?)");
+  EXPECT_EQ(DidYouMean("tpo_p", words), " (did you mean 'top_p'?)");
   EXPECT_EQ(DidYouMean("banana", words), "");
 }
 

@@ -10,8 +10,11 @@ namespace {
 /// One model: 0.01 s a prefilled token, 0.1 s a decoded one at best, 1 s alone.
 Rates SomeRates() {
   ModelRates model;
-  model.rates = {{false, "split", 1, 0.02}, {false, "split", 4, 0.01}, {true, "split", 1, 1.0},
-                 {true, "split", 8, 0.1},   {true, "unified", 8, 0.2}};
+  model.rates = {{false, "split", 1, 0.02},
+                 {false, "split", 4, 0.01},
+                 {true, "split", 1, 1.0},
+                 {true, "split", 8, 0.1},
+                 {true, "unified", 8, 0.2}};
   model.sampling_s = 0.001;
   model.load_s = 5.0;
   model.file_bytes = 100;
@@ -20,7 +23,8 @@ Rates SomeRates() {
 
 TEST(LowerBound, MachineTimeIsUniqueTokensAndOutputsAtTheBestRates) {
   // Two prompts of 4 tokens that share 2: 6 unique tokens; 4 output tokens.
-  const std::vector<Call> calls = {MakeCall({1, 2, 3, 4}, {9, 9}, "r1"), MakeCall({1, 2, 5, 6}, {9, 9}, "r2")};
+  const std::vector<Call> calls = {MakeCall({1, 2, 3, 4}, {9, 9}, "r1"),
+                                   MakeCall({1, 2, 5, 6}, {9, 9}, "r2")};
   const LowerBound bound = ComputeLowerBound(calls, {{"a", {}}}, SomeRates(), 0);
   EXPECT_DOUBLE_EQ(bound.machine_s, 6 * 0.01 + 4 * (0.1 + 0.001));
   EXPECT_DOUBLE_EQ(bound.machine_without_first_tokens_s, 6 * 0.01 + 2 * 0.1 + 4 * 0.001);
@@ -30,9 +34,11 @@ TEST(LowerBound, MachineTimeIsUniqueTokensAndOutputsAtTheBestRates) {
 }
 
 TEST(LowerBound, TheChainFollowsInputs) {
-  const std::vector<Call> calls = {MakeCall({1}, {9}, "r1", "a"), MakeCall({2}, {9, 9, 9}, "r1", "b"),
+  const std::vector<Call> calls = {MakeCall({1}, {9}, "r1", "a"),
+                                   MakeCall({2}, {9, 9, 9}, "r1", "b"),
                                    MakeCall({3}, {9, 9}, "r1", "c"), MakeCall({4}, {9}, "r2", "a")};
-  const LowerBound bound = ComputeLowerBound(calls, {{"a", {}}, {"b", {}}, {"c", {"a", "b"}}}, SomeRates(), 0);
+  const LowerBound bound =
+      ComputeLowerBound(calls, {{"a", {}}, {"b", {}}, {"c", {"a", "b"}}}, SomeRates(), 0);
   EXPECT_DOUBLE_EQ(bound.chain_s, (0.02 + 3 * 1.001) + (0.02 + 2 * 1.001));
   EXPECT_EQ(bound.chain_row, "r1");
 }
@@ -56,7 +62,8 @@ TEST(LowerBound, MeanContextWeighsByOutputTokens) {
 }
 
 TEST(LowerBound, AModelThatDoesNotFitIsLoadedOnce) {
-  const std::vector<Call> calls = {MakeCall({1}, {9}, "r1", "a", "m"), MakeCall({1}, {9}, "r1", "a", "n")};
+  const std::vector<Call> calls = {MakeCall({1}, {9}, "r1", "a", "m"),
+                                   MakeCall({1}, {9}, "r1", "a", "n")};
   Rates rates = SomeRates();
   rates["n"] = rates["m"];
   rates["n"].file_bytes = 60;

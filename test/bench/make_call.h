@@ -8,8 +8,8 @@
 
 namespace halo::bench {
 
-inline Call MakeCall(std::vector<int32_t> prompt, std::vector<int32_t> output, std::string row = "0",
-                     std::string op = "a", std::string model = "m") {
+inline Call MakeCall(std::vector<int32_t> prompt, std::vector<int32_t> output,
+                     std::string row = "0", std::string op = "a", std::string model = "m") {
   Call call;
   call.row = std::move(row);
   call.op = std::move(op);

@@ -1,4 +1,5 @@
-// Unique prompt tokens as contract 7 defines them, by hand and against a brute-force count over sets of prefixes.
+// Unique prompt tokens as contract 7 defines them, by hand and against a brute-force count over
+// sets of prefixes.
 #include "bench/prompt_trie.h"
 
 #include <gtest/gtest.h>
@@ -22,7 +23,8 @@ TEST(PromptTrie, NothingCountsNothing) {
 }
 
 TEST(PromptTrie, ACommonPrefixCountsOnce) {
-  const UniqueCount count = Count({MakeCall({1, 2, 3, 4}, {9}), MakeCall({1, 2, 5}, {9}), MakeCall({7}, {9})});
+  const UniqueCount count =
+      Count({MakeCall({1, 2, 3, 4}, {9}), MakeCall({1, 2, 5}, {9}), MakeCall({7}, {9})});
   EXPECT_EQ(count.calls, 3);
   EXPECT_EQ(count.prompt_tokens, 8);
   EXPECT_EQ(count.trie_tokens, 6);
@@ -38,7 +40,8 @@ TEST(PromptTrie, AContinuationComputesTheLastSampledTokenAndTheNewTurn) {
   EXPECT_EQ(count.trie_tokens, 8);
   EXPECT_EQ(count.generated_in_context, 2);
   EXPECT_EQ(count.unique_prompt_tokens, 6);
-  EXPECT_EQ(count.allowance_tokens(), 0) << "the child comes after its parent, whose prompt it cannot make resident";
+  EXPECT_EQ(count.allowance_tokens(), 0)
+      << "the child comes after its parent, whose prompt it cannot make resident";
 }
 
 TEST(PromptTrie, TwoContinuationsOfOneParentShareItsAnswer) {
@@ -50,7 +53,8 @@ TEST(PromptTrie, TwoContinuationsOfOneParentShareItsAnswer) {
 }
 
 TEST(PromptTrie, TheSameAnswerTwiceIsSubtractedOnce) {
-  const UniqueCount count = Count({MakeCall({1}, {10, 11}), MakeCall({1}, {10, 12}), MakeCall({1, 10, 11, 5}, {9})});
+  const UniqueCount count =
+      Count({MakeCall({1}, {10, 11}), MakeCall({1}, {10, 12}), MakeCall({1, 10, 11, 5}, {9})});
   EXPECT_EQ(count.trie_tokens, 4);
   EXPECT_EQ(count.generated_in_context, 1);
   EXPECT_EQ(count.unique_prompt_tokens, 3);
@@ -64,7 +68,8 @@ TEST(PromptTrie, AnAnswerInAnotherContextIsNotSubtracted) {
 }
 
 TEST(PromptTrie, EqualPromptsAllowOneTokenForAllButTheFirst) {
-  const UniqueCount count = Count({MakeCall({1, 2}, {10}), MakeCall({1, 2}, {11}), MakeCall({1, 2}, {12})});
+  const UniqueCount count =
+      Count({MakeCall({1, 2}, {10}), MakeCall({1, 2}, {11}), MakeCall({1, 2}, {12})});
   EXPECT_EQ(count.unique_prompt_tokens, 2);
   EXPECT_EQ(count.allowance_tokens(), 2);
   EXPECT_EQ(count.resident_in_dump_order, 2);
@@ -74,19 +79,21 @@ TEST(PromptTrie, APromptInsideAnotherIsAllowedAToken) {
   const UniqueCount count = Count({MakeCall({1, 2}, {10, 11}), MakeCall({1, 2, 3}, {10})});
   EXPECT_EQ(count.allowance_tokens(), 1) << "the longer one may have run first";
   EXPECT_EQ(count.resident_in_dump_order, 0) << "but finished later";
-  EXPECT_EQ(Count({MakeCall({1, 2, 3}, {10}), MakeCall({1, 2}, {10, 11})}).resident_in_dump_order, 1);
+  EXPECT_EQ(Count({MakeCall({1, 2, 3}, {10}), MakeCall({1, 2}, {10, 11})}).resident_in_dump_order,
+            1);
 }
 
 TEST(PromptTrie, EqualPromptsWithAContinuationStillLeaveOneThatComputes) {
-  const UniqueCount count = Count({MakeCall({1, 2}, {10, 11}), MakeCall({1, 2}, {12, 13}),
-                                   MakeCall({1, 2, 10, 11, 5}, {9})});
+  const UniqueCount count = Count(
+      {MakeCall({1, 2}, {10, 11}), MakeCall({1, 2}, {12, 13}), MakeCall({1, 2, 10, 11, 5}, {9})});
   EXPECT_EQ(count.allowance_tokens(), 1);
 }
 
 TEST(PromptTrie, APromptInsideAnAnswerIsAllowedAToken) {
   const UniqueCount count = Count({MakeCall({1, 2}, {10, 11, 12}), MakeCall({1, 2, 10}, {7})});
   EXPECT_EQ(count.unique_prompt_tokens, 2);
-  // Either may have run first: the second inside the first one's answer, the first inside the second's prompt.
+  // Either may have run first: the second inside the first one's answer, the first inside the
+  // second's prompt.
   EXPECT_EQ(count.allowance_tokens(), 2);
   EXPECT_EQ(count.resident_in_dump_order, 1);
 }
@@ -107,7 +114,8 @@ TEST(PromptTrie, OwnTokensAreThoseThatNobodyShares) {
   const std::vector<Call> calls = {MakeCall({1, 2, 3, 4}, {10, 11}), MakeCall({1, 2, 5}, {9}),
                                    MakeCall({1, 2, 3, 4, 10, 11, 6}, {9}), MakeCall({1, 2}, {9})};
   const PromptTrie prompts(calls, "m");
-  EXPECT_EQ(prompts.OwnPromptTokens(calls[0]), 1) << "all of it is in the child's prompt; at least one";
+  EXPECT_EQ(prompts.OwnPromptTokens(calls[0]), 1)
+      << "all of it is in the child's prompt; at least one";
   EXPECT_EQ(prompts.OwnPromptTokens(calls[1]), 1);
   EXPECT_EQ(prompts.OwnPromptTokens(calls[2]), 2);
   EXPECT_EQ(prompts.OwnPromptTokens(calls[3]), 1);
@@ -124,14 +132,17 @@ TEST(PromptTrie, AgreesWithSetsOfPrefixes) {
         prompt = parent.prompt;
         prompt.insert(prompt.end(), parent.output.begin(), parent.output.end());
       }
-      for (size_t left = 1 + random() % 6; left > 0; --left) prompt.push_back(static_cast<int32_t>(random() % 3));
+      for (size_t left = 1 + random() % 6; left > 0; --left)
+        prompt.push_back(static_cast<int32_t>(random() % 3));
       std::vector<int32_t> output;
-      for (size_t left = 1 + random() % 5; left > 0; --left) output.push_back(static_cast<int32_t>(random() % 3));
+      for (size_t left = 1 + random() % 5; left > 0; --left)
+        output.push_back(static_cast<int32_t>(random() % 3));
       calls.push_back(MakeCall(prompt, output));
     }
     std::set<std::vector<int32_t>> prefixes, generated;
     for (const Call& call : calls) {
-      for (size_t n = 1; n <= call.prompt.size(); ++n) prefixes.emplace(call.prompt.begin(), call.prompt.begin() + n);
+      for (size_t n = 1; n <= call.prompt.size(); ++n)
+        prefixes.emplace(call.prompt.begin(), call.prompt.begin() + n);
     }
     for (const Call& call : calls) {
       std::vector<int32_t> context = call.prompt;
@@ -142,7 +153,8 @@ TEST(PromptTrie, AgreesWithSetsOfPrefixes) {
     }
     const UniqueCount count = Count(calls);
     EXPECT_EQ(count.trie_tokens, static_cast<int64_t>(prefixes.size())) << "seed " << seed;
-    EXPECT_EQ(count.generated_in_context, static_cast<int64_t>(generated.size())) << "seed " << seed;
+    EXPECT_EQ(count.generated_in_context, static_cast<int64_t>(generated.size()))
+        << "seed " << seed;
     EXPECT_GE(count.allowance_tokens(), count.resident_in_dump_order) << "seed " << seed;
   }
 }

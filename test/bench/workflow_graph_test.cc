@@ -23,7 +23,8 @@ TEST(WorkflowGraph, ReadsInputsFromEitherSide) {
 
 TEST(WorkflowGraph, ReadsEveryShippedWorkflow) {
   int files = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(std::string(HALO_SOURCE_DIR) + "/workflows")) {
+  for (const auto& entry :
+       std::filesystem::directory_iterator(std::string(HALO_SOURCE_DIR) + "/workflows")) {
     if (entry.path().extension() != ".yaml") continue;
     EXPECT_FALSE(ReadWorkflowGraph(entry.path().string()).empty()) << entry.path();
     ++files;

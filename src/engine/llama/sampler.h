@@ -15,9 +15,10 @@ namespace halo {
 /// largest of these, top_p the fewest of the largest of these that hold top_p of their mass; the draw walks what is left
 /// in id order. Ties go to the lower id.
 ///
-/// The vocabulary is never sorted. Tokens below (1 - top_p) x mass / V together hold less than 1 - top_p of the mass, so
-/// the nucleus lies among those above; only these are gathered, and of these only the bucket in which the nucleus ends
-/// is ordered. At temperature 0 nothing is gathered at all.
+/// The vocabulary is never sorted. Tokens above a threshold are gathered; if they hold top_p of the mass, the nucleus is
+/// among them. The lowest threshold is (1 - top_p) x mass / V: tokens below it together hold less than 1 - top_p. Of the
+/// gathered, only the bucket in which the nucleus ends is looked at closely, by halving. At temperature 0 nothing is
+/// gathered at all.
 class Sampler {
  public:
   /// `logits`: [vocabulary]. `forbidden`: ids that may not be drawn now. `draw`: uniform in [0, 1).
@@ -29,7 +30,10 @@ class Sampler {
     float weight;
     TokenId token;
   };
+  double Weigh(std::span<const float> logits, float largest, float scale);
   void Gather(float threshold);
+  void GatherNucleus(double mass_to_keep, double lowest);
+  double GatheredMass() const;
   void KeepTopK(size_t k);
   void KeepNucleus(double mass_to_keep);
   TokenId Walk(double draw) const;
@@ -37,7 +41,8 @@ class Sampler {
 
   std::vector<float> logits_;          // [vocabulary], a copy where ids are forbidden
   std::vector<float> weights_;         // [vocabulary], exp((logit - max) / temperature)
-  std::vector<Candidate> candidates_;
+  std::vector<Candidate> candidates_;  // in id order
+  std::vector<Candidate> border_;
   std::vector<double> bucket_mass_;
 };
 

@@ -7,6 +7,8 @@
 namespace halo {
 namespace {
 
+constexpr const char* kDeadlineMessage = "the call took longer than its deadline allows";
+
 int64_t CountWords(const std::string& text) {
   int64_t words = 0;
   bool inside = false;
@@ -34,6 +36,13 @@ SimulatedEngine::SimulatedEngine(SimulatedEngineOptions options, VirtualClock& c
   description_.model = options_.model_name;
   description_.context_tokens = options_.context_tokens;
   description_.sequences = options_.sequences;
+  timeline_ = options_.timeline ? options_.timeline : std::make_shared<SimulatedTimeline>();
+}
+
+SimulatedEngine::~SimulatedEngine() {
+  waiting_.clear();
+  AnnounceStart();
+  while (!running_.empty()) DropTop();
 }
 
 void SimulatedEngine::Submit(Request request) {
@@ -42,6 +51,19 @@ void SimulatedEngine::Submit(Request request) {
              "a request id is used once");
   waiting_keys_.emplace(request.id, key);
   waiting_.emplace(key, std::move(request));
+  AnnounceStart();
+}
+
+void SimulatedEngine::AnnounceStart() {
+  const bool can_start = !waiting_.empty() && static_cast<int32_t>(running_ids_.size()) < options_.sequences;
+  if (can_start == start_due_us_.has_value()) return;
+  if (can_start) {
+    start_due_us_ = clock_.NowUs();
+    timeline_->due_us.insert(*start_due_us_);
+  } else {
+    timeline_->due_us.erase(timeline_->due_us.find(*start_due_us_));
+    start_due_us_.reset();
+  }
 }
 
 void SimulatedEngine::Cancel(RequestId id) {
@@ -68,6 +90,7 @@ Completion SimulatedEngine::Complete(const Request& request, ScriptedReply reply
     return completion;
   }
   completion.finish = reply.finish;
+  completion.cut = reply.finish == FinishReason::kStopString;
   completion.text = std::move(reply.text);
   completion.output_tokens = CountWords(completion.text) + 1;
   return completion;
@@ -80,7 +103,7 @@ void SimulatedEngine::StartWaiting() {
     waiting_keys_.erase(request.id);
     waiting_.erase(first);
     if (request.deadline_us > 0 && request.deadline_us < clock_.NowUs()) {
-      ended_.push_back(Failed(request.id, "deadline", "the call took longer than its deadline allows", clock_.NowUs()));
+      ended_.push_back(Failed(request.id, "deadline", kDeadlineMessage, clock_.NowUs()));
       continue;
     }
     if (CountWords(request.prompt_text) >= options_.context_tokens) {
@@ -88,31 +111,48 @@ void SimulatedEngine::StartWaiting() {
       continue;
     }
     Completion completion = Complete(request, options_.script(request));
+    if (request.deadline_us > 0 && completion.finished_us > request.deadline_us) {
+      completion = Failed(request.id, "deadline", kDeadlineMessage, request.deadline_us);
+    }
     const int64_t end_us = completion.finished_us;
     running_ids_.insert(request.id);
+    timeline_->due_us.insert(end_us);
     running_.push(Running{end_us, started_++, std::move(completion)});
   }
   peak_running_ = std::max(peak_running_, static_cast<int64_t>(running_ids_.size()));
+  AnnounceStart();
+}
+
+void SimulatedEngine::DropTop() {
+  timeline_->due_us.erase(timeline_->due_us.find(running_.top().end_us));
+  running_.pop();
 }
 
 std::vector<Completion> SimulatedEngine::Poll(int64_t deadline_us) {
   StartWaiting();
   std::vector<Completion> finished = std::exchange(ended_, {});
-  const bool wait = finished.empty();
   while (!running_.empty()) {
     const Running& next = running_.top();
+    // A cancelled request has left the set; its entry in the queue is passed over.
+    if (!running_ids_.contains(next.completion.id)) {
+      DropTop();
+      continue;
+    }
     if (next.end_us > clock_.NowUs()) {
-      const bool beyond = deadline_us > 0 && next.end_us > deadline_us;
-      if (!finished.empty() || !wait || beyond) break;
+      if (!finished.empty() || next.end_us > *timeline_->due_us.begin()) break;
+      if (deadline_us > 0 && next.end_us > deadline_us) {
+        clock_.AdvanceTo(std::max(clock_.NowUs(), deadline_us));
+        break;
+      }
       clock_.AdvanceTo(next.end_us);
     }
-    // A cancelled request has left the set; its entry in the queue is passed over.
-    if (running_ids_.erase(next.completion.id) > 0) {
-      ++statistics_.steps;
-      finished.push_back(next.completion);
-    }
-    running_.pop();
+    running_ids_.erase(next.completion.id);
+    ++statistics_.steps;
+    // Nothing compares completions, so the top may lose its own.
+    finished.push_back(std::move(const_cast<Running&>(next).completion));
+    DropTop();
   }
+  AnnounceStart();
   return finished;
 }
 

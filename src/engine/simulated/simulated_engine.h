@@ -2,8 +2,12 @@
 
 #include <functional>
 #include <map>
+#include <memory>
+#include <optional>
 #include <queue>
+#include <set>
 #include <string>
+#include <tuple>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
@@ -21,12 +25,19 @@ struct ScriptedReply {
   std::optional<Failure> failure;
 };
 
+/// When engines on one clock have something to do (a call ends, or can start), so that none moves the clock past what another has still to report.
+struct SimulatedTimeline {
+  std::multiset<int64_t> due_us;
+};
+
 struct SimulatedEngineOptions {
   std::string model_name = "simulated";
   int32_t sequences = 1024;         ///< requests that run at once
   int32_t context_tokens = 1 << 20;
   /// The reply to a request. Must be a pure function of it, or runs will differ.
   std::function<ScriptedReply(const Request&)> script;
+  /// shared by the engines on one clock. May be left out where there is one.
+  std::shared_ptr<SimulatedTimeline> timeline;
 };
 
 /// An engine without a model: scripted replies after scripted latencies on a virtual clock, so that the real scheduler
@@ -35,12 +46,14 @@ struct SimulatedEngineOptions {
 class SimulatedEngine final : public Engine {
  public:
   SimulatedEngine(SimulatedEngineOptions options, VirtualClock& clock);
+  ~SimulatedEngine() override;
 
   const EngineDescription& Describe() const override { return description_; }
   void Submit(Request request) override;
   void Cancel(RequestId id) override;
   void Release(RequestId id, int32_t consumers) override;
-  /// Moves the virtual clock to the next completion if that is not after `deadline_us`; 0 means "as far as needed".
+  /// Moves the virtual clock to the next completion, but not past `deadline_us` (0: as far as needed) nor past the next
+  /// completion of another engine on the timeline.
   std::vector<Completion> Poll(int64_t deadline_us) override;
   int64_t pending() const override { return static_cast<int64_t>(waiting_.size() + running_ids_.size() + ended_.size()); }
   EngineStatistics Statistics() const override { return statistics_; }
@@ -58,16 +71,20 @@ class SimulatedEngine final : public Engine {
     }
   };
   void StartWaiting();
+  void DropTop();
+  void AnnounceStart();
   Completion Complete(const Request& request, ScriptedReply reply) const;
 
   SimulatedEngineOptions options_;
   VirtualClock& clock_;
+  std::shared_ptr<SimulatedTimeline> timeline_;   // shared with the engines on the clock
   EngineDescription description_;
   std::map<std::tuple<int32_t, int64_t, RequestId>, Request> waiting_;
   std::unordered_map<RequestId, std::tuple<int32_t, int64_t, RequestId>> waiting_keys_;
   std::priority_queue<Running, std::vector<Running>, std::greater<>> running_;
   std::unordered_set<RequestId> running_ids_;
   std::vector<Completion> ended_;   ///< cancelled or expired before their time
+  std::optional<int64_t> start_due_us_;   ///< on the timeline: a waiting call can start
   int64_t started_ = 0;
   int64_t peak_running_ = 0;
   EngineStatistics statistics_;

@@ -1,0 +1,200 @@
+"""Commands, options, files, streams, signals and exit codes of `halo`, as contract sections 1 and 2 give them."""
+import csv
+import json
+import os
+import signal
+import subprocess
+import time
+import unittest
+
+import support
+from support import halo, model, write
+
+WORKFLOW = """
+start_ops: [first]
+end_ops: [last]
+ops:
+  first: {model: m, prompt: "Say something about it.", max_tokens: 6, output_ops: [last]}
+  last: {model: m, prompt: "And now shorter.", max_tokens: 4, input_ops: [first]}
+"""
+ROWS = "".join(json.dumps({"id": f"r{i}", "prompt": f"Row number {i} speaks."}) + "\n" for i in range(6))
+
+
+def rows_of(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+class Cli(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.workflow = write("w.yaml", WORKFLOW)
+        cls.rows = write("rows.jsonl", ROWS)
+        cls.model = ["--model", f"m={model()}", "--worker-memory", "64M", "--kept-memory", "64M"]
+
+    def run_ok(self, *args, **options):
+        code, out, error = halo("run", self.workflow, *args, *self.model, **options)
+        self.assertEqual(code, 0, error)
+        return out, error
+
+    def test_version_names_what_it_is_built_from(self):
+        code, out, _ = halo("version")
+        self.assertEqual(code, 0)
+        self.assertIn("llama.cpp v", out)
+
+    def test_stdout_carries_rows_only_and_in_input_order(self):
+        out, error = self.run_ok("-i", self.rows)
+        rows = rows_of(out)
+        self.assertEqual([row["id"] for row in rows], [f"r{i}" for i in range(6)])
+        for row in rows:
+            self.assertEqual(list(row), ["id", "status", "outputs", "error", "usage"])
+            self.assertEqual(row["status"], "ok")
+            self.assertEqual(list(row["outputs"]), ["last"])
+        self.assertIn("6 rows: 6 ok, 0 failed", error)
+
+    def test_output_appears_whole_and_summary_adds_up(self):
+        out = os.path.join(support.SCRATCH, "out.jsonl")
+        summary_path = os.path.join(support.SCRATCH, "summary.json")
+        self.run_ok("-i", self.rows, "-o", out, "--summary-json", summary_path, "--all-outputs")
+        self.assertFalse(os.path.exists(out + ".part"))
+        with open(out, encoding="utf-8") as file:
+            self.assertEqual(list(rows_of(file.read())[0]["outputs"]), ["first", "last"])
+        with open(summary_path, encoding="utf-8") as file:
+            summary = json.load(file)
+        self.assertEqual(summary["rows"], {"total": 6, "ok": 6, "failed": 0, "unfinished": 0})
+        tokens = summary["tokens"]
+        self.assertEqual(tokens["prompt"], tokens["reused"] + tokens["prefilled"])
+        for op in summary["operators"]:
+            self.assertEqual(op["logical"], op["merged"] + op["distinct"])
+            self.assertEqual(op["distinct"], op["executed"] + op["cached"] + op["skipped"] + op["unfinished"])
+
+    def test_equal_rows_give_equal_answers_with_one_call_when_greedy(self):
+        workflow = write("greedy.yaml", WORKFLOW.replace("max_tokens", "temperature: 0, max_tokens"))
+        rows = write("same.jsonl", '{"prompt": "twin"}\n{"prompt": "twin"}\n')
+        code, out, error = halo("run", workflow, "-i", rows, *self.model)
+        self.assertEqual(code, 0, error)
+        first, second = rows_of(out)
+        self.assertEqual(first["outputs"], second["outputs"])
+        self.assertEqual((first["id"], second["id"]), (0, 1))
+
+    def test_naive_writes_the_same_rows_shape(self):
+        naive = rows_of(self.run_ok("-i", self.rows, "--naive")[0])
+        self.assertEqual([row["id"] for row in naive], [f"r{i}" for i in range(6)])
+
+    def test_rows_come_from_csv_and_go_to_csv(self):
+        rows = write("rows.csv", 'id,prompt\na,"one, with a comma"\nb,"two\nlines"\n')
+        out = os.path.join(support.SCRATCH, "out.csv")
+        self.run_ok("-i", rows, "-o", out)
+        with open(out, newline="", encoding="utf-8") as file:
+            table = list(csv.DictReader(file))
+        self.assertEqual([row["id"] for row in table], ["a", "b"])
+        self.assertEqual(table[0]["status"], "ok")
+        self.assertIn("last", table[0])
+
+    def test_a_bad_line_of_standard_input_is_a_failed_row(self):
+        code, out, _ = halo("run", self.workflow, "-i", "-", *self.model,
+                            stdin='{"prompt": "fine"}\nnot json\n{"prompt": "fine too"}\n')
+        self.assertEqual(code, 3)
+        self.assertEqual([(row["id"], row["status"]) for row in rows_of(out)],
+                         [(0, "ok"), ("line:2", "failed"), (2, "ok")])
+
+    def test_bad_lines_of_a_file_stop_before_anything_runs(self):
+        rows = write("bad.jsonl", '{"prompt": "fine"}\nnot json\n{"id": 1}\n[]\n')
+        code, out, error = halo("run", self.workflow, "-i", rows, *self.model)
+        self.assertEqual((code, out), (2, ""))
+        for place in ("bad.jsonl:2", "bad.jsonl:3", "bad.jsonl:4"):
+            self.assertIn(place, error)
+
+    def test_empty_input_is_zero_rows(self):
+        out, _ = self.run_ok("-i", write("empty.jsonl", ""))
+        self.assertEqual(out, "")
+
+    def test_limit_takes_the_first_rows(self):
+        self.assertEqual(len(rows_of(self.run_ok("-i", self.rows, "--limit", "2")[0])), 2)
+
+    def test_a_missing_column_lists_the_columns(self):
+        code, _, error = halo("run", self.workflow, "-i", self.rows, "--column", "text", *self.model)
+        self.assertEqual(code, 2)
+        self.assertIn("text", error)
+        self.assertIn("prompt", error)
+
+    def test_validate_prints_every_fault_with_its_place(self):
+        path = write("faults.yaml", "start_ops: [a]\nend_ops: [b]\nops:\n  a: {model: 3, temprature: 1}\n")
+        code, _, error = halo("validate", path)
+        self.assertEqual(code, 2)
+        self.assertIn("did you mean 'temperature'", error)
+        self.assertRegex(error, r"faults\.yaml:4:\d+: ")
+        self.assertGreaterEqual(len(error.splitlines()), 2)
+
+    def test_unknown_models_are_listed_with_the_places_looked_at(self):
+        code, _, error = halo("run", self.workflow, "-i", self.rows)
+        self.assertEqual(code, 2)
+        self.assertIn("'m'", error)
+        self.assertIn("--model", error)
+
+    def test_a_truncated_model_is_refused_by_name(self):
+        path = os.path.join(support.SCRATCH, "cut.gguf")
+        with open(model(), "rb") as whole, open(path, "wb") as cut:
+            cut.write(whole.read()[:100000])
+        code, _, error = halo("run", self.workflow, "-i", self.rows, "--model", f"m={path}")
+        self.assertEqual(code, 2)
+        self.assertIn("cut.gguf", error)
+
+    def test_unknown_options_exit_2(self):
+        self.assertEqual(halo("run", self.workflow, "--frobnicate")[0], 2)
+        self.assertEqual(halo("nonsense")[0], 2)
+        self.assertEqual(halo("--help")[0], 0)
+
+    def test_a_prompt_that_is_too_long_fails_its_row_alone(self):
+        rows = write("long.jsonl", json.dumps({"id": "long", "prompt": "word " * 400}) + "\n" + ROWS)
+        code, out, _ = halo("run", self.workflow, "-i", rows, "--context", "128", *self.model)
+        self.assertEqual(code, 3)
+        results = rows_of(out)
+        self.assertEqual(results[0]["status"], "failed")
+        self.assertEqual(results[0]["error"]["operator"], "first")
+        self.assertIn("too many", results[0]["error"]["message"])
+        self.assertEqual({row["status"] for row in results[1:]}, {"ok"})
+
+    def test_explain_runs_nothing(self):
+        code, out, _ = halo("explain", self.workflow, "-i", self.rows)
+        self.assertEqual(code, 0)
+        self.assertIn("begins with that of first", out)
+
+    def test_a_full_disk_is_an_error_and_exit_1(self):
+        code, _, error = halo("run", self.workflow, "-i", self.rows, "-o", "/dev/full", *self.model)
+        self.assertNotEqual(code, 0)
+        self.assertIn("/dev/full", error)
+
+    def interrupt(self, signals):
+        """Signals a long run once its first rows are written."""
+        workflow = write("long.yaml", WORKFLOW.replace("max_tokens: 6", "max_tokens: 60, max_batch_size: 1"))
+        rows = write("many.jsonl", "".join(json.dumps({"prompt": f"row {i}"}) + "\n" for i in range(3000)))
+        out = os.path.join(support.SCRATCH, f"interrupted-{signals[0]}.jsonl")
+        run = subprocess.Popen([support.HALO, "run", workflow, "-i", rows, "-o", out, *self.model],
+                               stderr=subprocess.PIPE, text=True)
+        give_up = time.monotonic() + 100
+        while time.monotonic() < give_up and not (os.path.exists(out + ".part") and run.poll() is None):
+            time.sleep(0.05)
+        for number in signals:
+            run.send_signal(number)
+        error = run.communicate(timeout=60)[1]
+        self.assertFalse(os.path.exists(out), "an unfinished output must not appear under its name")
+        return run.returncode, error
+
+    def test_one_signal_drains_and_says_so(self):
+        code, error = self.interrupt([signal.SIGINT])
+        self.assertEqual(code, 130, error)
+        self.assertIn("unfinished", error)
+
+    def test_a_second_signal_ends_at_once(self):
+        code, error = self.interrupt([signal.SIGTERM, signal.SIGTERM])
+        self.assertEqual(code, 143, error)
+
+    def test_two_workflows_run_as_one_batch(self):
+        other = write("other.yaml", "name: other\n" + WORKFLOW)
+        folder = os.path.join(support.SCRATCH, "several")
+        self.run_ok("-i", self.rows, "--also", f"{other}:{self.rows}", "-o", folder)
+        self.assertEqual(sorted(os.listdir(folder)), ["other.jsonl", "w.jsonl"])
+
+
+if __name__ == "__main__":
+    unittest.main(argv=["cli_test"], verbosity=1)

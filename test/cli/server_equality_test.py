@@ -1,0 +1,81 @@
+"""Token ids and greedy answers equal those of llama-server built from the same source.
+
+Every call of a naive run is sent to the server again: the prompt's text must give the same ids, and the ids must give the same
+greedy answer.
+"""
+import json
+import os
+import socket
+import subprocess
+import time
+import unittest
+import urllib.request
+
+import support
+from support import halo, model, write
+
+WORKFLOW = """
+start_ops: [a]
+end_ops: [b]
+ops:
+  a: {model: m, prompt: "Look at it closely.", temperature: 0, max_tokens: 12, output_ops: [b]}
+  b: {model: m, prompt: "Say it again.", temperature: 0, max_tokens: 12, input_ops: [a]}
+"""
+TEXTS = ["What is the capital of France?", "caf\u00e9 na\u00efve \u20ac 100", "   spaces\n\n\tand tabs  ", "1 + 1 = 2; 10^6",
+         "\u65e5\u672c\u8a9e\u306e\u30c6\u30ad\u30b9\u30c8", "\U0001F600 emoji \U0001F680"]
+
+
+class ServerEquality(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            cls.port = probe.getsockname()[1]
+        cls.server = subprocess.Popen(
+            [os.path.join(support.BIN, "llama-server"), "-m", model(), "--host", "127.0.0.1", "--port", str(cls.port),
+             "-np", "1", "-c", "2048", "-t", "2", "-fa", "on", "--cache-ram", "0", "--no-webui"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        give_up = time.monotonic() + 60
+        while True:
+            try:
+                if cls.post("/tokenize", {"content": "x"}):
+                    return
+            except OSError:
+                if time.monotonic() > give_up or cls.server.poll() is not None:
+                    raise
+                time.sleep(0.1)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.server.terminate()
+        cls.server.wait(timeout=30)
+
+    @classmethod
+    def post(cls, path, body):
+        request = urllib.request.Request(f"http://127.0.0.1:{cls.port}{path}", json.dumps(body).encode(),
+                                         {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+
+    def test_ids_and_greedy_answers(self):
+        rows = write("eq.jsonl", "".join(json.dumps({"prompt": text}) + "\n" for text in TEXTS))
+        dump = os.path.join(support.SCRATCH, "calls.jsonl")
+        code, out, error = halo("run", write("eq.yaml", WORKFLOW), "-i", rows, "--model", f"m={model()}", "--naive",
+                                "--threads", "2", "--dump-prompts", dump, "--worker-memory", "64M")
+        self.assertEqual(code, 0, error)
+        with open(dump, encoding="utf-8") as file:
+            calls = [json.loads(line) for line in file]
+        self.assertEqual(len(calls), 2 * len(TEXTS))
+        for call in calls:
+            answer = self.post("/completion", {"prompt": call["prompt"], "n_predict": 12, "temperature": 0,
+                                               "return_tokens": True, "cache_prompt": False})
+            self.assertEqual(answer["tokens"], [t for t in call["output"]], call["operator"])
+            text = self.post("/detokenize", {"tokens": call["prompt"]})["content"]
+            if call["operator"] == "a":
+                # A first turn is one text; tokenized whole it gives the same ids.
+                ids = self.post("/tokenize", {"content": text, "add_special": True, "parse_special": True})["tokens"]
+                self.assertEqual(ids, call["prompt"])
+
+
+if __name__ == "__main__":
+    unittest.main(argv=["server_equality_test"], verbosity=1)

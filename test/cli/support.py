@@ -1,0 +1,38 @@
+"""What the tests of the program share: where it is, a model for it, one way to run it."""
+import os
+import subprocess
+import sys
+import tempfile
+
+BIN = os.path.abspath(sys.argv[1])
+SOURCE = os.path.abspath(sys.argv[2])
+HALO = os.path.join(BIN, "halo")
+SCRATCH = tempfile.mkdtemp(prefix="halo-cli-test-")
+
+
+def halo(*args, stdin=None, env=None, timeout=120):
+    """Runs halo; returns (exit code, stdout, stderr) with text streams."""
+    environment = dict(os.environ)
+    for name in list(environment):
+        if name.startswith("HALO_"):
+            del environment[name]
+    environment.update(env or {})
+    done = subprocess.run([HALO, *args], input=stdin, capture_output=True, text=True, timeout=timeout,
+                          env=environment, cwd=SCRATCH)
+    return done.returncode, done.stdout, done.stderr
+
+
+def model():
+    """A tiny model, made once for this script."""
+    path = os.path.join(SCRATCH, "tiny.gguf")
+    if not os.path.exists(path):
+        code, _, error = halo("models", "synth", "--shape", "tiny", "--layers", "2", "--seed", "3", "-o", path)
+        assert code == 0, error
+    return path
+
+
+def write(name, text):
+    path = os.path.join(SCRATCH, name)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    return path
