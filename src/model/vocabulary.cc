@@ -21,8 +21,7 @@ namespace {
 
 constexpr size_t kMemoEntries = 4096;
 constexpr size_t kMemoTextBytes = 8192;  // longer texts are not remembered
-// A code point of the private use area that no token is made of; see Impl::Tokenize.
-constexpr std::string_view kFirstBarrier = "\xEE\x80\x80";
+constexpr char kPrivateLead = '\xEE';    // first byte of most code points for private use
 
 void DropLog(ggml_log_level, const char*, void*) {}
 
@@ -101,7 +100,8 @@ struct Vocabulary::Impl {
   SpecialTokenFinder finder;           // of `specials`
   std::vector<bool> is_special;        // [size] plain text as below included
   std::vector<bool> is_guarded;        // [size] what data must never become
-  std::string barrier;                 // "" if the tokenizer puts no space before a text
+  // A character that no token is made of; "" if the tokenizer puts no space before a text.
+  std::string barrier;
   size_t barrier_tokens = 0;
 
   mutable std::shared_mutex memo_mutex;
@@ -154,21 +154,25 @@ void Vocabulary::Impl::FindSpecialTokens(int32_t size) {
 
 void Vocabulary::Impl::FindBarrier(int32_t size) {
   if (llama_vocab_type(vocab) != LLAMA_VOCAB_TYPE_SPM) return;
-  std::vector<bool> used(64, false);
+  // U+E000 to U+EFFF, in UTF-8 all of three bytes of which the first is EE.
+  std::vector<bool> used(64 * 64, false);
+  const auto low_bits = [](char c) { return size_t{static_cast<unsigned char>(c)} & 0x3F; };
   for (TokenId id = 0; id < size; ++id) {
     const std::string_view text = llama_vocab_get_text(vocab, id);
-    const size_t at = text.find(kFirstBarrier.substr(0, 2));
-    if (at == std::string_view::npos || at + 2 >= text.size()) continue;
-    used[static_cast<unsigned char>(text[at + 2]) & 0x3F] = true;
+    for (size_t at = text.find(kPrivateLead); at != std::string_view::npos && at + 2 < text.size();
+         at = text.find(kPrivateLead, at + 1)) {
+      used[low_bits(text[at + 1]) * 64 + low_bits(text[at + 2])] = true;
+    }
   }
   const auto unused = std::find(used.begin(), used.end(), false);
   if (unused == used.end()) return;
-  barrier = kFirstBarrier;
-  barrier[2] = static_cast<char>(0x80 | (unused - used.begin()));
-  const size_t one = LlamaTokenize(barrier).size();
-  const size_t two = LlamaTokenize(barrier + barrier).size();
-  barrier_tokens = one;
-  if (2 * one <= two) barrier.clear();  // nothing was put in front
+  const auto code = static_cast<size_t>(unused - used.begin());
+  barrier = {kPrivateLead, static_cast<char>(0x80 | code / 64),
+             static_cast<char>(0x80 | code % 64)};
+  barrier_tokens = LlamaTokenize(barrier).size();
+  // Twice the barrier has twice its tokens, but only one space in front.
+  const size_t with_two = LlamaTokenize(barrier + barrier).size();
+  if (2 * barrier_tokens <= with_two) barrier.clear();
 }
 
 // Bytes that are not UTF-8 must not reach llama.cpp: it throws, and for some vocabularies ends the

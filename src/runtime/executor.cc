@@ -30,7 +30,7 @@ struct Instance {
   InstanceEnd end = InstanceEnd::kUnfinished;
   uint16_t inputs_left = 0;
   uint16_t readers_left = 0;       // consumers that have not built their prompt yet
-  RequestId request = 0;
+  RequestId request = 0;           // 0: none of its own (merged, or not there yet)
   std::unique_ptr<Conversation> conversation;
 };
 
@@ -84,6 +84,7 @@ struct Executor::Impl {
   struct SourceState {
     std::vector<PromptBuilder> builders;              // [operators]
     std::vector<std::vector<OperatorIndex>> named;    // [operators] ancestors that templates may name
+    std::vector<std::vector<OperatorIndex>> kv_consumers;  // [operators] whose KV begins with this one's
     std::vector<ReadyQueue> ready;                    // [operators] rows whose inputs are there
     std::vector<int32_t> running;                     // [operators] calls in an engine
     std::vector<size_t> counts;                       // [operators] index into report.operators
@@ -161,7 +162,9 @@ void Executor::Impl::Prepare() {
     const LogicalPlan& plan = *source.plan;
     HALO_CHECK(source.models.size() == plan.models.size(), "every model is bound");
     SourceState state;
+    state.kv_consumers.resize(plan.nodes.size());
     for (const LogicalNode& node : plan.nodes) {
+      if (node.kv_source >= 0) state.kv_consumers[static_cast<size_t>(node.kv_source)].push_back(node.op);
       const ModelBinding& model = source.models[static_cast<size_t>(node.model)];
       state.builders.emplace_back(plan, node.op, model.prompts, source.prompt_column);
       if (std::find(engines.begin(), engines.end(), model.engine) == engines.end()) engines.push_back(model.engine);
@@ -441,7 +444,12 @@ void Executor::Impl::AddressRequest(RowState& row, OperatorIndex op, Request& re
   request.script_operator = PlanOf(row).operator_of(op).id;
   request.script_row = row.row.id.is_string() ? row.row.id.get<std::string>() : row.row.id.dump();
   if (options.naive) return;
-  request.keep = {node.kv_consumers, node.keep_answer};
+  for (const OperatorIndex consumer : states[row.source].kv_consumers[static_cast<size_t>(op)]) {
+    const State state = At(row, consumer).state;
+    if (state != State::kWaiting && state != State::kReady) continue;  // it came first, or never will
+    ++request.keep.consumers;
+    request.keep.answer = request.keep.answer || PlanOf(row).at(consumer).kv_source_answer;
+  }
   if (node.kv_source >= 0) request.consumes = At(row, node.kv_source).request;
 }
 
@@ -460,7 +468,6 @@ bool Executor::Impl::MergeInto(RowState& row, OperatorIndex op, const Call& call
   Call& leader = calls.at(under_way->second);
   leader.followers.emplace_back(&row, op);
   At(row, op).state = State::kMerged;
-  At(row, op).request = leader.request.id;
   ++CountsOf(row, op).merged;
   ReleaseKvOf(row, op);
   return true;
@@ -536,7 +543,6 @@ void Executor::Impl::PromoteFollower(const Call& call) {
   AddressRequest(*row, op, next.request);
   next.request.consumes = 0;  // given back when it merged
   next.followers.assign(call.followers.begin() + 1, call.followers.end());
-  for (const auto& [other, other_op] : next.followers) At(*other, other_op).request = next.request.id;
   --CountsOf(*row, op).merged;
   Send(std::move(next));
 }
@@ -560,10 +566,11 @@ void Executor::Impl::EndInstance(RowState& row, OperatorIndex op, const Completi
     observer->OnCall({PlanOf(row).operator_of(op), row.row, call.request, instance.conversation->prompt, completion,
                       row.source, merged});
   }
-  if (completion.failure || row.cancelled) {
-    FailInstance(row, op, completion.failure.value_or(Cancelled()));
-    return;
-  }
+  if (completion.failure) return FailInstance(row, op, *completion.failure);
+  if (row.cancelled) return FailInstance(row, op, Cancelled());
+  // The engine watches the deadline of the row that made the call only.
+  const bool late = merged && row.deadline_us > 0 && clock.NowUs() > row.deadline_us;
+  if (late) return FailInstance(row, op, {"", "deadline", "the row took longer than its deadline allows", false});
   Conversation& conversation = *instance.conversation;
   conversation.answer_text = completion.text;
   conversation.answer_tokens = completion.tokens;

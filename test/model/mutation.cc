@@ -42,10 +42,9 @@ void ChangeKey(std::string& bytes, const GgufFile& file, RandomStream& random) {
   }
 }
 
-void ChangeTensor(std::string& bytes, const GgufFile& file, RandomStream& random) {
+void ChangeTensor(std::string& bytes, const std::string& original, const GgufFile& file, RandomStream& random) {
   const GgufTensor& tensor = file.tensors()[random.Below(file.tensors().size())];
-  uint64_t at = static_cast<uint64_t>(tensor.name.data() - reinterpret_cast<const char*>(bytes.data()));
-  at += tensor.name.size();
+  const uint64_t at = static_cast<uint64_t>(tensor.name.data() - original.data()) + tensor.name.size();
   const uint64_t dims = static_cast<uint64_t>(tensor.n_dims);
   switch (random.Below(4)) {
     case 0:
@@ -76,13 +75,10 @@ std::string Mutated(const std::string& original, RandomStream& random) {
         Store(bytes, random.Below(header), random.Below(2) == 0 ? 4 : 8, Number(random));
         break;
       case 2:
-        bytes.resize(random.Below(16) == 0 ? random.Below(bytes.size()) + 1 : bytes.size());
+        if (random.Below(16) == 0) bytes.resize(random.Below(bytes.size()) + 1);
         break;
       case 3:
-        if (!file.tensors().empty()) {
-          std::string view = original;  // the entry's place is found in the original
-          ChangeTensor(bytes, file, random);
-        }
+        if (!file.tensors().empty()) ChangeTensor(bytes, original, file, random);
         break;
       default:
         ChangeKey(bytes, file, random);

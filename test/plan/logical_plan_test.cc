@@ -1,0 +1,160 @@
+#include "plan/logical_plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace halo {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr const char* kVoting = R"(start_ops: [v1, v2, v3]
+end_ops: [judge]
+ops:
+  v1: {model: m, prompt_layout: auto, temperature: 0}
+  v2: {model: m, prompt_layout: auto, top_k: 5, min_p: 0.1}
+  v3: {model: other, prompt_layout: auto, stop: [a, b], max_tokens: "{{ row.n }}"}
+  judge: {model: m, input_ops: [v1, v2, v3], prompt_layout: auto}
+)";
+
+TEST(LogicalPlanTest, NodesStandInTopologicalOrderAndModelsAreDistinct) {
+  const Workflow workflow = ParseWorkflow(kVoting, "voting.yaml");
+  const LogicalPlan plan = MakeLogicalPlan(workflow);
+  ASSERT_EQ(plan.nodes.size(), 4U);
+  ASSERT_EQ(plan.models.size(), 2U);
+  EXPECT_EQ(plan.models[0].name, "m");
+  EXPECT_EQ(plan.models[1].name, "other");
+  for (size_t i = 0; i < plan.nodes.size(); ++i) EXPECT_EQ(plan.nodes[i].op, static_cast<OperatorIndex>(i));
+  EXPECT_EQ(plan.operator_of(3).id, "judge");
+  EXPECT_EQ(plan.at(2).model, 1);
+}
+
+TEST(LogicalPlanTest, ModelsDifferByFormatToo) {
+  const Workflow workflow = ParseWorkflow(
+      "start_ops: [a, b, c]\nend_ops: [a, b, c]\nops:\n  a: {model: m}\n  b: {model: m, dtype: float16}\n  c: {model: m}\n",
+      "f.yaml");
+  const LogicalPlan plan = MakeLogicalPlan(workflow);
+  EXPECT_EQ(plan.models.size(), 2U);
+  EXPECT_EQ(plan.at(0).model, plan.at(2).model);
+}
+
+TEST(LogicalPlanTest, AutoLayoutIsContextFirstWhereTheRowsPromptIsShared) {
+  const Workflow workflow = ParseWorkflow(kVoting, "voting.yaml");
+  const LogicalPlan plan = MakeLogicalPlan(workflow);
+  EXPECT_EQ(plan.at(0).layout, PromptLayout::kContextFirst);
+  EXPECT_EQ(plan.at(1).layout, PromptLayout::kContextFirst);
+  EXPECT_EQ(plan.at(2).layout, PromptLayout::kInstructionFirst);  // alone on its model
+  EXPECT_EQ(plan.at(3).layout, PromptLayout::kContextFirst);
+  // The first reader on a model makes the KV, the others begin with it.
+  EXPECT_EQ(plan.at(0).kv_source, -1);
+  EXPECT_EQ(plan.at(0).kv_consumers, 2);
+  EXPECT_FALSE(plan.at(0).keep_answer);
+  EXPECT_EQ(plan.at(1).kv_source, 0);
+  EXPECT_EQ(plan.at(2).kv_source, -1);
+  EXPECT_EQ(plan.at(3).kv_source, 0);
+  EXPECT_FALSE(plan.at(3).kv_source_answer);
+}
+
+TEST(LogicalPlanTest, WrittenLayoutsStay) {
+  const Workflow workflow = ParseWorkflow(
+      "start_ops: [a, b]\nend_ops: [a, b]\nops:\n  a: {model: m}\n  b: {model: m, prompt_layout: context_first}\n", "f.yaml");
+  const LogicalPlan plan = MakeLogicalPlan(workflow);
+  EXPECT_EQ(plan.at(0).layout, PromptLayout::kInstructionFirst);
+  EXPECT_EQ(plan.at(1).layout, PromptLayout::kContextFirst);
+  EXPECT_EQ(plan.at(1).kv_source, -1);  // nobody else's prompt begins with the row's
+}
+
+TEST(LogicalPlanTest, ConversationsStartFromTheirParentsKv) {
+  const Workflow workflow = ParseWorkflow(R"(start_ops: [a]
+end_ops: [b, c, d, e]
+ops:
+  a: {model: m}
+  b: {model: m, input_ops: [a]}
+  c: {model: m, input_ops: [a]}
+  d: {model: other, input_ops: [a]}
+  e: {model: m, input_ops: [b], history: outputs}
+)", "f.yaml");
+  const LogicalPlan plan = MakeLogicalPlan(workflow);
+  EXPECT_EQ(plan.at(0).kv_consumers, 2);
+  EXPECT_TRUE(plan.at(0).keep_answer);
+  EXPECT_EQ(plan.at(1).kv_source, 0);
+  EXPECT_TRUE(plan.at(1).kv_source_answer);
+  EXPECT_EQ(plan.at(2).kv_source, 0);
+  EXPECT_EQ(plan.at(3).kv_source, -1);  // another model has no use for it
+  EXPECT_EQ(plan.at(4).kv_source, -1);  // outputs begin a conversation of their own
+  EXPECT_EQ(plan.at(1).kv_consumers, 0);
+}
+
+TEST(LogicalPlanTest, KeepCacheFalseKeepsNothing) {
+  const Workflow workflow = ParseWorkflow(
+      "start_ops: [a]\nend_ops: [b]\nops:\n  a: {model: m, keep_cache: false}\n  b: {model: m, input_ops: [a]}\n", "f.yaml");
+  const LogicalPlan plan = MakeLogicalPlan(workflow);
+  EXPECT_EQ(plan.at(0).kv_consumers, 0);
+  EXPECT_EQ(plan.at(1).kv_source, -1);
+}
+
+TEST(LogicalPlanTest, ReadersOfDifferentElementsShareNoPrefix) {
+  // With a list-valued row prompt an operator further down reads another element; whether a row's prompt is a list is known
+  // only then, so equal depth is what makes the text the same for certain.
+  const Workflow workflow = ParseWorkflow(R"(start_ops: [a, b]
+end_ops: [c]
+ops:
+  a: {model: m, prompt_layout: context_first}
+  b: {model: m, prompt_layout: context_first}
+  c: {model: m, prompt_layout: context_first, input_ops: [a, b]}
+)", "f.yaml");
+  const LogicalPlan plan = MakeLogicalPlan(workflow);
+  EXPECT_EQ(plan.at(1).kv_source, 0);
+  EXPECT_EQ(plan.at(2).kv_source, 0);  // a hint: right for prompts that are texts
+}
+
+TEST(LogicalPlanTest, PrintsEveryChoice) {
+  const Workflow workflow = ParseWorkflow(kVoting, "dir/voting.yaml");
+  const std::string text = PrintLogicalPlan(MakeLogicalPlan(workflow));
+  EXPECT_THAT(text, HasSubstr("workflow voting: 4 operators, 2 models\n"));
+  EXPECT_THAT(text, HasSubstr("  0  LLM v1  [m]\n"));
+  EXPECT_THAT(text, HasSubstr("  3  LLM judge  [m]  -> output\n"));
+  EXPECT_THAT(text, HasSubstr("sample  greedy, up to 256 tokens\n"));
+  EXPECT_THAT(text, HasSubstr("sample  temperature 0.7, top_p 0.9, top_k 5, min_p 0.1, up to 256 tokens\n"));
+  EXPECT_THAT(text, HasSubstr("up to {{ row.n }} tokens, 2 stop strings\n"));
+  EXPECT_THAT(text, HasSubstr("reads   row prompt and answers of v1 v2 v3\n"));
+  EXPECT_THAT(text, HasSubstr("keeps   KV for 2 operators\n"));
+}
+
+TEST(LogicalPlanTest, RowPromptElementsRepeatTheLast) {
+  Operator op;
+  op.depth = 2;
+  EXPECT_EQ(RowPromptElement(op, 1), 0U);
+  EXPECT_EQ(RowPromptElement(op, 2), 1U);
+  EXPECT_EQ(RowPromptElement(op, 3), 2U);
+  EXPECT_EQ(RowPromptElement(op, 9), 2U);
+}
+
+using LogicalPlanDeathTest = testing::Test;
+
+TEST(LogicalPlanDeathTest, TheVerifierRefusesContradictions) {
+  const Workflow workflow = ParseWorkflow(kVoting, "voting.yaml");
+  const LogicalPlan good = MakeLogicalPlan(workflow);
+  VerifyLogicalPlan(good);
+  LogicalPlan plan = good;
+  plan.nodes.pop_back();
+  EXPECT_DEATH(VerifyLogicalPlan(plan), "one node for each operator");
+  plan = good;
+  plan.nodes[1].model = 2;
+  EXPECT_DEATH(VerifyLogicalPlan(plan), "the model exists");
+  plan = good;
+  plan.nodes[1].layout = PromptLayout::kAuto;
+  EXPECT_DEATH(VerifyLogicalPlan(plan), "layouts are chosen");
+  plan = good;
+  plan.nodes[1].kv_source = 3;
+  EXPECT_DEATH(VerifyLogicalPlan(plan), "KV is made before it is used");
+  plan = good;
+  plan.nodes[3].kv_source = 2;
+  EXPECT_DEATH(VerifyLogicalPlan(plan), "KV belongs to one model");
+  plan = good;
+  ++plan.nodes[0].kv_consumers;
+  EXPECT_DEATH(VerifyLogicalPlan(plan), "consumers are counted");
+}
+
+}  // namespace
+}  // namespace halo
