@@ -1,9 +1,12 @@
 #include "model/model_names.h"
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <set>
+#include <string_view>
 
 #include <fmt/format.h>
 #include <yaml-cpp/yaml.h>
@@ -17,8 +20,16 @@ namespace {
 namespace fs = std::filesystem;
 using Files = std::vector<std::string>;
 
+/// Files found for a name, and those that were left out for lying outside the folder.
+struct Found {
+  Files files;
+  Files outside;
+};
+
+char UpperLetter(char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c; }
+
 std::string Upper(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](char c) { return c >= 'a' && c <= 'z' ? c - 32 : c; });
+  std::transform(text.begin(), text.end(), text.begin(), UpperLetter);
   return text;
 }
 
@@ -27,109 +38,159 @@ bool IsGguf(const fs::path& path) { return path.extension() == ".gguf"; }
 /// True if `path`, links resolved, lies inside `folder`.
 bool LiesInside(const fs::path& path, const fs::path& folder) {
   std::error_code error;
-  const fs::path real = fs::weakly_canonical(path, error);
-  const fs::path root = fs::weakly_canonical(folder, error);
+  const fs::path real = fs::canonical(path, error);
+  if (error) return false;
+  const fs::path root = fs::canonical(folder, error);
   return !error && std::mismatch(root.begin(), root.end(), real.begin(), real.end()).first == root.end();
 }
 
 /// Names go into paths: nothing but plain components.
 bool IsPlainName(const std::string& name) {
-  if (name.empty() || name.front() == '/' || name.find('\\') != std::string::npos) return false;
+  if (name.empty() || name.front() == '/' || name.find('\\') != std::string::npos ||
+      name.find('\0') != std::string::npos) {
+    return false;
+  }
   const fs::path path(name);
   return std::none_of(path.begin(), path.end(),
                       [](const fs::path& part) { return part == ".." || part == "." || part.empty(); });
 }
 
-/// STEM.gguf, STEM-Q8_0.gguf, STEM.Q8_0.gguf.
+/// NAME, NAME-Q8_0, NAME.Q8_0 for the stem NAME.
 bool IsVariantOf(const std::string& file_stem, const std::string& stem) {
   if (file_stem == stem) return true;
-  if (!file_stem.starts_with(stem) || file_stem.size() < stem.size() + 2) return false;
+  if (!file_stem.starts_with(stem) || file_stem.size() < stem.size() + 3) return false;
   const char separator = file_stem[stem.size()];
+  if (separator != '-' && separator != '.') return false;
   const std::string rest = Upper(file_stem.substr(stem.size() + 1));
-  const bool is_type = rest.starts_with("Q") || rest.starts_with("IQ") || rest.starts_with("F16") ||
-                       rest.starts_with("BF16") || rest.starts_with("F32");
-  return (separator == '-' || separator == '.') && is_type;
+  constexpr std::array<std::string_view, 7> kPrefixes = {"Q", "IQ", "TQ", "F16", "BF16", "F32", "MXFP4"};
+  return std::any_of(kPrefixes.begin(), kPrefixes.end(), [&](std::string_view prefix) {
+    const bool needs_digit = prefix.back() == 'Q';
+    return rest.starts_with(prefix) &&
+           (!needs_digit || (rest.size() > prefix.size() && rest[prefix.size()] >= '0' && rest[prefix.size()] <= '9'));
+  });
 }
 
-/// Files of one folder whose stem passes; sorted, so that the choice does not depend on the file system's order.
+/// Adds the files of one folder whose stem passes; sorted, so that the choice does not depend on the file system's order.
 template <typename Passes>
-Files FilesIn(const fs::path& folder, const fs::path& root, Passes passes) {
-  Files files;
+void AddFilesIn(const fs::path& folder, const fs::path& root, Passes passes, Found& found) {
+  Found here;
   std::error_code error;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
-    if (IsGguf(entry.path()) && entry.is_regular_file(error) && passes(entry.path().stem().string()) &&
-        LiesInside(entry.path(), root)) {
-      files.push_back(entry.path().string());
-    }
+  for (auto entry = fs::directory_iterator(folder, error); !error && entry != fs::directory_iterator();
+       entry.increment(error)) {
+    std::error_code not_regular;
+    if (!IsGguf(entry->path()) || !passes(entry->path().stem().string())) continue;
+    if (!entry->is_regular_file(not_regular)) continue;
+    (LiesInside(entry->path(), root) ? here.files : here.outside).push_back(entry->path().string());
   }
-  std::sort(files.begin(), files.end());
-  return files;
+  std::sort(here.files.begin(), here.files.end());
+  std::sort(here.outside.begin(), here.outside.end());
+  found.files.insert(found.files.end(), here.files.begin(), here.files.end());
+  found.outside.insert(found.outside.end(), here.outside.begin(), here.outside.end());
 }
 
-Files FromFolder(const std::string& name, const fs::path& folder) {
-  if (folder.empty() || !IsPlainName(name)) return {};
+bool AnyStem(const std::string&) { return true; }
+
+Found FromFolder(const std::string& name, const fs::path& folder) {
+  Found found;
+  if (folder.empty() || !IsPlainName(name)) return found;
   const fs::path wanted = folder / name;
   const std::string stem = wanted.filename().string();
-  Files files = FilesIn(wanted.parent_path(), folder, [&](const std::string& s) { return IsVariantOf(s, stem); });
-  const Files inside = FilesIn(wanted, folder, [](const std::string&) { return true; });
-  files.insert(files.end(), inside.begin(), inside.end());
+  AddFilesIn(
+      wanted.parent_path(), folder, [&](const std::string& s) { return IsVariantOf(s, stem); }, found);
+  AddFilesIn(wanted, folder, AnyStem, found);
+  return found;
+}
+
+/// The snapshot folders of a cached repository, the revision that refs/main names first.
+std::vector<fs::path> Snapshots(const fs::path& repository) {
+  std::vector<fs::path> snapshots;
+  std::error_code error;
+  for (auto entry = fs::directory_iterator(repository / "snapshots", error); !error && entry != fs::directory_iterator();
+       entry.increment(error)) {
+    snapshots.push_back(entry->path());
+  }
+  std::string main_revision;
+  std::ifstream reference(repository / "refs" / "main");
+  std::getline(reference, main_revision);
+  std::sort(snapshots.begin(), snapshots.end());
+  std::stable_partition(snapshots.begin(), snapshots.end(),
+                        [&](const fs::path& snapshot) { return snapshot.filename() == main_revision; });
+  return snapshots;
+}
+
+/// Files of the first revision that has any. They are links into the cache's own blobs.
+Found FromHuggingFace(const std::string& name, const fs::path& cache) {
+  Found found;
+  if (cache.empty() || !IsPlainName(name)) return found;
+  std::string folder_name = "models--" + name;
+  for (size_t at = 0; (at = folder_name.find('/', at)) != std::string::npos;) folder_name.replace(at, 1, "--");
+  for (const fs::path& snapshot : Snapshots(cache / folder_name)) {
+    AddFilesIn(snapshot, cache, AnyStem, found);
+    if (!found.files.empty()) break;
+  }
+  return found;
+}
+
+using ModelsFile = std::map<std::string, Files>;
+
+[[noreturn]] void ThrowAt(const std::string& path, const YAML::Mark& mark, const std::string& message) {
+  throw Error(ErrorCode::kConfig,
+              std::vector<Diagnostic>{{{path, mark.is_null() ? 0 : mark.line + 1, mark.is_null() ? 0 : mark.column + 1},
+                                       message}});
+}
+
+Files FilesOfEntry(const std::string& path, const YAML::Node& entry) {
+  const fs::path folder = fs::path(path).parent_path();
+  Files files;
+  const auto add = [&](const YAML::Node& file) {
+    if (!file.IsScalar() || file.Scalar().empty()) ThrowAt(path, file.Mark(), "expected a file, or a list of files");
+    files.push_back((folder / file.Scalar()).string());
+  };
+  if (!entry.IsSequence()) {
+    add(entry);
+  } else {
+    for (const YAML::Node& file : entry) add(file);
+  }
+  if (files.empty()) ThrowAt(path, entry.Mark(), "an empty list of files");
   return files;
 }
 
-/// The newest revision that refs/main names, else any.
-Files FromHuggingFace(const std::string& name, const fs::path& cache) {
-  if (cache.empty() || !IsPlainName(name)) return {};
-  std::string folder_name = "models--" + name;
-  for (size_t at = 0; (at = folder_name.find('/', at)) != std::string::npos;) folder_name.replace(at, 1, "--");
-  const fs::path folder = cache / folder_name;
-  std::ifstream reference(folder / "refs" / "main");
-  std::string revision;
-  std::getline(reference, revision);
-  const auto any = [](const std::string&) { return true; };
-  if (IsPlainName(revision)) {
-    // Snapshots are links into the cache's own blobs.
-    Files files = FilesIn(folder / "snapshots" / revision, cache, any);
-    if (!files.empty()) return files;
-  }
-  std::error_code error;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder / "snapshots", error)) {
-    Files files = FilesIn(entry.path(), cache, any);
-    if (!files.empty()) return files;
-  }
-  return {};
-}
-
-std::map<std::string, Files> ReadModelsFile(const std::string& path) {
-  std::map<std::string, Files> models;
+ModelsFile ReadModelsFile(const std::string& path) {
+  ModelsFile models;
   if (path.empty()) return models;
-  const fs::path folder = fs::path(path).parent_path();
+  std::ifstream stream(path);
+  if (!stream) throw Error(ErrorCode::kConfig, path + ": cannot be read");
   try {
-    const YAML::Node root = YAML::LoadFile(path);
-    if (!root.IsMap()) throw Error(ErrorCode::kConfig, path + ": expected a mapping of model names to files");
+    YAML::Node root = YAML::Load(stream);
+    if (root.IsMap() && root.size() == 1 && root["models"].IsDefined() && root["models"].IsMap()) {
+      root.reset(root["models"]);
+    }
+    if (root.IsNull()) return models;
+    if (!root.IsMap()) ThrowAt(path, root.Mark(), "expected a mapping of model names to files");
     for (const auto& entry : root) {
-      Files& files = models[entry.first.as<std::string>()];
-      const auto add = [&](const YAML::Node& file) { files.push_back((folder / file.as<std::string>()).string()); };
-      if (entry.second.IsSequence()) {
-        for (const YAML::Node& file : entry.second) add(file);
-      } else {
-        add(entry.second);
-      }
+      const std::string name = entry.first.as<std::string>();
+      if (models.count(name) != 0) ThrowAt(path, entry.first.Mark(), fmt::format("model '{}' twice", name));
+      models[name] = FilesOfEntry(path, entry.second);
     }
   } catch (const YAML::Exception& error) {
-    throw Error(ErrorCode::kConfig,
-                std::vector<Diagnostic>{{{path, error.mark.line + 1, error.mark.column + 1}, error.msg}});
+    ThrowAt(path, error.mark, error.msg);
   }
   return models;
 }
 
-Files Candidates(const std::string& name, const ModelSearchPath& search, const std::map<std::string, Files>& listed) {
-  if (const auto flag = search.flags.find(name); flag != search.flags.end()) return {flag->second};
-  if (const auto file = listed.find(name); file != listed.end()) return file->second;
-  Files files = FromFolder(name, search.models_folder);
-  return files.empty() ? FromHuggingFace(name, search.hugging_face_cache) : files;
+Found Candidates(const std::string& name, const ModelSearchPath& search, const ModelsFile& listed) {
+  if (const auto flag = search.flags.find(name); flag != search.flags.end()) return {{flag->second}, {}};
+  if (const auto file = listed.find(name); file != listed.end()) return {file->second, {}};
+  Found found = FromFolder(name, search.models_folder);
+  if (!found.files.empty()) return found;
+  Found cached = FromHuggingFace(name, search.hugging_face_cache);
+  cached.outside.insert(cached.outside.end(), found.outside.begin(), found.outside.end());
+  return cached;
 }
 
-/// What a workflow's `dtype` calls the weight types of files.
+constexpr std::array<std::string_view, 6> kDtypes = {"bfloat16", "float16", "half", "float32", "float", "auto"};
+
+/// What a workflow's `dtype` calls the weight types of files; "" for any.
 std::string WeightTypeOfDtype(const std::string& dtype) {
   if (dtype == "bfloat16") return "BF16";
   if (dtype == "float16" || dtype == "half") return "F16";
@@ -149,97 +210,172 @@ bool Meets(const ModelRequest& request, const GgufSummary& summary) {
   return type.empty() || type == summary.weight_type;
 }
 
-/// Among files that all meet a request the most exact one is taken.
-int Precision(const std::string& weight_type) {
-  static const std::vector<std::string> kOrder = {"F32", "BF16", "F16", "Q8_0", "Q6_K", "Q5_K", "Q5_1",
-                                                  "Q5_0", "Q4_K", "Q4_1", "Q4_0", "Q3_K", "Q2_K"};
-  const auto found = std::find(kOrder.begin(), kOrder.end(), weight_type);
-  return static_cast<int>(found - kOrder.begin());
+/// Smaller is better: named like the asked quantization (Q4_K_M and Q4_K_S files have the same weight type), then exact.
+std::pair<bool, ptrdiff_t> Rank(const ModelRequest& request, const std::string& file, const GgufSummary& summary) {
+  constexpr std::array<std::string_view, 17> kOrder = {"F32",  "BF16", "F16",    "Q8_0",   "Q6_K", "Q5_K",
+                                                       "Q5_1", "Q5_0", "Q4_K",   "IQ4_NL", "IQ4_XS", "Q4_1",
+                                                       "Q4_0", "Q3_K", "IQ3_S", "Q2_K",   "IQ2_S"};
+  const std::string file_name = Upper(fs::path(file).filename().string());
+  const bool unnamed = file_name.find(Upper(request.quantization)) == std::string::npos;
+  return {unnamed, std::find(kOrder.begin(), kOrder.end(), summary.weight_type) - kOrder.begin()};
 }
 
 std::string WhereLooked(const ModelSearchPath& search) {
   std::vector<std::string> places = {"--model flags"};
-  if (!search.models_file.empty()) places.push_back(search.models_file);
+  places.push_back(search.models_file.empty() ? "--models (not given)" : search.models_file);
   places.push_back(search.models_folder.empty() ? "HALO_MODELS (not set)" : search.models_folder);
-  if (!search.hugging_face_cache.empty()) places.push_back("the Hugging Face cache " + search.hugging_face_cache);
+  places.push_back(search.hugging_face_cache.empty() ? "the Hugging Face cache (none)"
+                                                     : "the Hugging Face cache " + search.hugging_face_cache);
   return fmt::format("{}", fmt::join(places, ", "));
 }
 
-std::string Wanted(const ModelRequest& request) {
-  return !request.quantization.empty() ? "quantization " + request.quantization : "dtype " + request.dtype;
+/// One call of ResolveModels: remembers checked files, collects faults.
+class Resolver {
+ public:
+  explicit Resolver(const ModelSearchPath& search) : search_(search), listed_(ReadModelsFile(search.models_file)) {}
+
+  void Resolve(const ModelRequest& request) {
+    if (std::find(kDtypes.begin(), kDtypes.end(), request.dtype) == kDtypes.end() && !request.dtype.empty()) {
+      AddFault(fmt::format("model '{}': dtype '{}' is none of {}{}", request.name, request.dtype,
+                           fmt::join(kDtypes, ", "), DidYouMean(request.dtype, {kDtypes.begin(), kDtypes.end()})));
+      return;
+    }
+    const Found found = Candidates(request.name, search_, listed_);
+    if (found.files.empty()) {
+      AddUnknown(request.name, found.outside);
+    } else {
+      Choose(request, found.files);
+    }
+  }
+
+  std::vector<ResolvedModel> Finish() {
+    if (!unknown_.empty()) {
+      AddFault("looked in: " + WhereLooked(search_));
+      AddFault(fmt::format("give a file with --model '{}=FILE.gguf'", unknown_.front()));
+    }
+    if (!faults_.empty()) throw Error(ErrorCode::kModel, std::move(faults_));
+    return std::move(resolved_);
+  }
+
+ private:
+  void AddFault(std::string message) {
+    if (told_.insert(message).second) faults_.push_back({{}, std::move(message)});
+  }
+
+  void AddUnknown(const std::string& name, const Files& outside) {
+    if (std::find(unknown_.begin(), unknown_.end(), name) != unknown_.end()) return;
+    unknown_.push_back(name);
+    std::vector<std::string> known;
+    for (auto& [known_name, path] : ListModels(search_)) known.push_back(std::move(known_name));
+    AddFault(fmt::format("model '{}' is not known{}", name, DidYouMean(name, known)));
+    for (const std::string& file : outside) {
+      AddFault(fmt::format("model '{}': {} is not used: it leads outside its folder", name, file));
+    }
+  }
+
+  /// The file's summary, or nothing and why.
+  const std::optional<GgufSummary>& Summary(const std::string& file, std::string& fault) {
+    const auto [place, is_new] = checked_.try_emplace(file);
+    if (is_new) {
+      try {
+        place->second.summary = CheckGguf(file);
+        if (!place->second.summary->has_weights) {
+          place->second.summary.reset();
+          place->second.fault = file + ": has a vocabulary but no weights";
+        }
+      } catch (const Error& error) {
+        place->second.fault = error.what();
+      }
+    }
+    fault = place->second.fault;
+    return place->second.summary;
+  }
+
+  void Choose(const ModelRequest& request, const Files& files) {
+    const std::string* best = nullptr;
+    Files sound, broken;
+    for (const std::string& file : files) {
+      std::string fault;
+      const std::optional<GgufSummary>& summary = Summary(file, fault);
+      if (!summary) {
+        broken.push_back(fault);
+        continue;
+      }
+      sound.push_back(fmt::format("{} ({})", summary->weight_type, file));
+      if (!Meets(request, *summary)) continue;
+      if (best == nullptr ||
+          Rank(request, file, *summary) < Rank(request, *best, *checked_.at(*best).summary)) {
+        best = &file;
+      }
+    }
+    if (best != nullptr) {
+      resolved_.push_back({request, *best, *checked_.at(*best).summary});
+      return;
+    }
+    for (const std::string& fault : broken) AddFault(fmt::format("model '{}': {}", request.name, fault));
+    if (sound.empty()) return;
+    const std::string wanted =
+        !request.quantization.empty() ? "quantization " + request.quantization : "dtype " + request.dtype;
+    AddFault(fmt::format("model '{}': no file has {}; there is {}", request.name, wanted, fmt::join(sound, ", ")));
+  }
+
+  struct Checked {
+    std::optional<GgufSummary> summary;
+    std::string fault;
+  };
+
+  const ModelSearchPath& search_;
+  const ModelsFile listed_;
+  std::map<std::string, Checked> checked_;
+  std::vector<ResolvedModel> resolved_;
+  std::vector<std::string> unknown_;
+  std::vector<Diagnostic> faults_;
+  std::set<std::string> told_;
+};
+
+using Listing = std::vector<std::pair<std::string, std::string>>;
+
+void ListFolder(const fs::path& folder, Listing& models) {
+  constexpr int kDeepest = 2;  // org/name/file.gguf
+  std::error_code error;
+  for (auto entry = fs::recursive_directory_iterator(folder, error); !error && entry != fs::recursive_directory_iterator();
+       entry.increment(error)) {
+    if (entry.depth() >= kDeepest) entry.disable_recursion_pending();
+    std::error_code not_regular;
+    if (!IsGguf(entry->path()) || !entry->is_regular_file(not_regular) || !LiesInside(entry->path(), folder)) continue;
+    models.emplace_back(entry->path().lexically_relative(folder).replace_extension().string(), entry->path().string());
+  }
 }
 
-/// The best file of `files` for a request, or a message saying why none is.
-std::string Choose(const ModelRequest& request, const Files& files, ResolvedModel& resolved) {
-  std::vector<std::string> there;
-  bool found = false;
-  for (const std::string& file : files) {
-    GgufSummary summary = CheckGguf(file);
-    if (!summary.has_weights) return fmt::format("{}: {} has a vocabulary but no weights", request.name, file);
-    there.push_back(summary.weight_type + " (" + file + ")");
-    if (!Meets(request, summary)) continue;
-    if (found && Precision(summary.weight_type) >= Precision(resolved.summary.weight_type)) continue;
-    found = true;
-    resolved = {request, file, std::move(summary)};
+void ListHuggingFace(const fs::path& cache, Listing& models) {
+  constexpr std::string_view kPrefix = "models--";
+  std::error_code error;
+  for (auto entry = fs::directory_iterator(cache, error); !error && entry != fs::directory_iterator();
+       entry.increment(error)) {
+    std::string name = entry->path().filename().string();
+    if (!name.starts_with(kPrefix)) continue;
+    name.erase(0, kPrefix.size());
+    // An organization's name has no "--".
+    if (const size_t at = name.find("--"); at != std::string::npos) name.replace(at, 2, "/");
+    for (const std::string& file : FromHuggingFace(name, cache).files) models.emplace_back(name, file);
   }
-  if (found) return "";
-  return fmt::format("{}: no file has {}; there is {}", request.name, Wanted(request), fmt::join(there, ", "));
 }
 
 }  // namespace
 
 std::vector<ResolvedModel> ResolveModels(const std::vector<ModelRequest>& requests, const ModelSearchPath& search) {
-  const std::map<std::string, Files> listed = ReadModelsFile(search.models_file);
-  std::vector<ResolvedModel> resolved;
-  std::vector<Diagnostic> faults;
-  std::set<std::string> unresolved;
-  std::vector<std::string> known;
-  for (const auto& [name, file] : search.flags) known.push_back(name);
-  for (const auto& [name, files] : listed) known.push_back(name);
-  for (const ModelRequest& request : requests) {
-    const Files files = Candidates(request.name, search, listed);
-    if (files.empty()) {
-      if (!unresolved.insert(request.name).second) continue;
-      faults.push_back({{}, fmt::format("model '{}' is not known{}", request.name, DidYouMean(request.name, known))});
-      continue;
-    }
-    ResolvedModel model;
-    try {
-      const std::string fault = Choose(request, files, model);
-      if (!fault.empty()) {
-        faults.push_back({{}, fault});
-      } else {
-        resolved.push_back(std::move(model));
-      }
-    } catch (const Error& error) {
-      faults.insert(faults.end(), error.diagnostics().begin(), error.diagnostics().end());
-    }
-  }
-  if (!unresolved.empty()) {
-    faults.push_back({{}, "looked in: " + WhereLooked(search)});
-    faults.push_back({{}, fmt::format("give a file with --model '{}=FILE.gguf'", *unresolved.begin())});
-  }
-  if (!faults.empty()) throw Error(ErrorCode::kModel, std::move(faults));
-  return resolved;
+  Resolver resolver(search);
+  for (const ModelRequest& request : requests) resolver.Resolve(request);
+  return resolver.Finish();
 }
 
 std::vector<std::pair<std::string, std::string>> ListModels(const ModelSearchPath& search) {
-  std::vector<std::pair<std::string, std::string>> models(search.flags.begin(), search.flags.end());
+  Listing models(search.flags.begin(), search.flags.end());
   for (const auto& [name, files] : ReadModelsFile(search.models_file)) {
     for (const std::string& file : files) models.emplace_back(name, file);
   }
-  std::error_code error;
-  constexpr int kDeepest = 3;  // org/name/file
-  if (!search.models_folder.empty()) {
-    auto entries = fs::recursive_directory_iterator(search.models_folder, error);
-    for (; !error && entries != fs::recursive_directory_iterator(); entries.increment(error)) {
-      if (entries.depth() >= kDeepest) entries.disable_recursion_pending();
-      const fs::path path = entries->path();
-      if (!IsGguf(path) || !LiesInside(path, search.models_folder)) continue;
-      fs::path name = fs::relative(path, search.models_folder, error);
-      models.emplace_back(name.replace_extension().string(), path.string());
-    }
-  }
+  if (!search.models_folder.empty()) ListFolder(search.models_folder, models);
+  if (!search.hugging_face_cache.empty()) ListHuggingFace(search.hugging_face_cache, models);
   std::sort(models.begin(), models.end());
   return models;
 }

@@ -36,6 +36,7 @@ struct Instance {
 
 struct RowState {
   Row row;
+  std::string id_text;              // the id as JSON
   size_t source = 0;
   std::vector<Instance> instances;  // [operators]
   int32_t open_instances = 0;
@@ -265,6 +266,7 @@ void Executor::Impl::StartRow(std::unique_ptr<RowState> owned) {
   RowState& row = *owned;
   const RunSource& source = sources[row.source];
   const LogicalPlan& plan = *source.plan;
+  row.id_text = row.row.id.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
   ++report.counts.rows_opened;
   if (source.row_timeout_us > 0) row.deadline_us = clock.NowUs() + source.row_timeout_us;
   row.instances.resize(plan.nodes.size());
@@ -409,7 +411,7 @@ void Executor::Impl::BuildRequest(RowState& row, OperatorIndex op, Call& call, C
   constexpr int64_t kSample = 0;  // one sample a call until `samples` is built
   const int64_t seed = what.sampling.seed.value_or(static_cast<int64_t>(options.seed));
   sampling.draw_key =
-      SignatureBuilder().Add(seed).Add(what.id).Add(row.row.id.dump()).Add(kSample).Finish().low;
+      SignatureBuilder().Add(seed).Add(what.id).Add(row.id_text).Add(kSample).Finish().low;
   if (what.max_model_len) {
     const int32_t prompt = static_cast<int32_t>(conversation.prompt.tokens.size());
     if (prompt >= *what.max_model_len) {
@@ -442,7 +444,7 @@ void Executor::Impl::AddressRequest(RowState& row, OperatorIndex op, Request& re
   request.order = row.row.index;
   request.deadline_us = row.deadline_us;
   request.script_operator = PlanOf(row).operator_of(op).id;
-  request.script_row = row.row.id.is_string() ? row.row.id.get<std::string>() : row.row.id.dump();
+  request.script_row = row.row.id.is_string() ? row.row.id.get<std::string>() : row.id_text;
   if (options.naive) return;
   for (const OperatorIndex consumer : states[row.source].kv_consumers[static_cast<size_t>(op)]) {
     const State state = At(row, consumer).state;

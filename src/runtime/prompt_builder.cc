@@ -45,6 +45,12 @@ void TrimEdges(Spans& value, bool left, bool right) {
   }
 }
 
+size_t CommonPrefix(const std::vector<TokenId>& a, const std::vector<TokenId>& b) {
+  const size_t limit = std::min(a.size(), b.size());
+  return static_cast<size_t>(std::mismatch(a.begin(), a.begin() + static_cast<ptrdiff_t>(limit), b.begin()).first -
+                             a.begin());
+}
+
 }  // namespace
 
 struct PromptBuilder::Impl {
@@ -59,13 +65,21 @@ struct PromptBuilder::Impl {
   int32_t slots = 0;
   ChatTemplate::Skeleton skeleton;      // of a first-turn prompt
   bool has_skeleton = false;
+  bool has_instruction = false;
   Spans constant_instruction;           // when it reads nothing
 
-  /// Tokens before the first slot. Only whole specials end a run for certain, so this is found once by tokenizing.
-  int32_t static_prefix_tokens = 0;
+  bool keep_messages = false;           // a consumer takes this conversation up
+
+  /// Tokens that prompts begin with whatever the row: found once by tokenizing, compared with each prompt.
+  std::vector<TokenId> static_prefix;
 
   Impl(const LogicalPlan& p, OperatorIndex index, const PromptModel& m, std::string prompt_column)
-      : plan(p), node(p.at(index)), op(p.operator_of(index)), model(m), column(std::move(prompt_column)) {}
+      : plan(p), node(p.at(index)), op(p.operator_of(index)), model(m), column(std::move(prompt_column)) {
+    for (const OperatorIndex consumer : op.consumers) {
+      const History history = plan.operator_of(consumer).history;
+      keep_messages = keep_messages || history == History::kContinue || history == History::kTranscript;
+    }
+  }
 
   bool uses_chat() const { return op.use_chat_template && model.chat != nullptr; }
 
@@ -73,7 +87,8 @@ struct PromptBuilder::Impl {
   Spans Instruction(const nlohmann::ordered_json& row, const std::map<std::string, std::string>& ancestors) const;
   Spans Block(OperatorIndex parent, const Conversation& conversation) const;
   std::vector<ChatMessage> FirstTurn(Spans row_prompt, Spans instruction, std::vector<Spans> blocks) const;
-  Spans RenderFirstTurn(const std::vector<ChatMessage>& messages, std::vector<Spans> values) const;
+  bool CanFill(const std::vector<Spans>& values) const;
+  Spans FillSkeleton(std::vector<Spans> values) const;
   Spans RenderPlain(const std::vector<ChatMessage>& messages) const;
   void CompileSkeleton();
   void MeasureStaticPrefix();
@@ -140,12 +155,19 @@ std::vector<ChatMessage> PromptBuilder::Impl::FirstTurn(Spans row_prompt, Spans 
 
 Spans PromptBuilder::Impl::RenderPlain(const std::vector<ChatMessage>& messages) const {
   std::vector<Spans> parts;
-  for (const ChatMessage& message : messages) parts.push_back(message.content);
+  for (const ChatMessage& message : messages) {
+    if (message.role == "assistant" && !parts.empty()) {
+      // The model went on where its prompt ended.
+      Append(parts.back(), message.content);
+    } else {
+      parts.push_back(message.content);
+    }
+  }
   return Join(std::move(parts));
 }
 
 void PromptBuilder::Impl::CompileSkeleton() {
-  const bool has_instruction = op.instruction != nullptr && !op.instruction->source().empty();
+  has_instruction = op.instruction != nullptr && !op.instruction->source().empty();
   if (has_instruction && op.instruction->is_constant()) {
     constant_instruction = {PromptSpan::Template(op.instruction->source())};
   }
@@ -178,39 +200,41 @@ void PromptBuilder::Impl::CompileSkeleton() {
 
 void PromptBuilder::Impl::MeasureStaticPrefix() {
   if (!has_skeleton || model.vocabulary == nullptr) return;
-  // What two unlike fillings have in common does not depend on the row (a row that begins with the same text only shares
-  // more). One token less could still join with the row's first letters.
-  std::vector<std::vector<TokenId>> prompts;
-  for (const char* text : {"A", "9", "\xC3\xA9"}) {
+  // What unlike fillings have in common does not depend on the row. One token less could still join with the row's first
+  // letters, digits, signs or blanks.
+  bool first = true;
+  for (const char* text : {"A", "9", "\xC3\xA9", ".", " a", "\n\nb", "'s"}) {
     std::vector<Spans> values(static_cast<size_t>(slots), Spans{PromptSpan::Data(text)});
-    prompts.push_back(model.vocabulary->TokenizePrompt(ChatTemplate::Fill(skeleton, values)));
+    const std::vector<TokenId> prompt = model.vocabulary->TokenizePrompt(FillSkeleton(std::move(values)));
+    if (first) {
+      static_prefix = prompt;
+    } else {
+      static_prefix.resize(CommonPrefix(static_prefix, prompt));
+    }
+    first = false;
   }
-  size_t common = prompts[0].size();
-  for (const std::vector<TokenId>& prompt : prompts) {
-    const size_t limit = std::min(common, prompt.size());
-    common = static_cast<size_t>(
-        std::mismatch(prompts[0].begin(), prompts[0].begin() + static_cast<ptrdiff_t>(limit), prompt.begin()).first -
-        prompts[0].begin());
-  }
-  static_prefix_tokens = static_cast<int32_t>(common);
 }
 
-Spans PromptBuilder::Impl::RenderFirstTurn(const std::vector<ChatMessage>& messages,
-                                           std::vector<Spans> values) const {
-  bool opaque = has_skeleton;
-  if (opaque && uses_chat()) {
-    for (const Spans& value : values) {
-      for (const PromptSpan& span : value) {
-        // Spans the author wrote were seen at compile time only if constant; all are checked alike.
-        opaque = opaque && model.chat->IsOpaque(span.text);
-      }
-    }
-  }
-  if (!opaque) return uses_chat() ? model.chat->Render(messages, true) : RenderPlain(messages);
+Spans PromptBuilder::Impl::FillSkeleton(std::vector<Spans> values) const {
   for (size_t slot = 0; slot < values.size(); ++slot) {
     TrimEdges(values[slot], skeleton.trim_left[slot], skeleton.trim_right[slot]);
   }
   return ChatTemplate::Fill(skeleton, values);
+}
+
+/// True if the skeleton says what rendering would; `values` are its slots.
+bool PromptBuilder::Impl::CanFill(const std::vector<Spans>& values) const {
+  // An instruction that this row leaves empty takes its message and its blank line away.
+  const bool written = constant_instruction.empty() && has_instruction;
+  if (!has_skeleton || (written && SpansText(values[kInstruction]).empty())) return false;
+  if (!uses_chat()) return true;
+  for (const Spans& value : values) {
+    for (const PromptSpan& span : value) {
+      // Spans the author wrote were seen at compile time only if constant; all are checked alike.
+      if (!model.chat->IsOpaque(span.text)) return false;
+    }
+  }
+  return true;
 }
 
 void PromptBuilder::Impl::Tokenize(const Spans& spans, Conversation& conversation) const {
@@ -220,17 +244,14 @@ void PromptBuilder::Impl::Tokenize(const Spans& spans, Conversation& conversatio
   }
   conversation.vocabulary = model.vocabulary->id();
   conversation.prompt.tokens = model.vocabulary->TokenizePrompt(spans);
+  const size_t common = CommonPrefix(static_prefix, conversation.prompt.tokens);
   conversation.prompt.static_prefix_tokens =
-      std::min(static_prefix_tokens, static_cast<int32_t>(conversation.prompt.tokens.size()) - 1);
+      std::max(0, std::min(static_cast<int32_t>(common), static_cast<int32_t>(conversation.prompt.tokens.size()) - 1));
 }
 
 Conversation PromptBuilder::Impl::Continue(const Conversation& parent, Spans user) const {
   Conversation child;
-  child.messages = parent.messages;
-  child.messages.push_back({"assistant", {PromptSpan::Data(parent.answer_text)}});
-  child.messages.push_back({"user", std::move(user)});
-  const ChatMessage& next = child.messages.back();
-
+  ChatMessage next{"user", std::move(user)};
   bool extends = !parent.answer_cut;
   Spans suffix;
   if (extends && uses_chat()) {
@@ -245,6 +266,11 @@ Conversation PromptBuilder::Impl::Continue(const Conversation& parent, Spans use
     extends = extends && parent.prompt.tokens.empty();
   } else {
     extends = extends && same_tokens;
+  }
+  if (!extends || keep_messages) {
+    child.messages = parent.messages;
+    child.messages.push_back({"assistant", {PromptSpan::Data(parent.answer_text)}});
+    child.messages.push_back(std::move(next));
   }
   if (!extends) {
     Tokenize(uses_chat() ? model.chat->Render(child.messages, true) : RenderPlain(child.messages), child);
@@ -296,15 +322,27 @@ Conversation PromptBuilder::Build(const nlohmann::ordered_json& row,
   }
   Spans row_prompt = impl.RowPrompt(row);
   Spans instruction = impl.Instruction(row, ancestors);
-  std::vector<Spans> blocks;
-  for (size_t i = 0; i < parents.size(); ++i) blocks.push_back(impl.Block(impl.op.inputs[i], *parents[i]));
+  if (SpansText(instruction).empty()) instruction.clear();
+  std::vector<Spans> values;
+  values.reserve(static_cast<size_t>(impl.slots));
+  values.push_back(row_prompt);
+  values.push_back(impl.constant_instruction.empty() ? instruction : Spans());
+  for (size_t i = 0; i < parents.size(); ++i) values.push_back(impl.Block(impl.op.inputs[i], *parents[i]));
 
   Conversation conversation;
-  std::vector<Spans> values = {row_prompt, instruction};
-  if (!impl.constant_instruction.empty() || instruction.empty()) values[Impl::kInstruction].clear();
-  for (const Spans& block : blocks) values.push_back(block);
-  conversation.messages = impl.FirstTurn(std::move(row_prompt), std::move(instruction), std::move(blocks));
-  impl.Tokenize(impl.RenderFirstTurn(conversation.messages, std::move(values)), conversation);
+  const bool can_fill = impl.CanFill(values);
+  if (!can_fill || impl.keep_messages) {
+    conversation.messages = impl.FirstTurn(std::move(row_prompt), std::move(instruction),
+                                           {values.begin() + Impl::kFirstBlock, values.end()});
+  }
+  Spans spans;
+  if (can_fill) {
+    spans = impl.FillSkeleton(std::move(values));
+  } else {
+    spans = impl.uses_chat() ? impl.model.chat->Render(conversation.messages, true)
+                             : impl.RenderPlain(conversation.messages);
+  }
+  impl.Tokenize(spans, conversation);
   return conversation;
 }
 

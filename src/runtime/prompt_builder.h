@@ -51,7 +51,7 @@ class PromptBuilder {
   PromptBuilder(PromptBuilder&&) noexcept;
 
   /// `parents`: one for each input, in `input_ops` order. `ancestors`: outputs of operators that templates may name.
-  /// The result holds the messages and the prompt; its answer is still empty.
+  /// The result holds the prompt, and the messages if a consumer takes the conversation up; its answer is still empty.
   Conversation Build(const nlohmann::ordered_json& row, const std::vector<const Conversation*>& parents,
                      const std::map<std::string, std::string>& ancestors) const;
 

@@ -11,11 +11,11 @@ constexpr const char* kDeadlineMessage = "the call took longer than its deadline
 
 int64_t CountWords(const std::string& text) {
   int64_t words = 0;
-  bool inside = false;
+  bool after_space = true;
   for (const char c : text) {
     const bool space = c == ' ' || c == '\n' || c == '\t' || c == '\r';
-    if (!space && !inside) ++words;
-    inside = !space;
+    words += static_cast<int64_t>(after_space & !space);
+    after_space = space;
   }
   return words;
 }
@@ -36,7 +36,6 @@ SimulatedEngine::SimulatedEngine(SimulatedEngineOptions options, VirtualClock& c
   description_.model = options_.model_name;
   description_.context_tokens = options_.context_tokens;
   description_.sequences = options_.sequences;
-  timeline_ = options_.timeline ? options_.timeline : std::make_shared<SimulatedTimeline>();
 }
 
 SimulatedEngine::~SimulatedEngine() {
@@ -55,13 +54,14 @@ void SimulatedEngine::Submit(Request request) {
 }
 
 void SimulatedEngine::AnnounceStart() {
+  if (options_.timeline == nullptr) return;
   const bool can_start = !waiting_.empty() && static_cast<int32_t>(running_ids_.size()) < options_.sequences;
   if (can_start == start_due_us_.has_value()) return;
   if (can_start) {
     start_due_us_ = clock_.NowUs();
-    timeline_->due_us.insert(*start_due_us_);
+    options_.timeline->due_us.insert(*start_due_us_);
   } else {
-    timeline_->due_us.erase(timeline_->due_us.find(*start_due_us_));
+    options_.timeline->due_us.erase(options_.timeline->due_us.find(*start_due_us_));
     start_due_us_.reset();
   }
 }
@@ -78,10 +78,10 @@ void SimulatedEngine::Cancel(RequestId id) {
 
 void SimulatedEngine::Release(RequestId, int32_t) {}  // keeps no KV
 
-Completion SimulatedEngine::Complete(const Request& request, ScriptedReply reply) const {
+Completion SimulatedEngine::Complete(const Request& request, int64_t prompt_words, ScriptedReply reply) const {
   Completion completion;
   completion.id = request.id;
-  completion.prompt_tokens = CountWords(request.prompt_text);
+  completion.prompt_tokens = prompt_words;
   completion.prefilled_tokens = completion.prompt_tokens;
   completion.started_us = clock_.NowUs();
   completion.finished_us = completion.started_us + reply.latency_us;
@@ -106,17 +106,18 @@ void SimulatedEngine::StartWaiting() {
       ended_.push_back(Failed(request.id, "deadline", kDeadlineMessage, clock_.NowUs()));
       continue;
     }
-    if (CountWords(request.prompt_text) >= options_.context_tokens) {
+    const int64_t prompt_words = CountWords(request.prompt_text);
+    if (prompt_words >= options_.context_tokens) {
       ended_.push_back(Failed(request.id, "prompt_too_long", "the prompt is longer than the context", clock_.NowUs()));
       continue;
     }
-    Completion completion = Complete(request, options_.script(request));
+    Completion completion = Complete(request, prompt_words, options_.script(request));
     if (request.deadline_us > 0 && completion.finished_us > request.deadline_us) {
       completion = Failed(request.id, "deadline", kDeadlineMessage, request.deadline_us);
     }
     const int64_t end_us = completion.finished_us;
     running_ids_.insert(request.id);
-    timeline_->due_us.insert(end_us);
+    if (options_.timeline) options_.timeline->due_us.insert(end_us);
     running_.push(Running{end_us, started_++, std::move(completion)});
   }
   peak_running_ = std::max(peak_running_, static_cast<int64_t>(running_ids_.size()));
@@ -124,7 +125,7 @@ void SimulatedEngine::StartWaiting() {
 }
 
 void SimulatedEngine::DropTop() {
-  timeline_->due_us.erase(timeline_->due_us.find(running_.top().end_us));
+  if (options_.timeline) options_.timeline->due_us.erase(options_.timeline->due_us.find(running_.top().end_us));
   running_.pop();
 }
 
@@ -139,7 +140,7 @@ std::vector<Completion> SimulatedEngine::Poll(int64_t deadline_us) {
       continue;
     }
     if (next.end_us > clock_.NowUs()) {
-      if (!finished.empty() || next.end_us > *timeline_->due_us.begin()) break;
+      if (!finished.empty() || OthersFirst(next.end_us)) break;
       if (deadline_us > 0 && next.end_us > deadline_us) {
         clock_.AdvanceTo(std::max(clock_.NowUs(), deadline_us));
         break;

@@ -72,12 +72,15 @@ class SimulatedEngine final : public Engine {
   };
   void StartWaiting();
   void DropTop();
+  /// True if another engine has something to do before `end_us`.
+  bool OthersFirst(int64_t end_us) const {
+    return options_.timeline != nullptr && *options_.timeline->due_us.begin() < end_us;
+  }
   void AnnounceStart();
-  Completion Complete(const Request& request, ScriptedReply reply) const;
+  Completion Complete(const Request& request, int64_t prompt_words, ScriptedReply reply) const;
 
   SimulatedEngineOptions options_;
   VirtualClock& clock_;
-  std::shared_ptr<SimulatedTimeline> timeline_;   // shared with the engines on the clock
   EngineDescription description_;
   std::map<std::tuple<int32_t, int64_t, RequestId>, Request> waiting_;
   std::unordered_map<RequestId, std::tuple<int32_t, int64_t, RequestId>> waiting_keys_;
