@@ -43,10 +43,14 @@ std::string VocabularyFile(const std::string& name, const std::string& vocabular
 /// appears by rename once it is whole; memory stays below about 100 MB for any shape.
 ///
 /// What comes out of it: logits are scaled so that the likeliest token has about half the probability. Control
-/// tokens are never sampled but for the end token, and that only with mean_output_tokens: it is then certain in some
-/// contexts and unlikely in all others, so that answers end at about the same length at any temperature, greedily
-/// too. The end token is the one that the chat template closes an answer with (<|eot_id|>, <|im_end|>, ...), and
-/// stands as end of sequence in the file; without such a token the vocabulary's own.
+/// tokens are never sampled but for the end token, and that only with mean_output_tokens. Its logit spreads wider than
+/// the others': it is all but certain in one context of so many and unlikely in the rest, which makes answers about as
+/// long at every temperature, greedy ones and those cut by top-p included (a fixed probability of 1 / N a step would
+/// never be the likeliest). The end token is the one that the chat template closes an answer with (<|eot_id|>,
+/// <|im_end|>, ...), and stands as end of sequence in the file; without such a token the vocabulary's own.
+///
+/// With mean_output_tokens, models up to 256 M parameters are run once through llama.cpp on the CPU to correct the end
+/// token's row, in steps of 1/256: there, other kernels than this machine's may end in another step and other bytes.
 ///
 /// Throws Error(kUsage) where the options do not fit together, Error(kModel) for the vocabulary, Error(kIo).
 void SynthesizeModel(const SynthOptions& options);

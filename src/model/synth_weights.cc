@@ -23,7 +23,6 @@ namespace halo {
 namespace {
 
 constexpr int64_t kChunkElements = int64_t{1} << 20;  // 4 MiB of floats, per thread
-constexpr unsigned kMostThreads = 8;
 
 // A few rows of one tensor: the unit of work.
 struct Chunk {
@@ -118,7 +117,8 @@ uint64_t WeightBytes(const WeightTensor& tensor) {
   return ggml_row_size(static_cast<ggml_type>(tensor.type), tensor.columns) * rows;
 }
 
-void WriteWeights(int descriptor, const std::string& path, const std::vector<WeightTensor>& tensors, uint64_t seed) {
+void WriteWeights(int descriptor, const std::string& path, const std::vector<WeightTensor>& tensors, uint64_t seed,
+                  unsigned most_threads) {
   for (const WeightTensor& tensor : tensors) {
     HALO_CHECK(tensor.columns % ggml_blck_size(static_cast<ggml_type>(tensor.type)) == 0, "rows of whole blocks");
     HALO_CHECK(tensor.values.empty() || (tensor.rows == 0 && std::ssize(tensor.values) == tensor.columns),
@@ -129,7 +129,7 @@ void WriteWeights(int descriptor, const std::string& path, const std::vector<Wei
   std::atomic<int> error = 0;
   {
     std::vector<std::jthread> helpers;
-    const unsigned threads = std::clamp(std::thread::hardware_concurrency(), 1U, kMostThreads);
+    const unsigned threads = std::clamp(std::thread::hardware_concurrency(), 1U, std::max(most_threads, 1U));
     for (unsigned i = 1; i < threads; ++i) {
       helpers.emplace_back([&] { Work(descriptor, seed, chunks, next, error); });
     }
