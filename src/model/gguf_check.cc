@@ -1,5 +1,8 @@
 #include "model/gguf_check.h"
 
+#include <fmt/format.h>
+#include <ggml.h>
+
 #include <algorithm>
 #include <array>
 #include <map>
@@ -7,18 +10,15 @@
 #include <string_view>
 #include <utility>
 
-#include <fmt/format.h>
-
 #include "base/text.h"
-#include "ggml.h"
 #include "model/gguf_reader.h"
 #include "model/gguf_tokenizer_check.h"
 
 namespace halo {
 namespace {
 
-// Far above any model that exists, far below what would overflow llama.cpp's 32-bit arithmetic. The first two are the
-// sizes of its arrays.
+// Far above any model that exists, far below what would overflow llama.cpp's 32-bit arithmetic. The
+// first two are the sizes of its arrays.
 constexpr int64_t kMostLayers = 512;
 constexpr int64_t kMostExperts = 1024;
 constexpr int64_t kMostWidth = 1 << 20;
@@ -26,15 +26,28 @@ constexpr int64_t kMostHeads = 1 << 14;
 constexpr int64_t kMostContext = int64_t{1} << 28;
 constexpr int64_t kMostPooling = 4;
 
-// Decoders whose every layer has attention over whole rotated heads; llama.cpp asserts as much when it builds a graph.
+// Decoders whose every layer has attention over whole rotated heads; llama.cpp asserts as much when
+// it builds a graph.
 constexpr std::array<std::string_view, 16> kPlainDecoders = {
-    "llama",   "llama4",    "qwen2", "qwen2moe", "qwen3",   "qwen3moe", "mistral3", "granite", "granitemoe",
-    "olmo2",   "internlm2", "smollm3", "seed_oss", "ernie4_5", "exaone", "starcoder2"};
+    "llama",    "llama4",   "qwen2",      "qwen2moe",  "qwen3",     "qwen3moe",
+    "mistral3", "granite",  "granitemoe", "olmo2",     "internlm2", "smollm3",
+    "seed_oss", "ernie4_5", "exaone",     "starcoder2"};
 
 // Architectures that do not continue a text.
-constexpr std::array<std::string_view, 14> kNoDecoders = {
-    "bert",   "modern-bert", "nomic-bert", "nomic-bert-moe",  "neo-bert",       "jina-bert-v2", "jina-bert-v3", "eurobert",
-    "t5",     "t5encoder",   "clip",       "wavtokenizer-dec", "gemma-embedding", "llama-embed"};
+constexpr std::array<std::string_view, 14> kNoDecoders = {"bert",
+                                                          "modern-bert",
+                                                          "nomic-bert",
+                                                          "nomic-bert-moe",
+                                                          "neo-bert",
+                                                          "jina-bert-v2",
+                                                          "jina-bert-v3",
+                                                          "eurobert",
+                                                          "t5",
+                                                          "t5encoder",
+                                                          "clip",
+                                                          "wavtokenizer-dec",
+                                                          "gemma-embedding",
+                                                          "llama-embed"};
 
 template <typename List>
 bool Contains(const List& list, std::string_view word) {
@@ -42,12 +55,14 @@ bool Contains(const List& list, std::string_view word) {
 }
 
 std::string Upper(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c; });
+  std::transform(text.begin(), text.end(), text.begin(), [](char c) {
+    return c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
+  });
   return text;
 }
 
-// Types that llama.cpp multiplies matrices of. Others exist for activations and tables, and abort it there.
+// Types that llama.cpp multiplies matrices of. Others exist for activations and tables, and abort
+// it there.
 bool IsWeightType(int32_t type) {
   switch (type) {
     case GGML_TYPE_Q8_1:
@@ -80,7 +95,8 @@ class Checker {
       return std::move(summary_);
     }
     if (summary_.vocabulary == 0) {
-      file_.Refuse(0, "tokenizer.ggml.tokens is missing: a model without a vocabulary cannot run here");
+      file_.Refuse(
+          0, "tokenizer.ggml.tokens is missing: a model without a vocabulary cannot run here");
     }
     ReadShape();
     CheckHeads();
@@ -93,7 +109,9 @@ class Checker {
   }
 
  private:
-  std::string Key(std::string_view name) const { return fmt::format("{}.{}", summary_.architecture, name); }
+  std::string Key(std::string_view name) const {
+    return fmt::format("{}.{}", summary_.architecture, name);
+  }
 
   [[noreturn]] void RefuseKey(const std::string& key, const std::string& what) const {
     const GgufValue* value = file_.Find(key);
@@ -102,14 +120,16 @@ class Checker {
 
   void ReadNames() {
     const auto architecture = file_.Text("general.architecture");
-    if (!architecture || architecture->empty()) file_.Refuse(0, "general.architecture is missing: not a model");
+    if (!architecture || architecture->empty())
+      file_.Refuse(0, "general.architecture is missing: not a model");
     const bool plain = std::all_of(architecture->begin(), architecture->end(), [](char c) {
       return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
     });
     if (!plain) RefuseKey("general.architecture", "not a name");
     summary_.architecture = std::string(*architecture);
     if (summary_.has_weights && Contains(kNoDecoders, summary_.architecture)) {
-      RefuseKey("general.architecture", fmt::format("a {} model does not generate text", summary_.architecture));
+      RefuseKey("general.architecture",
+                fmt::format("a {} model does not generate text", summary_.architecture));
     }
     plain_decoder_ = Contains(kPlainDecoders, summary_.architecture);
     summary_.name = ReplaceInvalidUtf8(file_.Text("general.name").value_or(""));
@@ -118,7 +138,8 @@ class Checker {
       RefuseKey("tokenizer.chat_template", "not UTF-8");
     }
     if (file_.Integer("split.count").value_or(1) > 1) {
-      RefuseKey("split.count", "a model in several files; join it first (llama-gguf-split --merge)");
+      RefuseKey("split.count",
+                "a model in several files; join it first (llama-gguf-split --merge)");
     }
   }
 
@@ -160,7 +181,8 @@ class Checker {
   }
 
   // A whole number in [least, most]; `missing` if the key is not there.
-  int64_t Scalar(const char* name, int64_t least, int64_t most, std::optional<int64_t> missing) const {
+  int64_t Scalar(const char* name, int64_t least, int64_t most,
+                 std::optional<int64_t> missing) const {
     const std::string key = Key(name);
     const GgufValue* value = file_.Find(key);
     if (value == nullptr) {
@@ -174,13 +196,15 @@ class Checker {
     return *number;
   }
 
-  // One number for each layer: a list of that length, or a scalar for all. Lists of architectures with layers that lack
-  // the part may hold zeros.
-  std::vector<int64_t> PerLayer(const char* name, int64_t most, std::optional<int64_t> missing) const {
+  // One number for each layer: a list of that length, or a scalar for all. Lists of architectures
+  // with layers that lack the part may hold zeros.
+  std::vector<int64_t> PerLayer(const char* name, int64_t most,
+                                std::optional<int64_t> missing) const {
     const std::string key = Key(name);
     const GgufValue* value = file_.Find(key);
     const size_t layers = static_cast<size_t>(summary_.layers);
-    if (value == nullptr || !value->is_array) return std::vector<int64_t>(layers, Scalar(name, 1, most, missing));
+    if (value == nullptr || !value->is_array)
+      return std::vector<int64_t>(layers, Scalar(name, 1, most, missing));
     if (value->count != layers) {
       RefuseKey(key, fmt::format("{} elements for {} layers", value->count, summary_.layers));
     }
@@ -196,7 +220,9 @@ class Checker {
     return numbers;
   }
 
-  static int64_t Largest(const std::vector<int64_t>& numbers) { return *std::max_element(numbers.begin(), numbers.end()); }
+  static int64_t Largest(const std::vector<int64_t>& numbers) {
+    return *std::max_element(numbers.begin(), numbers.end());
+  }
 
   void ReadShape() {
     summary_.layers = Scalar("block_count", 1, kMostLayers, std::nullopt);
@@ -204,8 +230,10 @@ class Checker {
     summary_.context_tokens = Scalar("context_length", 1, kMostContext, std::nullopt);
     // Layers of the kind that predicts further tokens count among all and must leave others.
     Scalar("nextn_predict_layers", 0, plain_decoder_ ? 0 : summary_.layers - 1, 0);
-    const std::optional<int64_t> optional_feed_forward = plain_decoder_ ? std::nullopt : std::optional<int64_t>(0);
-    summary_.feed_forward = Largest(PerLayer("feed_forward_length", kMostWidth * 4, optional_feed_forward));
+    const std::optional<int64_t> optional_feed_forward =
+        plain_decoder_ ? std::nullopt : std::optional<int64_t>(0);
+    summary_.feed_forward =
+        Largest(PerLayer("feed_forward_length", kMostWidth * 4, optional_feed_forward));
   }
 
   void CheckHeads() {
@@ -232,16 +260,20 @@ class Checker {
     if (first_heads == 0) return;
     const bool given = file_.Find(Key("attention.key_length")) != nullptr;
     if (!given && plain_decoder_ && summary_.width % first_heads != 0) {
-      RefuseKey(Key("embedding_length"), fmt::format("{} is not a multiple of {} heads", summary_.width, first_heads));
+      RefuseKey(Key("embedding_length"),
+                fmt::format("{} is not a multiple of {} heads", summary_.width, first_heads));
     }
     const int64_t derived = std::max<int64_t>(1, summary_.width / first_heads);
     const int64_t key_width = Scalar("attention.key_length", 1, kMostWidth, derived);
     const int64_t value_width = Scalar("attention.value_length", 1, kMostWidth, derived);
-    const int64_t rotated = Scalar("rope.dimension_count", plain_decoder_ ? 1 : 0, kMostWidth, key_width);
+    const int64_t rotated =
+        Scalar("rope.dimension_count", plain_decoder_ ? 1 : 0, kMostWidth, key_width);
     summary_.head_width = key_width;
-    if (plain_decoder_ && (value_width != key_width || rotated != key_width || key_width % 2 != 0)) {
+    if (plain_decoder_ &&
+        (value_width != key_width || rotated != key_width || key_width % 2 != 0)) {
       RefuseKey(Key("rope.dimension_count"),
-                fmt::format("heads of {} for keys and {} for values of which {} are rotated; all must be equal and even",
+                fmt::format("heads of {} for keys and {} for values of which {} are rotated; all "
+                            "must be equal and even",
                             key_width, value_width, rotated));
     }
     const auto scaling = file_.Text(Key("rope.scaling.type"));
@@ -254,7 +286,8 @@ class Checker {
   void CheckExperts() {
     const int64_t experts = Scalar("expert_count", 0, kMostExperts, 0);
     int64_t used = 0;
-    if (const GgufValue* value = file_.Find(Key("expert_used_count")); value != nullptr && value->is_array) {
+    if (const GgufValue* value = file_.Find(Key("expert_used_count"));
+        value != nullptr && value->is_array) {
       used = Largest(PerLayer("expert_used_count", kMostExperts, std::nullopt));
     } else {
       used = Scalar("expert_used_count", 0, kMostExperts, 0);
@@ -273,8 +306,8 @@ class Checker {
   }
 
   void CheckNumbers() {
-    for (const char* name : {"attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon", "rope.freq_base",
-                             "rope.scaling.factor", "rope.scale_linear"}) {
+    for (const char* name : {"attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon",
+                             "rope.freq_base", "rope.scaling.factor", "rope.scale_linear"}) {
       const GgufValue* value = file_.Find(Key(name));
       if (value == nullptr) continue;
       const auto number = value->is_array ? std::nullopt : GgufFloat(*value, 0);
@@ -295,14 +328,15 @@ class Checker {
       summary_.parameters += elements;
       bytes_by_type[tensor.type] += tensor.bytes;
     }
-    const auto most = std::max_element(bytes_by_type.begin(), bytes_by_type.end(),
-                                       [](const auto& a, const auto& b) { return a.second < b.second; });
+    const auto most =
+        std::max_element(bytes_by_type.begin(), bytes_by_type.end(),
+                         [](const auto& a, const auto& b) { return a.second < b.second; });
     // llama.cpp writes "q4_K"; people and file names write "Q4_K".
     summary_.weight_type = Upper(ggml_type_name(static_cast<ggml_type>(most->first)));
   }
 
-  // A vector is a norm, a bias or a scale and meets 32-bit activations element by element, for which llama.cpp aborts on
-  // most other types.
+  // A vector is a norm, a bias or a scale and meets 32-bit activations element by element, for
+  // which llama.cpp aborts on most other types.
   void CheckTensorType(const GgufTensor& tensor) const {
     const bool is_vector = tensor.dims[1] == 1 && tensor.dims[2] == 1 && tensor.dims[3] == 1;
     const bool is_table = !plain_decoder_ && tensor.type == GGML_TYPE_I32;
@@ -317,9 +351,10 @@ class Checker {
     const GgufTensor* embedding = file_.FindTensor("token_embd.weight");
     if (embedding == nullptr) file_.Refuse(0, "tensor token_embd.weight is missing");
     if (embedding->dims[0] != summary_.width || embedding->dims[1] != summary_.vocabulary) {
-      file_.Refuse(embedding->offset,
-                   fmt::format("token_embd.weight is {} x {}, the keys say width {} and {} tokens", embedding->dims[0],
-                               embedding->dims[1], summary_.width, summary_.vocabulary));
+      file_.Refuse(
+          embedding->offset,
+          fmt::format("token_embd.weight is {} x {}, the keys say width {} and {} tokens",
+                      embedding->dims[0], embedding->dims[1], summary_.width, summary_.vocabulary));
     }
   }
 
@@ -346,16 +381,19 @@ std::string DescribeModel(const GgufSummary& summary) {
   line("name", summary.name.empty() ? "(none)" : summary.name);
   line("architecture", summary.architecture);
   line("weights", weights ? summary.weight_type : "(none: a vocabulary only)");
-  if (weights) line("parameters", fmt::format("{:.1f} M", static_cast<double>(summary.parameters) / kMillion));
+  if (weights)
+    line("parameters", fmt::format("{:.1f} M", static_cast<double>(summary.parameters) / kMillion));
   line("size", fmt::format("{:.1f} MB", static_cast<double>(summary.file_bytes) / kMillion));
   if (weights) {
-    line("shape", fmt::format("{} layers, width {}, {} heads of {}, {} KV heads, feed-forward {}", summary.layers,
-                              summary.width, summary.heads, summary.head_width, summary.kv_heads, summary.feed_forward));
+    line("shape", fmt::format("{} layers, width {}, {} heads of {}, {} KV heads, feed-forward {}",
+                              summary.layers, summary.width, summary.heads, summary.head_width,
+                              summary.kv_heads, summary.feed_forward));
     line("context", fmt::format("{} tokens", summary.context_tokens));
   }
   line("vocabulary", fmt::format("{} tokens", summary.vocabulary));
-  line("chat template", summary.chat_template.empty() ? "(none: ChatML is used)"
-                                                      : fmt::format("{} bytes", summary.chat_template.size()));
+  line("chat template", summary.chat_template.empty()
+                            ? "(none: ChatML is used)"
+                            : fmt::format("{} bytes", summary.chat_template.size()));
   return text;
 }
 

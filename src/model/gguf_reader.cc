@@ -1,6 +1,8 @@
 #include "model/gguf_reader.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
+#include <ggml.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -11,17 +13,14 @@
 #include <limits>
 #include <utility>
 
-#include <fmt/format.h>
-
 #include "base/error.h"
 #include "base/text.h"
-#include "ggml.h"
 
 namespace halo {
 namespace {
 
-// Far above any real file, low enough that llama.cpp's own reader, which compares every key and every tensor name
-// with every other, stays quick.
+// Far above any real file, low enough that llama.cpp's own reader, which compares every key and
+// every tensor name with every other, stays quick.
 constexpr uint64_t kMaxKeys = 4096;
 constexpr uint64_t kMaxTensors = 32768;
 constexpr uint64_t kMaxKeyBytes = 65535;
@@ -98,7 +97,8 @@ class GgufParser {
     const uint64_t at = position_;
     const uint64_t length = Read<uint64_t>(what);
     if (length > most_bytes) {
-      file_.Refuse(at, fmt::format("{} of {} bytes, at most {} are taken", what, length, most_bytes));
+      file_.Refuse(at,
+                   fmt::format("{} of {} bytes, at most {} are taken", what, length, most_bytes));
     }
     const std::span<const uint8_t> text = Take(length, what);
     return {reinterpret_cast<const char*>(text.data()), text.size()};
@@ -122,7 +122,8 @@ class GgufParser {
     }
     position_ = 4;
     const uint32_t version = Read<uint32_t>("version");
-    if ((version & 0xFFFFU) == 0) file_.Refuse(4, "a big-endian GGUF file, only little-endian is read");
+    if ((version & 0xFFFFU) == 0)
+      file_.Refuse(4, "a big-endian GGUF file, only little-endian is read");
     if (version != 2 && version != 3) {
       file_.Refuse(4, fmt::format("GGUF version {}, versions 2 and 3 are read", version));
     }
@@ -179,8 +180,9 @@ class GgufParser {
     }
     const uint32_t alignment = LoadLittleEndian<uint32_t>(value->data.data());
     if (alignment == 0 || (alignment & (alignment - 1)) != 0 || alignment > kMaxAlignment) {
-      file_.Refuse(value->offset, fmt::format("general.alignment is {}, a power of two up to {} is wanted",
-                                              alignment, kMaxAlignment));
+      file_.Refuse(value->offset,
+                   fmt::format("general.alignment is {}, a power of two up to {} is wanted",
+                               alignment, kMaxAlignment));
     }
     return alignment;
   }
@@ -197,8 +199,8 @@ class GgufParser {
     }
     const uint32_t n_dims = Read<uint32_t>("tensor dimensions");
     if (n_dims < 1 || n_dims > tensor.dims.size()) {
-      file_.Refuse(at, fmt::format("tensor {} has {} dimensions, 1 to 4 are taken", Quoted(tensor.name),
-                                   n_dims));
+      file_.Refuse(at, fmt::format("tensor {} has {} dimensions, 1 to 4 are taken",
+                                   Quoted(tensor.name), n_dims));
     }
     tensor.n_dims = static_cast<int32_t>(n_dims);
     for (uint32_t i = 0; i < n_dims; ++i) tensor.dims[i] = Read<int64_t>("tensor dimension");
@@ -208,13 +210,16 @@ class GgufParser {
     file_.tensors_.push_back(tensor);
   }
 
-  // Never overflows: the elements are bounded by the file's bytes x the widest block before they are multiplied.
+  // Never overflows: the elements are bounded by the file's bytes x the widest block before they
+  // are multiplied.
   uint64_t TensorBytes(const GgufTensor& tensor, uint64_t at) const {
     if (tensor.type < 0 || tensor.type >= GGML_TYPE_COUNT ||
         ggml_blck_size(static_cast<ggml_type>(tensor.type)) == 0) {
-      file_.Refuse(at, fmt::format("tensor {} has the unknown type {}", Quoted(tensor.name), tensor.type));
+      file_.Refuse(
+          at, fmt::format("tensor {} has the unknown type {}", Quoted(tensor.name), tensor.type));
     }
-    const uint64_t block = static_cast<uint64_t>(ggml_blck_size(static_cast<ggml_type>(tensor.type)));
+    const uint64_t block =
+        static_cast<uint64_t>(ggml_blck_size(static_cast<ggml_type>(tensor.type)));
     const uint64_t block_bytes = ggml_type_size(static_cast<ggml_type>(tensor.type));
     const uint64_t most_elements = bytes_.size() / block_bytes * block;
     uint64_t elements = 1;
@@ -228,9 +233,10 @@ class GgufParser {
       elements *= static_cast<uint64_t>(dim);
     }
     if (static_cast<uint64_t>(tensor.dims[0]) % block != 0) {
-      file_.Refuse(at, fmt::format("tensor {} has rows of {} elements, no multiple of the {} of its type {}",
-                                   Quoted(tensor.name), tensor.dims[0], block,
-                                   ggml_type_name(static_cast<ggml_type>(tensor.type))));
+      file_.Refuse(
+          at, fmt::format("tensor {} has rows of {} elements, no multiple of the {} of its type {}",
+                          Quoted(tensor.name), tensor.dims[0], block,
+                          ggml_type_name(static_cast<ggml_type>(tensor.type))));
     }
     return elements / block * block_bytes;
   }
@@ -238,18 +244,21 @@ class GgufParser {
   // llama.cpp takes tensors only back to back in the order of the header, so nothing can overlap.
   void PlaceTensors() {
     if (file_.tensors_.empty()) return;
-    const auto padded = [this](uint64_t n) { return (n + alignment_ - 1) / alignment_ * alignment_; };
+    const auto padded = [this](uint64_t n) {
+      return (n + alignment_ - 1) / alignment_ * alignment_;
+    };
     const uint64_t data_at = padded(position_);
     uint64_t expected = 0;
     for (GgufTensor& tensor : file_.tensors_) {
       if (tensor.offset != expected) {
-        file_.Refuse(data_at, fmt::format("the data of tensor {} are at {}, expected at {}", Quoted(tensor.name),
-                                          tensor.offset, expected));
+        file_.Refuse(data_at, fmt::format("the data of tensor {} are at {}, expected at {}",
+                                          Quoted(tensor.name), tensor.offset, expected));
       }
       if (data_at > bytes_.size() || expected > bytes_.size() - data_at ||
           tensor.bytes > bytes_.size() - data_at - expected) {
-        file_.Refuse(data_at, fmt::format("the data of tensor {} end past the end of the file (cut short?)",
-                                          Quoted(tensor.name)));
+        file_.Refuse(data_at,
+                     fmt::format("the data of tensor {} end past the end of the file (cut short?)",
+                                 Quoted(tensor.name)));
       }
       tensor.offset = data_at + expected;
       expected += padded(tensor.bytes);
@@ -284,7 +293,8 @@ size_t GgufTypeBytes(GgufType type) {
   }
 }
 
-GgufFile::GgufFile(std::span<const uint8_t> bytes, std::string path) : bytes_(bytes), path_(std::move(path)) {}
+GgufFile::GgufFile(std::span<const uint8_t> bytes, std::string path)
+    : bytes_(bytes), path_(std::move(path)) {}
 
 GgufFile::GgufFile(GgufFile&& other) noexcept
     : bytes_(other.bytes_),
@@ -302,7 +312,8 @@ GgufFile::~GgufFile() {
 GgufFile GgufFile::Open(const std::string& path) {
   const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (descriptor < 0) {
-    throw Error(ErrorCode::kModel, fmt::format("{}: cannot be opened: {}", path, std::strerror(errno)));
+    throw Error(ErrorCode::kModel,
+                fmt::format("{}: cannot be opened: {}", path, std::strerror(errno)));
   }
   struct stat info = {};
   if (fstat(descriptor, &info) != 0 || !S_ISREG(info.st_mode) || info.st_size <= 0) {
@@ -314,7 +325,8 @@ GgufFile GgufFile::Open(const std::string& path) {
   const int map_error = errno;
   close(descriptor);
   if (mapping == MAP_FAILED) {
-    throw Error(ErrorCode::kModel, fmt::format("{}: cannot be mapped: {}", path, std::strerror(map_error)));
+    throw Error(ErrorCode::kModel,
+                fmt::format("{}: cannot be mapped: {}", path, std::strerror(map_error)));
   }
   GgufFile file({static_cast<const uint8_t*>(mapping), size}, path);
   file.mapped_ = true;

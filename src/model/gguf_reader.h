@@ -36,27 +36,28 @@ struct GgufValue {
   std::string_view key;
   GgufType type = GgufType::kUint8;  ///< of the elements, if is_array
   bool is_array = false;
-  uint64_t count = 1;               ///< elements
-  uint64_t offset = 0;              ///< of the key's type in the file
-  std::span<const uint8_t> data;    ///< the elements, as they lie in the file
-  std::span<const uint8_t> encoded; ///< type, count and elements: what a writer copies
+  uint64_t count = 1;                ///< elements
+  uint64_t offset = 0;               ///< of the key's type in the file
+  std::span<const uint8_t> data;     ///< the elements, as they lie in the file
+  std::span<const uint8_t> encoded;  ///< type, count and elements: what a writer copies
 };
 
 /// One tensor's entry in the header; its data were found to lie inside the file.
 struct GgufTensor {
   std::string_view name;
-  int32_t type = 0;                        ///< a ggml_type that this build knows
+  int32_t type = 0;  ///< a ggml_type that this build knows
   std::array<int64_t, 4> dims = {1, 1, 1, 1};
   int32_t n_dims = 0;
-  uint64_t offset = 0;                     ///< from the start of the file
+  uint64_t offset = 0;  ///< from the start of the file
   uint64_t bytes = 0;
 };
 
-/// A GGUF file's header, parsed within bounds. Nothing is copied but the two tables; every count is compared with
-/// the bytes that are left before anything is allocated for it.
+/// A GGUF file's header, parsed within bounds. Nothing is copied but the two tables; every count is
+/// compared with the bytes that are left before anything is allocated for it.
 ///
-/// The file is mapped, not read: a header can be long (a vocabulary is megabytes) and is walked once. A file that
-/// somebody shortens meanwhile raises SIGBUS, but llama.cpp maps the same file right after, so nothing is lost.
+/// The file is mapped, not read: a header can be long (a vocabulary is megabytes) and is walked
+/// once. A file that somebody shortens meanwhile raises SIGBUS, but llama.cpp maps the same file
+/// right after, so nothing is lost.
 class GgufFile {
  public:
   /// Maps and parses. Throws Error(kModel) naming the file, the offset and what is wrong.

@@ -50,8 +50,8 @@ void GgufHeader::AddCopy(std::string_view key, const GgufValue& value) {
   ++key_count_;
 }
 
-uint64_t GgufHeader::AddTensor(std::string_view name, std::span<const int64_t> dims, int32_t ggml_type,
-                               uint64_t bytes) {
+uint64_t GgufHeader::AddTensor(std::string_view name, std::span<const int64_t> dims,
+                               int32_t ggml_type, uint64_t bytes) {
   AppendText(tensors_, name);
   Append(tensors_, static_cast<uint32_t>(dims.size()));
   for (const int64_t dim : dims) Append(tensors_, dim);

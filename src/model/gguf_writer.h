@@ -10,8 +10,9 @@
 
 namespace halo {
 
-/// Builds the header of a GGUF 3 file: keys and tensors in the order they were added. The data are the caller's
-/// to write, tensor by tensor, at the offsets that AddTensor returns plus the header's length.
+/// Builds the header of a GGUF 3 file: keys and tensors in the order they were added. The data are
+/// the caller's to write, tensor by tensor, at the offsets that AddTensor returns plus the header's
+/// length.
 class GgufHeader {
  public:
   static constexpr uint64_t kAlignment = 32;
@@ -21,7 +22,8 @@ class GgufHeader {
   void AddFloat32(std::string_view key, float value);
   /// Copies a value of another file as it is.
   void AddCopy(std::string_view key, const GgufValue& value);
-  /// Dimensions in GGUF's order, the row length first. Returns the tensor's offset from the start of the data.
+  /// Dimensions in GGUF's order, the row length first. Returns the tensor's offset from the start
+  /// of the data.
   uint64_t AddTensor(std::string_view name, std::span<const int64_t> dims, int32_t ggml_type,
                      uint64_t bytes);
 

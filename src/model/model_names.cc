@@ -1,5 +1,8 @@
 #include "model/model_names.h"
 
+#include <fmt/format.h>
+#include <yaml-cpp/yaml.h>
+
 #include <algorithm>
 #include <array>
 #include <filesystem>
@@ -7,9 +10,6 @@
 #include <optional>
 #include <set>
 #include <string_view>
-
-#include <fmt/format.h>
-#include <yaml-cpp/yaml.h>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -41,7 +41,8 @@ bool LiesInside(const fs::path& path, const fs::path& folder) {
   const fs::path real = fs::canonical(path, error);
   if (error) return false;
   const fs::path root = fs::canonical(folder, error);
-  return !error && std::mismatch(root.begin(), root.end(), real.begin(), real.end()).first == root.end();
+  return !error &&
+         std::mismatch(root.begin(), root.end(), real.begin(), real.end()).first == root.end();
 }
 
 /// Names go into paths: nothing but plain components.
@@ -51,8 +52,9 @@ bool IsPlainName(const std::string& name) {
     return false;
   }
   const fs::path path(name);
-  return std::none_of(path.begin(), path.end(),
-                      [](const fs::path& part) { return part == ".." || part == "." || part.empty(); });
+  return std::none_of(path.begin(), path.end(), [](const fs::path& part) {
+    return part == ".." || part == "." || part.empty();
+  });
 }
 
 /// NAME, NAME-Q8_0, NAME.Q8_0 for the stem NAME.
@@ -62,21 +64,24 @@ bool IsVariantOf(const std::string& file_stem, const std::string& stem) {
   const char separator = file_stem[stem.size()];
   if (separator != '-' && separator != '.') return false;
   const std::string rest = Upper(file_stem.substr(stem.size() + 1));
-  constexpr std::array<std::string_view, 7> kPrefixes = {"Q", "IQ", "TQ", "F16", "BF16", "F32", "MXFP4"};
+  constexpr std::array<std::string_view, 7> kPrefixes = {"Q",    "IQ",  "TQ",   "F16",
+                                                         "BF16", "F32", "MXFP4"};
   return std::any_of(kPrefixes.begin(), kPrefixes.end(), [&](std::string_view prefix) {
     const bool needs_digit = prefix.back() == 'Q';
     return rest.starts_with(prefix) &&
-           (!needs_digit || (rest.size() > prefix.size() && rest[prefix.size()] >= '0' && rest[prefix.size()] <= '9'));
+           (!needs_digit || (rest.size() > prefix.size() && rest[prefix.size()] >= '0' &&
+                             rest[prefix.size()] <= '9'));
   });
 }
 
-/// Adds the files of one folder whose stem passes; sorted, so that the choice does not depend on the file system's order.
+/// Adds the files of one folder whose stem passes; sorted, so that the choice does not depend on
+/// the file system's order.
 template <typename Passes>
 void AddFilesIn(const fs::path& folder, const fs::path& root, Passes passes, Found& found) {
   Found here;
   std::error_code error;
-  for (auto entry = fs::directory_iterator(folder, error); !error && entry != fs::directory_iterator();
-       entry.increment(error)) {
+  for (auto entry = fs::directory_iterator(folder, error);
+       !error && entry != fs::directory_iterator(); entry.increment(error)) {
     std::error_code not_regular;
     if (!IsGguf(entry->path()) || !passes(entry->path().stem().string())) continue;
     if (!entry->is_regular_file(not_regular)) continue;
@@ -96,7 +101,8 @@ Found FromFolder(const std::string& name, const fs::path& folder) {
   const fs::path wanted = folder / name;
   const std::string stem = wanted.filename().string();
   AddFilesIn(
-      wanted.parent_path(), folder, [&](const std::string& s) { return IsVariantOf(s, stem); }, found);
+      wanted.parent_path(), folder, [&](const std::string& s) { return IsVariantOf(s, stem); },
+      found);
   AddFilesIn(wanted, folder, AnyStem, found);
   return found;
 }
@@ -105,16 +111,17 @@ Found FromFolder(const std::string& name, const fs::path& folder) {
 std::vector<fs::path> Snapshots(const fs::path& repository) {
   std::vector<fs::path> snapshots;
   std::error_code error;
-  for (auto entry = fs::directory_iterator(repository / "snapshots", error); !error && entry != fs::directory_iterator();
-       entry.increment(error)) {
+  for (auto entry = fs::directory_iterator(repository / "snapshots", error);
+       !error && entry != fs::directory_iterator(); entry.increment(error)) {
     snapshots.push_back(entry->path());
   }
   std::string main_revision;
   std::ifstream reference(repository / "refs" / "main");
   std::getline(reference, main_revision);
   std::sort(snapshots.begin(), snapshots.end());
-  std::stable_partition(snapshots.begin(), snapshots.end(),
-                        [&](const fs::path& snapshot) { return snapshot.filename() == main_revision; });
+  std::stable_partition(snapshots.begin(), snapshots.end(), [&](const fs::path& snapshot) {
+    return snapshot.filename() == main_revision;
+  });
   return snapshots;
 }
 
@@ -123,7 +130,8 @@ Found FromHuggingFace(const std::string& name, const fs::path& cache) {
   Found found;
   if (cache.empty() || !IsPlainName(name)) return found;
   std::string folder_name = "models--" + name;
-  for (size_t at = 0; (at = folder_name.find('/', at)) != std::string::npos;) folder_name.replace(at, 1, "--");
+  for (size_t at = 0; (at = folder_name.find('/', at)) != std::string::npos;)
+    folder_name.replace(at, 1, "--");
   for (const fs::path& snapshot : Snapshots(cache / folder_name)) {
     AddFilesIn(snapshot, cache, AnyStem, found);
     if (!found.files.empty()) break;
@@ -133,17 +141,20 @@ Found FromHuggingFace(const std::string& name, const fs::path& cache) {
 
 using ModelsFile = std::map<std::string, Files>;
 
-[[noreturn]] void ThrowAt(const std::string& path, const YAML::Mark& mark, const std::string& message) {
+[[noreturn]] void ThrowAt(const std::string& path, const YAML::Mark& mark,
+                          const std::string& message) {
   throw Error(ErrorCode::kConfig,
-              std::vector<Diagnostic>{{{path, mark.is_null() ? 0 : mark.line + 1, mark.is_null() ? 0 : mark.column + 1},
-                                       message}});
+              std::vector<Diagnostic>{
+                  {{path, mark.is_null() ? 0 : mark.line + 1, mark.is_null() ? 0 : mark.column + 1},
+                   message}});
 }
 
 Files FilesOfEntry(const std::string& path, const YAML::Node& entry) {
   const fs::path folder = fs::path(path).parent_path();
   Files files;
   const auto add = [&](const YAML::Node& file) {
-    if (!file.IsScalar() || file.Scalar().empty()) ThrowAt(path, file.Mark(), "expected a file, or a list of files");
+    if (!file.IsScalar() || file.Scalar().empty())
+      ThrowAt(path, file.Mark(), "expected a file, or a list of files");
     files.push_back((folder / file.Scalar()).string());
   };
   if (!entry.IsSequence()) {
@@ -169,7 +180,8 @@ ModelsFile ReadModelsFile(const std::string& path) {
     if (!root.IsMap()) ThrowAt(path, root.Mark(), "expected a mapping of model names to files");
     for (const auto& entry : root) {
       const std::string name = entry.first.as<std::string>();
-      if (models.count(name) != 0) ThrowAt(path, entry.first.Mark(), fmt::format("model '{}' twice", name));
+      if (models.count(name) != 0)
+        ThrowAt(path, entry.first.Mark(), fmt::format("model '{}' twice", name));
       models[name] = FilesOfEntry(path, entry.second);
     }
   } catch (const YAML::Exception& error) {
@@ -179,7 +191,8 @@ ModelsFile ReadModelsFile(const std::string& path) {
 }
 
 Found Candidates(const std::string& name, const ModelSearchPath& search, const ModelsFile& listed) {
-  if (const auto flag = search.flags.find(name); flag != search.flags.end()) return {{flag->second}, {}};
+  if (const auto flag = search.flags.find(name); flag != search.flags.end())
+    return {{flag->second}, {}};
   if (const auto file = listed.find(name); file != listed.end()) return {file->second, {}};
   Found found = FromFolder(name, search.models_folder);
   if (!found.files.empty()) return found;
@@ -188,7 +201,8 @@ Found Candidates(const std::string& name, const ModelSearchPath& search, const M
   return cached;
 }
 
-constexpr std::array<std::string_view, 6> kDtypes = {"bfloat16", "float16", "half", "float32", "float", "auto"};
+constexpr std::array<std::string_view, 6> kDtypes = {"bfloat16", "float16", "half",
+                                                     "float32",  "float",   "auto"};
 
 /// What a workflow's `dtype` calls the weight types of files; "" for any.
 std::string WeightTypeOfDtype(const std::string& dtype) {
@@ -205,16 +219,19 @@ bool MeetsQuantization(const std::string& wanted, const std::string& weight_type
 }
 
 bool Meets(const ModelRequest& request, const GgufSummary& summary) {
-  if (!request.quantization.empty()) return MeetsQuantization(request.quantization, summary.weight_type);
+  if (!request.quantization.empty())
+    return MeetsQuantization(request.quantization, summary.weight_type);
   const std::string type = WeightTypeOfDtype(request.dtype);
   return type.empty() || type == summary.weight_type;
 }
 
-/// Smaller is better: named like the asked quantization (Q4_K_M and Q4_K_S files have the same weight type), then exact.
-std::pair<bool, ptrdiff_t> Rank(const ModelRequest& request, const std::string& file, const GgufSummary& summary) {
-  constexpr std::array<std::string_view, 17> kOrder = {"F32",  "BF16", "F16",    "Q8_0",   "Q6_K", "Q5_K",
-                                                       "Q5_1", "Q5_0", "Q4_K",   "IQ4_NL", "IQ4_XS", "Q4_1",
-                                                       "Q4_0", "Q3_K", "IQ3_S", "Q2_K",   "IQ2_S"};
+/// Smaller is better: named like the asked quantization (Q4_K_M and Q4_K_S files have the same
+/// weight type), then exact.
+std::pair<bool, ptrdiff_t> Rank(const ModelRequest& request, const std::string& file,
+                                const GgufSummary& summary) {
+  constexpr std::array<std::string_view, 17> kOrder = {
+      "F32",    "BF16",   "F16",  "Q8_0", "Q6_K", "Q5_K",  "Q5_1", "Q5_0", "Q4_K",
+      "IQ4_NL", "IQ4_XS", "Q4_1", "Q4_0", "Q3_K", "IQ3_S", "Q2_K", "IQ2_S"};
   const std::string file_name = Upper(fs::path(file).filename().string());
   const bool unnamed = file_name.find(Upper(request.quantization)) == std::string::npos;
   return {unnamed, std::find(kOrder.begin(), kOrder.end(), summary.weight_type) - kOrder.begin()};
@@ -224,20 +241,24 @@ std::string WhereLooked(const ModelSearchPath& search) {
   std::vector<std::string> places = {"--model flags"};
   places.push_back(search.models_file.empty() ? "--models (not given)" : search.models_file);
   places.push_back(search.models_folder.empty() ? "HALO_MODELS (not set)" : search.models_folder);
-  places.push_back(search.hugging_face_cache.empty() ? "the Hugging Face cache (none)"
-                                                     : "the Hugging Face cache " + search.hugging_face_cache);
+  places.push_back(search.hugging_face_cache.empty()
+                       ? "the Hugging Face cache (none)"
+                       : "the Hugging Face cache " + search.hugging_face_cache);
   return fmt::format("{}", fmt::join(places, ", "));
 }
 
 /// One call of ResolveModels: remembers checked files, collects faults.
 class Resolver {
  public:
-  explicit Resolver(const ModelSearchPath& search) : search_(search), listed_(ReadModelsFile(search.models_file)) {}
+  explicit Resolver(const ModelSearchPath& search)
+      : search_(search), listed_(ReadModelsFile(search.models_file)) {}
 
   void Resolve(const ModelRequest& request) {
-    if (std::find(kDtypes.begin(), kDtypes.end(), request.dtype) == kDtypes.end() && !request.dtype.empty()) {
+    if (std::find(kDtypes.begin(), kDtypes.end(), request.dtype) == kDtypes.end() &&
+        !request.dtype.empty()) {
       AddFault(fmt::format("model '{}': dtype '{}' is none of {}{}", request.name, request.dtype,
-                           fmt::join(kDtypes, ", "), DidYouMean(request.dtype, {kDtypes.begin(), kDtypes.end()})));
+                           fmt::join(kDtypes, ", "),
+                           DidYouMean(request.dtype, {kDtypes.begin(), kDtypes.end()})));
       return;
     }
     const Found found = Candidates(request.name, search_, listed_);
@@ -312,11 +333,14 @@ class Resolver {
       resolved_.push_back({request, *best, *checked_.at(*best).summary});
       return;
     }
-    for (const std::string& fault : broken) AddFault(fmt::format("model '{}': {}", request.name, fault));
+    for (const std::string& fault : broken)
+      AddFault(fmt::format("model '{}': {}", request.name, fault));
     if (sound.empty()) return;
-    const std::string wanted =
-        !request.quantization.empty() ? "quantization " + request.quantization : "dtype " + request.dtype;
-    AddFault(fmt::format("model '{}': no file has {}; there is {}", request.name, wanted, fmt::join(sound, ", ")));
+    const std::string wanted = !request.quantization.empty()
+                                   ? "quantization " + request.quantization
+                                   : "dtype " + request.dtype;
+    AddFault(fmt::format("model '{}': no file has {}; there is {}", request.name, wanted,
+                         fmt::join(sound, ", ")));
   }
 
   struct Checked {
@@ -338,32 +362,37 @@ using Listing = std::vector<std::pair<std::string, std::string>>;
 void ListFolder(const fs::path& folder, Listing& models) {
   constexpr int kDeepest = 2;  // org/name/file.gguf
   std::error_code error;
-  for (auto entry = fs::recursive_directory_iterator(folder, error); !error && entry != fs::recursive_directory_iterator();
-       entry.increment(error)) {
+  for (auto entry = fs::recursive_directory_iterator(folder, error);
+       !error && entry != fs::recursive_directory_iterator(); entry.increment(error)) {
     if (entry.depth() >= kDeepest) entry.disable_recursion_pending();
     std::error_code not_regular;
-    if (!IsGguf(entry->path()) || !entry->is_regular_file(not_regular) || !LiesInside(entry->path(), folder)) continue;
-    models.emplace_back(entry->path().lexically_relative(folder).replace_extension().string(), entry->path().string());
+    if (!IsGguf(entry->path()) || !entry->is_regular_file(not_regular) ||
+        !LiesInside(entry->path(), folder))
+      continue;
+    models.emplace_back(entry->path().lexically_relative(folder).replace_extension().string(),
+                        entry->path().string());
   }
 }
 
 void ListHuggingFace(const fs::path& cache, Listing& models) {
   constexpr std::string_view kPrefix = "models--";
   std::error_code error;
-  for (auto entry = fs::directory_iterator(cache, error); !error && entry != fs::directory_iterator();
-       entry.increment(error)) {
+  for (auto entry = fs::directory_iterator(cache, error);
+       !error && entry != fs::directory_iterator(); entry.increment(error)) {
     std::string name = entry->path().filename().string();
     if (!name.starts_with(kPrefix)) continue;
     name.erase(0, kPrefix.size());
     // An organization's name has no "--".
     if (const size_t at = name.find("--"); at != std::string::npos) name.replace(at, 2, "/");
-    for (const std::string& file : FromHuggingFace(name, cache).files) models.emplace_back(name, file);
+    for (const std::string& file : FromHuggingFace(name, cache).files)
+      models.emplace_back(name, file);
   }
 }
 
 }  // namespace
 
-std::vector<ResolvedModel> ResolveModels(const std::vector<ModelRequest>& requests, const ModelSearchPath& search) {
+std::vector<ResolvedModel> ResolveModels(const std::vector<ModelRequest>& requests,
+                                         const ModelSearchPath& search) {
   Resolver resolver(search);
   for (const ModelRequest& request : requests) resolver.Resolve(request);
   return resolver.Finish();

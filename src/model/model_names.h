@@ -9,25 +9,26 @@
 
 namespace halo {
 
-/// Where model names may be resolved (contract section 5), in order of precedence: the first place that has files for a
-/// name is used, later ones are not looked at.
+/// Where model names may be resolved (contract section 5), in order of precedence: the first place
+/// that has files for a name is used, later ones are not looked at.
 ///
-/// Of the folder HALO_MODELS these are the files for NAME (which may be ORG/NAME): NAME.gguf, NAME-TYPE.gguf,
-/// NAME.TYPE.gguf and NAME/*.gguf, TYPE being a weight type such as Q8_0. A file that a link takes outside the folder
-/// is not used.
+/// Of the folder HALO_MODELS these are the files for NAME (which may be ORG/NAME): NAME.gguf,
+/// NAME-TYPE.gguf, NAME.TYPE.gguf and NAME/*.gguf, TYPE being a weight type such as Q8_0. A file
+/// that a link takes outside the folder is not used.
 struct ModelSearchPath {
-  std::map<std::string, std::string> flags;   ///< --model NAME=FILE
-  /// --models FILE.yaml: a mapping of name to file or list of files, relative to it; may stand under a key `models`.
+  std::map<std::string, std::string> flags;  ///< --model NAME=FILE
+  /// --models FILE.yaml: a mapping of name to file or list of files, relative to it; may stand
+  /// under a key `models`.
   std::string models_file;
-  std::string models_folder;                  ///< HALO_MODELS; "" if unset
-  std::string hugging_face_cache;             ///< the hub folder of the Hugging Face cache; "" if unset
+  std::string models_folder;       ///< HALO_MODELS; "" if unset
+  std::string hugging_face_cache;  ///< the hub folder of the Hugging Face cache; "" if unset
 };
 
 /// What an operator asks for. Two requests may share a name and differ in quantization.
 struct ModelRequest {
   std::string name;
-  std::string dtype;          ///< "" if the workflow does not say
-  std::string quantization;   ///< "" if the workflow does not say
+  std::string dtype;         ///< "" if the workflow does not say
+  std::string quantization;  ///< "" if the workflow does not say
   friend auto operator<=>(const ModelRequest&, const ModelRequest&) = default;
 };
 
@@ -39,17 +40,20 @@ struct ResolvedModel {
 
 /// Resolves every request, checking the files; the results are in the order of the requests.
 ///
-/// Of several files for a name, a request takes those of its quantization ("q8_0", "q4_k_m"), without one those of its
-/// dtype ("bfloat16", "float16", "float32"), without either (or with "auto") all; and of these the most exact, F32 before
-/// BF16, F16, Q8_0, Q6_K and so on, a file named like the quantization first. A dtype that the author did not write never
-/// refuses a file. Files that fail CheckGguf are passed over if another one fits.
+/// Of several files for a name, a request takes those of its quantization ("q8_0", "q4_k_m"),
+/// without one those of its dtype ("bfloat16", "float16", "float32"), without either (or with
+/// "auto") all; and of these the most exact, F32 before BF16, F16, Q8_0, Q6_K and so on, a file
+/// named like the quantization first. A dtype that the author did not write never refuses a file.
+/// Files that fail CheckGguf are passed over if another one fits.
 ///
-/// One Error(kModel) lists all that cannot be resolved and where was looked; a name with files but none of the asked
-/// dtype or quantization names the files there are. Error(kConfig) for a bad models file.
-std::vector<ResolvedModel> ResolveModels(const std::vector<ModelRequest>& requests, const ModelSearchPath& search);
+/// One Error(kModel) lists all that cannot be resolved and where was looked; a name with files but
+/// none of the asked dtype or quantization names the files there are. Error(kConfig) for a bad
+/// models file.
+std::vector<ResolvedModel> ResolveModels(const std::vector<ModelRequest>& requests,
+                                         const ModelSearchPath& search);
 
-/// Every (name, path) that can be resolved now, for `halo models ls`; files are not checked. Throws as ResolveModels
-/// does for the models file.
+/// Every (name, path) that can be resolved now, for `halo models ls`; files are not checked. Throws
+/// as ResolveModels does for the models file.
 std::vector<std::pair<std::string, std::string>> ListModels(const ModelSearchPath& search);
 
 }  // namespace halo

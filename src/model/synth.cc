@@ -1,6 +1,9 @@
 #include "model/synth.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
+#include <ggml.h>
+#include <llama.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,14 +15,10 @@
 #include <optional>
 #include <string_view>
 
-#include <fmt/format.h>
-
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/random.h"
 #include "base/text.h"
-#include "ggml.h"
-#include "llama.h"
 #include "model/gguf_reader.h"
 #include "model/gguf_writer.h"
 #include "model/synth_logits.h"
@@ -33,26 +32,29 @@ namespace {
 constexpr int64_t kNormalToken = 1;
 constexpr int64_t kByteToken = 6;
 
-// Deviation of the attention scores before the softmax. Sharp enough that a few positions are attended to, others
-// for every token; without that a random model's greedy text soon runs in a circle.
+// Deviation of the attention scores before the softmax. Sharp enough that a few positions are
+// attended to, others for every token; without that a random model's greedy text soon runs in a
+// circle.
 constexpr double kScoreDeviation = 4;
-// Deviation that all attention halves together, and all feed-forward halves together, add to the residual stream,
-// against an embedding of deviation 1. Attention averages over a sequence and so makes its positions alike: with
-// a deviation of 1 for each half of each layer, 30 layers left 65 different tokens in 200 greedy ones, these leave
-// nearly 200. And what all positions share keeps the end token's logit off its mean for a whole answer: with scores
-// of 2.5 and an attention share of 1 answers had 27 tokens for 16 asked, with these 16 to 17.
+// Deviation that all attention halves together, and all feed-forward halves together, add to the
+// residual stream, against an embedding of deviation 1. Attention averages over a sequence and so
+// makes its positions alike: with a deviation of 1 for each half of each layer, 30 layers left 65
+// different tokens in 200 greedy ones, these leave nearly 200. And what all positions share keeps
+// the end token's logit off its mean for a whole answer: with scores of 2.5 and an attention share
+// of 1 answers had 27 tokens for 16 asked, with these 16 to 17.
 constexpr double kAttentionShare = 0.5;
 constexpr double kFeedForwardShare = 2.0;
 // Part of a value's variance that is left after attention has averaged (about, for 100 positions).
 constexpr double kAveragedVariance = 0.2;
 // Mean of (silu(x) y)^2 for independent standard normal x and y.
 constexpr double kGatedVariance = 0.356;
-// Rows of tokens that are never to be sampled: their logits stay far below the others', yet as input they still
-// differ from each other.
+// Rows of tokens that are never to be sampled: their logits stay far below the others', yet as
+// input they still differ from each other.
 constexpr float kQuietRowScale = 0.1F;
 
-// Up to this size a model is run to correct the end token's row: in a narrow model the hidden states fill fewer
-// directions than its width, and one row may lie well or ill among them (answers of 30 to 110 tokens for 64 asked).
+// Up to this size a model is run to correct the end token's row: in a narrow model the hidden
+// states fill fewer directions than its width, and one row may lie well or ill among them (answers
+// of 30 to 110 tokens for 64 asked).
 constexpr uint64_t kMostMeasuredParameters = 256'000'000;
 
 constexpr double kLeastMeanOutput = 4;
@@ -62,23 +64,28 @@ constexpr size_t kLeastVocabulary = 512;
 constexpr std::string_view kHeaderTemplate =
     "{{ bos_token }}{% for message in messages %}{{ '<|start_header_id|>' + message['role'] + "
     "'<|end_header_id|>\n\n' + message['content'] | trim + '<|eot_id|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}";
+    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% "
+    "endif %}";
 constexpr std::string_view kChatMlTemplate =
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + "
-    "'<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] "
+    "+ "
+    "'<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% "
+    "endif %}";
 constexpr std::string_view kPlainTemplate =
     "{% for message in messages %}{% if message['role'] == 'assistant' %}"
     "{{ 'Assistant:' + message['content'] + eos_token + '\n' }}"
-    "{% else %}{{ message['role'] | capitalize + ': ' + message['content'] + '\n' }}{% endif %}{% endfor %}"
+    "{% else %}{{ message['role'] | capitalize + ': ' + message['content'] + '\n' }}{% endif %}{% "
+    "endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}";
 
 // Tokens that close an answer in well-known templates.
-constexpr std::string_view kTurnEnds[] = {"<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<turn|>"};
+constexpr std::string_view kTurnEnds[] = {"<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>",
+                                          "<turn|>"};
 
 [[noreturn]] void Usage(const std::string& message) { throw Error(ErrorCode::kUsage, message); }
 
-SynthShape Llama3(std::string name, int64_t layers, int64_t width, int64_t heads, int64_t head_width,
-                  int64_t feed_forward, bool tied) {
+SynthShape Llama3(std::string name, int64_t layers, int64_t width, int64_t heads,
+                  int64_t head_width, int64_t feed_forward, bool tied) {
   return {.name = std::move(name),
           .architecture = "llama",
           .layers = layers,
@@ -94,7 +101,8 @@ SynthShape Llama3(std::string name, int64_t layers, int64_t width, int64_t heads
           .vocabulary = "llama-bpe"};
 }
 
-SynthShape Qwen3(std::string name, int64_t layers, int64_t width, int64_t heads, int64_t feed_forward, bool tied) {
+SynthShape Qwen3(std::string name, int64_t layers, int64_t width, int64_t heads,
+                 int64_t feed_forward, bool tied) {
   return {.name = std::move(name),
           .architecture = "qwen3",
           .layers = layers,
@@ -138,18 +146,23 @@ void CheckShape(const SynthShape& shape) {
     if (!holds) Usage(fmt::format("shape '{}': {}", shape.name, what));
   };
   constexpr int64_t kMost = int64_t{1} << 20;
-  require(shape.architecture == "llama" || shape.architecture == "qwen3", "the architecture is llama or qwen3");
+  require(shape.architecture == "llama" || shape.architecture == "qwen3",
+          "the architecture is llama or qwen3");
   require(shape.layers >= 1 && shape.layers <= 512, "1 to 512 layers");
-  require(shape.width >= 32 && shape.width <= kMost && shape.width % 32 == 0, "width is a multiple of 32");
+  require(shape.width >= 32 && shape.width <= kMost && shape.width % 32 == 0,
+          "width is a multiple of 32");
   require(shape.feed_forward >= 32 && shape.feed_forward <= kMost && shape.feed_forward % 32 == 0,
           "the feed-forward width is a multiple of 32");
-  require(shape.kv_heads >= 1 && shape.heads >= 1 && shape.heads <= 1024 && shape.heads % shape.kv_heads == 0,
+  require(shape.kv_heads >= 1 && shape.heads >= 1 && shape.heads <= 1024 &&
+              shape.heads % shape.kv_heads == 0,
           "key-value heads divide heads, at most 1,024 heads");
   require(shape.head_width >= 2 && shape.head_width <= 1024 && shape.head_width % 2 == 0,
           "the head width is even, at most 1,024");
   require(shape.heads * shape.head_width % 32 == 0, "heads x head width is a multiple of 32");
-  require(shape.context_tokens >= 1 && shape.context_tokens <= (int64_t{1} << 30), "the context is 1 to 2^30 tokens");
-  require(shape.rope_frequency_base > 1 && shape.norm_epsilon > 0, "rope base and norm epsilon are positive");
+  require(shape.context_tokens >= 1 && shape.context_tokens <= (int64_t{1} << 30),
+          "the context is 1 to 2^30 tokens");
+  require(shape.rope_frequency_base > 1 && shape.norm_epsilon > 0,
+          "rope base and norm epsilon are positive");
 }
 
 // Types of a file: the matrices, and the two that llama.cpp's quantizer keeps wider in a Q4_K file.
@@ -163,13 +176,15 @@ FileTypes TypesByName(const std::string& name, const SynthShape& shape) {
   if (name == "F16") return {};
   if (name == "Q8_0") return {GGML_TYPE_Q8_0, GGML_TYPE_Q8_0, LLAMA_FTYPE_MOSTLY_Q8_0};
   if (name != "Q4_K") {
-    Usage(fmt::format("weight type '{}': F16, Q8_0 or Q4_K{}", name, DidYouMean(name, {"F16", "Q8_0", "Q4_K"})));
+    Usage(fmt::format("weight type '{}': F16, Q8_0 or Q4_K{}", name,
+                      DidYouMean(name, {"F16", "Q8_0", "Q4_K"})));
   }
   constexpr int64_t kBlock = 256;
   for (const int64_t row : {shape.width, shape.feed_forward, shape.heads * shape.head_width}) {
     if (row % kBlock != 0) {
-      Usage(fmt::format("shape '{}' has rows of {} elements; Q4_K packs 256 at a time, take Q8_0 or F16", shape.name,
-                        row));
+      Usage(fmt::format(
+          "shape '{}' has rows of {} elements; Q4_K packs 256 at a time, take Q8_0 or F16",
+          shape.name, row));
     }
   }
   return {GGML_TYPE_Q4_K, GGML_TYPE_Q6_K, LLAMA_FTYPE_MOSTLY_Q4_K_S};
@@ -179,13 +194,16 @@ std::string ChooseTemplate(const GgufFile& vocabulary, const std::vector<std::st
                            const std::string& wanted) {
   if (!wanted.empty()) return wanted;
   if (const auto own = vocabulary.Text("tokenizer.chat_template")) return std::string(*own);
-  const auto has = [&](std::string_view text) { return std::find(tokens.begin(), tokens.end(), text) != tokens.end(); };
+  const auto has = [&](std::string_view text) {
+    return std::find(tokens.begin(), tokens.end(), text) != tokens.end();
+  };
   if (has("<|start_header_id|>") && has("<|eot_id|>")) return std::string(kHeaderTemplate);
   if (has("<|im_start|>") && has("<|im_end|>")) return std::string(kChatMlTemplate);
   return std::string(kPlainTemplate);
 }
 
-std::optional<int64_t> ChooseEndToken(const GgufFile& vocabulary, const std::vector<std::string_view>& tokens,
+std::optional<int64_t> ChooseEndToken(const GgufFile& vocabulary,
+                                      const std::vector<std::string_view>& tokens,
                                       std::string_view chat_template) {
   for (const std::string_view end : kTurnEnds) {
     if (chat_template.find(end) == std::string_view::npos) continue;
@@ -199,13 +217,14 @@ std::optional<int64_t> ChooseEndToken(const GgufFile& vocabulary, const std::vec
   return own;
 }
 
-VocabularyPlan PlanVocabulary(const GgufFile& vocabulary, const SynthOptions& options, double end_row_scale) {
+VocabularyPlan PlanVocabulary(const GgufFile& vocabulary, const SynthOptions& options,
+                              double end_row_scale) {
   const GgufValue* list = vocabulary.Find("tokenizer.ggml.tokens");
   const std::vector<std::string_view> tokens =
       list == nullptr ? std::vector<std::string_view>() : GgufStrings(*list);
   if (tokens.size() < kLeastVocabulary) {
-    throw Error(ErrorCode::kModel, fmt::format("{}: {} tokens, at least {} are needed", vocabulary.path(),
-                                               tokens.size(), kLeastVocabulary));
+    throw Error(ErrorCode::kModel, fmt::format("{}: {} tokens, at least {} are needed",
+                                               vocabulary.path(), tokens.size(), kLeastVocabulary));
   }
   VocabularyPlan plan;
   plan.tokens = std::ssize(tokens);
@@ -222,8 +241,9 @@ VocabularyPlan PlanVocabulary(const GgufFile& vocabulary, const SynthOptions& op
     plan.row_scales[static_cast<size_t>(*plan.end_token)] =
         end_row_scale > 0 ? static_cast<float>(end_row_scale) : kQuietRowScale;
   } else if (end_row_scale > 0) {
-    Usage(fmt::format("{}: the vocabulary has no end token, so answers cannot be given a mean length",
-                      vocabulary.path()));
+    Usage(
+        fmt::format("{}: the vocabulary has no end token, so answers cannot be given a mean length",
+                    vocabulary.path()));
   }
   return plan;
 }
@@ -233,11 +253,14 @@ int64_t TokenCount(const GgufFile& vocabulary) {
   return list == nullptr ? 0 : static_cast<int64_t>(list->count);
 }
 
-// The norm before the output: equal in size, of random sign. Tied output rows would otherwise favour the token that
-// was just read, whose embedding is still in the residual stream; the signs make that part of its logit cancel.
+// The norm before the output: equal in size, of random sign. Tied output rows would otherwise
+// favour the token that was just read, whose embedding is still in the residual stream; the signs
+// make that part of its logit cancel.
 std::vector<float> OutputNorm(const SynthShape& shape, double logit_deviation, uint64_t seed) {
-  const float size = static_cast<float>(logit_deviation / std::sqrt(static_cast<double>(shape.width)));
-  const uint64_t key = SignatureBuilder().Add(static_cast<int64_t>(seed)).Add("output_norm").Finish().low;
+  const float size =
+      static_cast<float>(logit_deviation / std::sqrt(static_cast<double>(shape.width)));
+  const uint64_t key =
+      SignatureBuilder().Add(static_cast<int64_t>(seed)).Add("output_norm").Finish().low;
   std::vector<float> values;
   for (int64_t i = 0; i < shape.width; ++i) {
     values.push_back(UniformDraw(key, static_cast<uint64_t>(i)) < 0.5 ? size : -size);
@@ -245,15 +268,17 @@ std::vector<float> OutputNorm(const SynthShape& shape, double logit_deviation, u
   return values;
 }
 
-// All tensors, in the order of the file. Inputs of every matrix have deviation 1 thanks to the norms, so each
-// matrix's deviation follows from what its output is meant to have.
+// All tensors, in the order of the file. Inputs of every matrix have deviation 1 thanks to the
+// norms, so each matrix's deviation follows from what its output is meant to have.
 class TensorPlan {
  public:
   TensorPlan(const SynthShape& shape, const FileTypes& types) : shape_(shape), types_(types) {}
 
-  std::vector<WeightTensor> Build(const VocabularyPlan& vocabulary, double logit_deviation, uint64_t seed) {
+  std::vector<WeightTensor> Build(const VocabularyPlan& vocabulary, double logit_deviation,
+                                  uint64_t seed) {
     const bool tied = shape_.tied_embeddings;
-    AddMatrix("token_embd.weight", shape_.width, vocabulary.tokens, 1, tied ? types_.output : types_.matrix);
+    AddMatrix("token_embd.weight", shape_.width, vocabulary.tokens, 1,
+              tied ? types_.output : types_.matrix);
     tensors_.back().row_scales = vocabulary.row_scales;
     AddVector("output_norm.weight", OutputNorm(shape_, logit_deviation, seed));
     if (!tied) {
@@ -266,12 +291,15 @@ class TensorPlan {
 
  private:
   void AddLayer(int64_t layer) {
-    const auto name = [layer](const char* part) { return fmt::format("blk.{}.{}.weight", layer, part); };
+    const auto name = [layer](const char* part) {
+      return fmt::format("blk.{}.{}.weight", layer, part);
+    };
     const int64_t query = shape_.heads * shape_.head_width;
     const int64_t key_value = shape_.kv_heads * shape_.head_width;
     const double by_width = 1 / std::sqrt(static_cast<double>(shape_.width));
     const bool normed_scores = shape_.architecture == "qwen3";
-    // A score is the product of two vectors over sqrt(head width): its deviation is the product of theirs.
+    // A score is the product of two vectors over sqrt(head width): its deviation is the product of
+    // theirs.
     const double score = std::sqrt(kScoreDeviation);
     const double by_depth = 1 / std::sqrt(static_cast<double>(shape_.layers));
     const double projected = normed_scores ? 1.0 : score;
@@ -283,13 +311,16 @@ class TensorPlan {
       AddVector(name("attn_q_norm"), Constant(shape_.head_width, score));
       AddVector(name("attn_k_norm"), Constant(shape_.head_width, score));
     }
-    AddMatrix(name("attn_output"), query, shape_.width,
-              kAttentionShare * by_depth / std::sqrt(kAveragedVariance * static_cast<double>(query)), types_.matrix);
+    AddMatrix(
+        name("attn_output"), query, shape_.width,
+        kAttentionShare * by_depth / std::sqrt(kAveragedVariance * static_cast<double>(query)),
+        types_.matrix);
     AddVector(name("ffn_norm"), Constant(shape_.width, 1));
     AddMatrix(name("ffn_gate"), shape_.width, shape_.feed_forward, by_width, types_.matrix);
     AddMatrix(name("ffn_up"), shape_.width, shape_.feed_forward, by_width, types_.matrix);
     AddMatrix(name("ffn_down"), shape_.feed_forward, shape_.width,
-              kFeedForwardShare * by_depth / std::sqrt(kGatedVariance * static_cast<double>(shape_.feed_forward)),
+              kFeedForwardShare * by_depth /
+                  std::sqrt(kGatedVariance * static_cast<double>(shape_.feed_forward)),
               types_.matrix);
   }
 
@@ -297,7 +328,8 @@ class TensorPlan {
     return std::vector<float>(static_cast<size_t>(count), static_cast<float>(value));
   }
 
-  void AddMatrix(std::string name, int64_t columns, int64_t rows, double deviation, ggml_type type) {
+  void AddMatrix(std::string name, int64_t columns, int64_t rows, double deviation,
+                 ggml_type type) {
     WeightTensor tensor;
     tensor.name = std::move(name);
     tensor.columns = columns;
@@ -335,13 +367,16 @@ void AddShapeKeys(GgufHeader& header, const SynthShape& shape, int64_t tokens) {
   number("attention.key_length", shape.head_width);
   number("attention.value_length", shape.head_width);
   number("rope.dimension_count", shape.head_width);
-  header.AddFloat32(shape.architecture + ".rope.freq_base", static_cast<float>(shape.rope_frequency_base));
-  header.AddFloat32(shape.architecture + ".attention.layer_norm_rms_epsilon", static_cast<float>(shape.norm_epsilon));
+  header.AddFloat32(shape.architecture + ".rope.freq_base",
+                    static_cast<float>(shape.rope_frequency_base));
+  header.AddFloat32(shape.architecture + ".attention.layer_norm_rms_epsilon",
+                    static_cast<float>(shape.norm_epsilon));
 }
 
 // Returns the header and sets the tensors' offsets.
-std::string BuildHeader(const SynthOptions& options, const FileTypes& types, const GgufFile& vocabulary,
-                        const VocabularyPlan& plan, std::vector<WeightTensor>& tensors, uint64_t& file_bytes) {
+std::string BuildHeader(const SynthOptions& options, const FileTypes& types,
+                        const GgufFile& vocabulary, const VocabularyPlan& plan,
+                        std::vector<WeightTensor>& tensors, uint64_t& file_bytes) {
   GgufHeader header;
   header.AddText("general.architecture", options.shape.architecture);
   header.AddText("general.type", "model");
@@ -354,15 +389,17 @@ std::string BuildHeader(const SynthOptions& options, const FileTypes& types, con
   constexpr std::string_view kEndKey = "tokenizer.ggml.eos_token_id";
   constexpr std::string_view kTemplateKey = "tokenizer.chat_template";
   for (const GgufValue& value : vocabulary.values()) {
-    if (!value.key.starts_with("tokenizer.") || value.key == kEndKey || value.key.starts_with(kTemplateKey)) continue;
+    if (!value.key.starts_with("tokenizer.") || value.key == kEndKey ||
+        value.key.starts_with(kTemplateKey))
+      continue;
     header.AddCopy(value.key, value);
   }
   if (plan.end_token) header.AddUint32(kEndKey, static_cast<uint32_t>(*plan.end_token));
   header.AddText(kTemplateKey, plan.chat_template);
   for (WeightTensor& tensor : tensors) {
     const int64_t dims[] = {tensor.columns, tensor.rows};
-    tensor.offset = header.AddTensor(tensor.name, std::span(dims, tensor.rows == 0 ? 1 : 2), tensor.type,
-                                     WeightBytes(tensor));
+    tensor.offset = header.AddTensor(tensor.name, std::span(dims, tensor.rows == 0 ? 1 : 2),
+                                     tensor.type, WeightBytes(tensor));
   }
   std::string bytes = header.Finish();
   for (WeightTensor& tensor : tensors) tensor.offset += bytes.size();
@@ -408,7 +445,8 @@ class PartFile {
 
  private:
   [[noreturn]] void Fail() const {
-    throw Error(ErrorCode::kIo, fmt::format("{}: cannot be written: {}", path_, std::strerror(errno)));
+    throw Error(ErrorCode::kIo,
+                fmt::format("{}: cannot be written: {}", path_, std::strerror(errno)));
   }
 
   std::string path_;
@@ -455,7 +493,8 @@ SynthShape ShapeByName(const std::string& name) {
     if (shape.name == name) return shape;
     names.push_back(shape.name);
   }
-  Usage(fmt::format("no shape '{}'{}; there are {}", name, DidYouMean(name, names), fmt::join(names, ", ")));
+  Usage(fmt::format("no shape '{}'{}; there are {}", name, DidYouMean(name, names),
+                    fmt::join(names, ", ")));
 }
 
 std::string VocabularyFile(const std::string& name, const std::string& vocabulary_folder) {
@@ -471,8 +510,9 @@ std::string VocabularyFile(const std::string& name, const std::string& vocabular
     if (names.back() == name) return entry.path().string();
   }
   std::sort(names.begin(), names.end());
-  Usage(fmt::format("no vocabulary '{}'{}: neither a file nor one of those in '{}': {}", name, DidYouMean(name, names),
-                    vocabulary_folder, names.empty() ? "(none)" : fmt::format("{}", fmt::join(names, ", "))));
+  Usage(fmt::format("no vocabulary '{}'{}: neither a file nor one of those in '{}': {}", name,
+                    DidYouMean(name, names), vocabulary_folder,
+                    names.empty() ? "(none)" : fmt::format("{}", fmt::join(names, ", "))));
 }
 
 void SynthesizeModel(const SynthOptions& options) {
@@ -480,12 +520,12 @@ void SynthesizeModel(const SynthOptions& options) {
   const FileTypes types = TypesByName(options.weight_type, options.shape);
   if (options.mean_output_tokens != 0 &&
       !(options.mean_output_tokens >= kLeastMeanOutput && options.mean_output_tokens <= 1e6)) {
-    Usage(fmt::format("a mean output of {:g} tokens: 0, or {:g} to 1,000,000", options.mean_output_tokens,
-                      kLeastMeanOutput));
+    Usage(fmt::format("a mean output of {:g} tokens: 0, or {:g} to 1,000,000",
+                      options.mean_output_tokens, kLeastMeanOutput));
   }
   const GgufFile vocabulary = GgufFile::Open(options.vocabulary_file);
-  const LogitScale scale = ComputeLogitScale(std::max<int64_t>(TokenCount(vocabulary), kLeastVocabulary),
-                                             options.mean_output_tokens);
+  const LogitScale scale = ComputeLogitScale(
+      std::max<int64_t>(TokenCount(vocabulary), kLeastVocabulary), options.mean_output_tokens);
   const VocabularyPlan plan = PlanVocabulary(vocabulary, options, scale.end_row_scale);
   std::vector<WeightTensor> tensors =
       TensorPlan(options.shape, types).Build(plan, scale.deviation, options.seed);

@@ -11,11 +11,12 @@ namespace halo {
 namespace {
 
 constexpr int kContexts = 512;
-// Only the largest draws of a context carry probability: at the deviations met here the 512th of 50,000 is
-// exp(-14) times as likely as the first.
+// Only the largest draws of a context carry probability: at the deviations met here the 512th of
+// 50,000 is exp(-14) times as likely as the first.
 constexpr int64_t kTopDraws = 512;
 
-// z such that a standard normal draw is larger with probability exp(log_tail), for log_tail < log(1/2).
+// z such that a standard normal draw is larger with probability exp(log_tail), for log_tail <
+// log(1/2).
 double NormalQuantile(double log_tail) {
   double z = std::sqrt(-2 * log_tail);
   for (int step = 0; step < 8; ++step) {
@@ -26,8 +27,8 @@ double NormalQuantile(double log_tail) {
   return z;
 }
 
-// The largest of `tokens` standard normal draws, in falling order, for each context: order statistics of uniform
-// draws are partial sums of exponential ones.
+// The largest of `tokens` standard normal draws, in falling order, for each context: order
+// statistics of uniform draws are partial sums of exponential ones.
 std::vector<std::vector<double>> TopDraws(int64_t tokens) {
   constexpr uint64_t kStream = 0x68616c6f;
   RandomStream random(kStream);
@@ -59,7 +60,8 @@ double MeanTopProbability(const std::vector<std::vector<double>>& contexts, doub
 }
 
 // Mean of the end token's probability when its logit is normal.
-double MeanEndProbability(const std::vector<double>& log_partitions, double end_mean, double end_deviation) {
+double MeanEndProbability(const std::vector<double>& log_partitions, double end_mean,
+                          double end_deviation) {
   constexpr int kSteps = 200;
   constexpr double kReach = 6;
   double sum = 0;
@@ -75,8 +77,8 @@ double MeanEndProbability(const std::vector<double>& log_partitions, double end_
   return sum / (weights * static_cast<double>(log_partitions.size()));
 }
 
-// Where a rising function reaches `goal`, rounded so that the last bits of a machine's mathematics library do not
-// reach the file.
+// Where a rising function reaches `goal`, rounded so that the last bits of a machine's mathematics
+// library do not reach the file.
 template <typename Function>
 double SolveRising(double low, double high, double goal, const Function& function) {
   constexpr int kHalvings = 40;
@@ -93,8 +95,8 @@ double SolveRising(double low, double high, double goal, const Function& functio
 LogitScale ComputeLogitScale(int64_t tokens, double mean_output_tokens) {
   const std::vector<std::vector<double>> contexts = TopDraws(tokens);
   LogitScale scale;
-  scale.deviation =
-      SolveRising(1, 40, 0.5, [&](double deviation) { return MeanTopProbability(contexts, deviation); });
+  scale.deviation = SolveRising(
+      1, 40, 0.5, [&](double deviation) { return MeanTopProbability(contexts, deviation); });
   if (mean_output_tokens <= 0) return scale;
   std::vector<double> log_partitions;
   for (const std::vector<double>& draws : contexts) {

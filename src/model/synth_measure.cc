@@ -1,12 +1,13 @@
 #include "model/synth_measure.h"
 
+#include <llama.h>
+
 #include <algorithm>
 #include <cmath>
 #include <memory>
 
 #include "base/error.h"
 #include "base/random.h"
-#include "llama.h"
 
 namespace halo {
 namespace {
@@ -45,7 +46,8 @@ Model LoadOnCpu(const std::string& path) {
   params.devices = no_devices;
   params.n_gpu_layers = 0;
   Model model(llama_model_load_from_file(path.c_str(), params));
-  if (model == nullptr) throw Error(ErrorCode::kModel, path + ": llama.cpp cannot load the model just made");
+  if (model == nullptr)
+    throw Error(ErrorCode::kModel, path + ": llama.cpp cannot load the model just made");
   return model;
 }
 
@@ -55,12 +57,13 @@ Context OpenContext(llama_model* model, const std::string& path) {
   params.n_batch = kContextTokens;
   params.n_ubatch = kContextTokens;
   params.n_seq_max = 1;
-  // One thread: seconds of work, in which several would mostly wait for each other on a busy machine (41 s against
-  // 2 s seen), and nothing depends on their number.
+  // One thread: seconds of work, in which several would mostly wait for each other on a busy
+  // machine (41 s against 2 s seen), and nothing depends on their number.
   params.n_threads = params.n_threads_batch = 1;
   params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
   Context context(llama_init_from_model(model, params));
-  if (context == nullptr) throw Error(ErrorCode::kModel, path + ": llama.cpp cannot run the model just made");
+  if (context == nullptr)
+    throw Error(ErrorCode::kModel, path + ": llama.cpp cannot run the model just made");
   return context;
 }
 
@@ -76,7 +79,8 @@ void AddPosition(const float* logits, size_t tokens, size_t end_token, EndLogits
 
 }  // namespace
 
-EndLogits MeasureEndLogits(const std::string& gguf_path, int64_t end_token, const std::vector<float>& row_scales) {
+EndLogits MeasureEndLogits(const std::string& gguf_path, int64_t end_token,
+                           const std::vector<float>& row_scales) {
   const SilentLlamaLog silent;
   const Model model = LoadOnCpu(gguf_path);
   const Context context = OpenContext(model.get(), gguf_path);
@@ -87,8 +91,8 @@ EndLogits MeasureEndLogits(const std::string& gguf_path, int64_t end_token, cons
   constexpr uint64_t kStream = 0x656e64;
   RandomStream random(kStream);
   llama_batch batch = llama_batch_init(kContextTokens, 0, 1);
-  const std::unique_ptr<llama_batch, void (*)(llama_batch*)> free_batch(&batch,
-                                                                      [](llama_batch* b) { llama_batch_free(*b); });
+  const std::unique_ptr<llama_batch, void (*)(llama_batch*)> free_batch(
+      &batch, [](llama_batch* b) { llama_batch_free(*b); });
   EndLogits measured;
   for (int i = 0; i < kContexts; ++i) {
     llama_memory_clear(llama_get_memory(context.get()), true);
@@ -104,7 +108,8 @@ EndLogits MeasureEndLogits(const std::string& gguf_path, int64_t end_token, cons
       throw Error(ErrorCode::kModel, gguf_path + ": llama.cpp cannot run the model just made");
     }
     for (int k = kFirstMeasured; k < kContextTokens; ++k) {
-      AddPosition(llama_get_logits_ith(context.get(), k), row_scales.size(), static_cast<size_t>(end_token), measured);
+      AddPosition(llama_get_logits_ith(context.get(), k), row_scales.size(),
+                  static_cast<size_t>(end_token), measured);
     }
   }
   return measured;

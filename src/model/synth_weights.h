@@ -21,11 +21,11 @@ struct WeightTensor {
 /// Bytes of the tensor's data.
 uint64_t WeightBytes(const WeightTensor& tensor);
 
-/// Writes all tensors into the open file `descriptor`, each at its offset. The elements are nearly normal draws
-/// that depend on `seed`, the tensor's name and the element's index only, so the bytes do not depend on the number
-/// of threads: at most `most_threads`, no more than the machine has, and none outlives the call. Throws Error(kIo)
-/// naming `path`.
-void WriteWeights(int descriptor, const std::string& path, const std::vector<WeightTensor>& tensors, uint64_t seed,
-                  unsigned most_threads = 8);
+/// Writes all tensors into the open file `descriptor`, each at its offset. The elements are nearly
+/// normal draws that depend on `seed`, the tensor's name and the element's index only, so the bytes
+/// do not depend on the number of threads: at most `most_threads`, no more than the machine has,
+/// and none outlives the call. Throws Error(kIo) naming `path`.
+void WriteWeights(int descriptor, const std::string& path, const std::vector<WeightTensor>& tensors,
+                  uint64_t seed, unsigned most_threads = 8);
 
 }  // namespace halo

@@ -96,6 +96,7 @@ struct Executor::Impl {
   std::vector<SourceState> states;
   std::vector<Engine*> engines;                       // distinct
   std::map<std::pair<size_t, int64_t>, std::unique_ptr<RowState>> open_rows;  // (source, index)
+  std::vector<std::pair<size_t, int64_t>> ended_rows;  // to be written, where that is not in input order
   std::unordered_map<RequestId, Call> calls;
   std::unordered_map<Signature, RequestId, SignatureHasher> calls_by_signature;
   std::unordered_map<Signature, Answer, SignatureHasher> answers;             // of this window
@@ -146,6 +147,9 @@ struct Executor::Impl {
     return report.operators[states[row.source].counts[static_cast<size_t>(op)]];
   }
   const LogicalPlan& PlanOf(const RowState& row) const { return *sources[row.source].plan; }
+  void InstanceDone(RowState& row) {
+    if (--row.open_instances == 0 && !options.input_order) ended_rows.emplace_back(row.source, row.row.index);
+  }
   Instance& At(RowState& row, OperatorIndex op) { return row.instances[static_cast<size_t>(op)]; }
 };
 
@@ -580,7 +584,7 @@ void Executor::Impl::EndInstance(RowState& row, OperatorIndex op, const Completi
   conversation.answer_ended = completion.finish == FinishReason::kEndToken;
   instance.state = State::kDone;
   instance.end = InstanceEnd::kOk;
-  --row.open_instances;
+  InstanceDone(row);
   if (instance.readers_left == 0) {
     conversation.messages.clear();
     conversation.prompt = {};
@@ -610,7 +614,7 @@ void Executor::Impl::FailInstance(RowState& row, OperatorIndex op, Failure failu
   }
   instance.state = State::kDone;
   instance.end = InstanceEnd::kFailed;
-  --row.open_instances;
+  InstanceDone(row);
   if (failure.operator_id.empty()) failure.operator_id = PlanOf(row).operator_of(op).id;
   // The first operator in order is to blame, whichever failed first.
   if (row.failed_operator < 0 || op < row.failed_operator) {
@@ -629,7 +633,7 @@ void Executor::Impl::AbandonDependents(RowState& row, OperatorIndex op) {
     if (instance.state != State::kWaiting) continue;
     instance.state = State::kDone;
     instance.end = InstanceEnd::kUnfinished;
-    --row.open_instances;
+    InstanceDone(row);
     OperatorCounts& counts = CountsOf(row, current);
     ++counts.distinct;
     ++counts.unfinished;
@@ -659,14 +663,12 @@ void Executor::Impl::DropReader(RowState& row, OperatorIndex parent) {
 
 void Executor::Impl::WriteRows() {
   if (!options.input_order) {
-    for (auto it = open_rows.begin(); it != open_rows.end();) {
-      if (it->second->open_instances > 0) {
-        ++it;
-        continue;
-      }
-      WriteRow(*it->second);
-      it = open_rows.erase(it);
+    for (const auto& key : ended_rows) {
+      const auto ended = open_rows.find(key);
+      WriteRow(*ended->second);
+      open_rows.erase(ended);
     }
+    ended_rows.clear();
     return;
   }
   for (size_t source = 0; source < sources.size(); ++source) {

@@ -94,6 +94,11 @@ struct PromptBuilder::Impl {
   void MeasureStaticPrefix();
   void Tokenize(const Spans& spans, Conversation& conversation) const;
   Conversation Continue(const Conversation& parent, Spans user) const;
+  bool RendersLike(const Conversation& parent) const;
+  const ChatTemplate* used_chat() const { return uses_chat() ? model.chat.get() : nullptr; }
+  Spans Render(const std::vector<ChatMessage>& messages) const {
+    return uses_chat() ? model.chat->Render(messages, true) : RenderPlain(messages);
+  }
   bool SameVocabulary(const Conversation& parent) const {
     return model.vocabulary != nullptr && parent.vocabulary == model.vocabulary->id();
   }
@@ -238,6 +243,7 @@ bool PromptBuilder::Impl::CanFill(const std::vector<Spans>& values) const {
 }
 
 void PromptBuilder::Impl::Tokenize(const Spans& spans, Conversation& conversation) const {
+  conversation.chat = used_chat();
   if (model.vocabulary == nullptr) {
     conversation.prompt.text = SpansText(spans);
     return;
@@ -249,10 +255,21 @@ void PromptBuilder::Impl::Tokenize(const Spans& spans, Conversation& conversatio
       std::max(0, std::min(static_cast<int32_t>(common), static_cast<int32_t>(conversation.prompt.tokens.size()) - 1));
 }
 
+/// True if this operator's template makes the parent's prompt of the parent's messages, be it another model's.
+bool PromptBuilder::Impl::RendersLike(const Conversation& parent) const {
+  if (parent.chat == used_chat()) return true;
+  const Spans rendered = Render(parent.messages);
+  if (model.vocabulary == nullptr) return SpansText(rendered) == parent.prompt.text;
+  return model.vocabulary->TokenizePrompt(rendered) == parent.prompt.tokens;
+}
+
 Conversation PromptBuilder::Impl::Continue(const Conversation& parent, Spans user) const {
   Conversation child;
+  child.chat = used_chat();
   ChatMessage next{"user", std::move(user)};
-  bool extends = !parent.answer_cut;
+  bool extends = !parent.answer_cut &&
+                 (model.vocabulary == nullptr ? parent.prompt.tokens.empty() : SameVocabulary(parent)) &&
+                 RendersLike(parent);
   Spans suffix;
   if (extends && uses_chat()) {
     ChatTemplate::Continuation continuation = model.chat->Continue(parent.messages, parent.answer_text, next);
@@ -261,19 +278,13 @@ Conversation PromptBuilder::Impl::Continue(const Conversation& parent, Spans use
   } else if (extends) {
     suffix = Join({Spans{PromptSpan::Template("")}, next.content});
   }
-  const bool same_tokens = SameVocabulary(parent);
-  if (model.vocabulary == nullptr) {
-    extends = extends && parent.prompt.tokens.empty();
-  } else {
-    extends = extends && same_tokens;
-  }
   if (!extends || keep_messages) {
     child.messages = parent.messages;
     child.messages.push_back({"assistant", {PromptSpan::Data(parent.answer_text)}});
     child.messages.push_back(std::move(next));
   }
   if (!extends) {
-    Tokenize(uses_chat() ? model.chat->Render(child.messages, true) : RenderPlain(child.messages), child);
+    Tokenize(Render(child.messages), child);
     return child;
   }
   if (model.vocabulary == nullptr) {
@@ -335,13 +346,7 @@ Conversation PromptBuilder::Build(const nlohmann::ordered_json& row,
     conversation.messages = impl.FirstTurn(std::move(row_prompt), std::move(instruction),
                                            {values.begin() + Impl::kFirstBlock, values.end()});
   }
-  Spans spans;
-  if (can_fill) {
-    spans = impl.FillSkeleton(std::move(values));
-  } else {
-    spans = impl.uses_chat() ? impl.model.chat->Render(conversation.messages, true)
-                             : impl.RenderPlain(conversation.messages);
-  }
+  const Spans spans = can_fill ? impl.FillSkeleton(std::move(values)) : impl.Render(conversation.messages);
   impl.Tokenize(spans, conversation);
   return conversation;
 }

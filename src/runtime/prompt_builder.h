@@ -40,6 +40,7 @@ struct Conversation {
   bool answer_cut = false;              ///< a stop string was cut off
   bool answer_ended = false;            ///< the last sampled id is an end token
   Signature vocabulary;
+  const ChatTemplate* chat = nullptr;   ///< which template made the prompt, to compare only; null: none
 };
 
 /// Makes the prompts of one operator from a row and its parents' conversations. Pure; the constant part of the chat template

@@ -40,8 +40,10 @@ std::string Refusal(const std::string& bytes) {
   return "";
 }
 
-// A file with the keys and tensors of `original`, one key replaced, added (before the others) or, with "", left out.
-std::string WithKey(const std::string& original, const std::string& key, const std::string& encoded) {
+// A file with the keys and tensors of `original`, one key replaced, added (before the others) or,
+// with "", left out.
+std::string WithKey(const std::string& original, const std::string& key,
+                    const std::string& encoded) {
   const GgufFile file = GgufFile::Parse(Bytes(original), "original");
   GgufHeader header;
   const auto add = [&header](std::string_view name, std::span<const uint8_t> bytes) {
@@ -55,8 +57,8 @@ std::string WithKey(const std::string& original, const std::string& key, const s
   }
   std::string data;
   for (const GgufTensor& tensor : file.tensors()) {
-    header.AddTensor(tensor.name, std::span(tensor.dims.data(), static_cast<size_t>(tensor.n_dims)), tensor.type,
-                     tensor.bytes);
+    header.AddTensor(tensor.name, std::span(tensor.dims.data(), static_cast<size_t>(tensor.n_dims)),
+                     tensor.type, tensor.bytes);
     data += original.substr(tensor.offset, tensor.bytes);
     data.resize(header.data_bytes());
   }
@@ -82,14 +84,15 @@ std::string Text(const std::string& text) {
   return bytes + text;
 }
 
-std::string WithTensors(const std::string& original, const std::function<void(GgufTensor&)>& change) {
+std::string WithTensors(const std::string& original,
+                        const std::function<void(GgufTensor&)>& change) {
   const GgufFile file = GgufFile::Parse(Bytes(original), "original");
   GgufHeader header;
   for (const GgufValue& value : file.values()) header.AddCopy(value.key, value);
   for (GgufTensor tensor : file.tensors()) {
     change(tensor);
-    header.AddTensor(tensor.name, std::span(tensor.dims.data(), static_cast<size_t>(tensor.n_dims)), tensor.type,
-                     tensor.bytes);
+    header.AddTensor(tensor.name, std::span(tensor.dims.data(), static_cast<size_t>(tensor.n_dims)),
+                     tensor.type, tensor.bytes);
   }
   return header.Finish() + std::string(header.data_bytes(), '\0');
 }
@@ -106,7 +109,8 @@ TEST(GgufCheck, DescribesAModel) {
   EXPECT_EQ(summary.feed_forward, 96);
   EXPECT_EQ(summary.context_tokens, 256);
   EXPECT_EQ(summary.vocabulary, 600);
-  EXPECT_EQ(summary.parameters, 600U * 64 + 64 + 2 * (2 * 64 + 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 96));
+  EXPECT_EQ(summary.parameters,
+            600U * 64 + 64 + 2 * (2 * 64 + 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 96));
   EXPECT_TRUE(summary.has_weights);
   EXPECT_EQ(summary.scalars.at("llama.block_count"), "2");
   EXPECT_THAT(DescribeModel(summary), HasSubstr("2 layers, width 64, 4 heads of 16, 2 KV heads"));
@@ -184,7 +188,8 @@ TEST(GgufCheck, RefusesKeysThatWouldStopLlamaCpp) {
       {"llama.rope.dimension_count", Number(8), "must be equal and even"},
       {"llama.rope.scaling.type", Text("sideways"), "rope.scaling.type"},
       {"llama.rope.freq_base", Scalar(GgufType::kFloat32, 0x7FC00000), "a number from 0"},
-      {"llama.attention.layer_norm_rms_epsilon", Scalar(GgufType::kFloat32, 0xBF800000), "a number from 0"},
+      {"llama.attention.layer_norm_rms_epsilon", Scalar(GgufType::kFloat32, 0xBF800000),
+       "a number from 0"},
       {"llama.expert_count", Number(8), "expert_used_count"},
       {"llama.expert_used_count", Number(2), "expert_used_count"},
       {"llama.nextn_predict_layers", Number(1), "nextn_predict_layers"},
@@ -193,7 +198,8 @@ TEST(GgufCheck, RefusesKeysThatWouldStopLlamaCpp) {
       {"tokenizer.ggml.model", "", "tokenizer.ggml.model is missing"},
       {"tokenizer.ggml.tokens", "", "tokenizer.ggml.tokens is missing"},
       {"tokenizer.ggml.tokens", test::EncodeTexts({"a", "b"}), "at least 128"},
-      {"tokenizer.ggml.tokens", test::EncodeTexts(std::vector<std::string>(600, "same")), "text of another"},
+      {"tokenizer.ggml.tokens", test::EncodeTexts(std::vector<std::string>(600, "same")),
+       "text of another"},
       {"tokenizer.ggml.token_type", test::EncodeInt32s({1, 2, 3}), "3 elements for 600 tokens"},
       {"tokenizer.ggml.scores", Number(1), "list of numbers"},
       {"tokenizer.ggml.merges", Number(1), "list of texts"},
@@ -207,8 +213,10 @@ TEST(GgufCheck, RefusesKeysThatWouldStopLlamaCpp) {
 }
 
 TEST(GgufCheck, TakesListsForLayersAndAbsentSpecialTokens) {
-  EXPECT_EQ(Refusal(WithKey(Small(), "llama.attention.head_count", test::EncodeUint32s({4, 4}))), "");
-  EXPECT_EQ(Refusal(WithKey(Small(), "llama.feed_forward_length", test::EncodeInt32s({96, 96}))), "");
+  EXPECT_EQ(Refusal(WithKey(Small(), "llama.attention.head_count", test::EncodeUint32s({4, 4}))),
+            "");
+  EXPECT_EQ(Refusal(WithKey(Small(), "llama.feed_forward_length", test::EncodeInt32s({96, 96}))),
+            "");
   EXPECT_EQ(Refusal(WithKey(Small(), "tokenizer.ggml.padding_token_id", Number(0xFFFFFFFF))), "");
   EXPECT_EQ(Refusal(WithKey(Small(), "tokenizer.ggml.eos_token_id", "")), "");
 }
@@ -216,8 +224,11 @@ TEST(GgufCheck, TakesListsForLayersAndAbsentSpecialTokens) {
 TEST(GgufCheck, RefusesTokensThatAreEqualForLlamaCpp) {
   const GgufFile file = GgufFile::Parse(Bytes(Small()), "small");
   std::vector<std::string> tokens;
-  for (const std::string_view token : GgufStrings(*file.Find("tokenizer.ggml.tokens"))) tokens.emplace_back(token);
-  const auto refusal = [&] { return Refusal(WithKey(Small(), "tokenizer.ggml.tokens", test::EncodeTexts(tokens))); };
+  for (const std::string_view token : GgufStrings(*file.Find("tokenizer.ggml.tokens")))
+    tokens.emplace_back(token);
+  const auto refusal = [&] {
+    return Refusal(WithKey(Small(), "tokenizer.ggml.tokens", test::EncodeTexts(tokens)));
+  };
   EXPECT_EQ(refusal(), "");
   tokens[300] = tokens[301] + std::string("\0rest", 5);
   EXPECT_THAT(refusal(), HasSubstr("text of another"));
@@ -243,26 +254,57 @@ TEST(GgufCheck, RefusesTensors) {
   };
   constexpr int32_t kF32 = 0, kF16 = 1, kQ81 = 9, kI32 = 26, kRemoved = 4;
   EXPECT_EQ(changed("none", [](GgufTensor&) {}), "");
-  EXPECT_THAT(changed("token_embd.weight", [](GgufTensor& t) { t.name = "output_norm.weight"; }), HasSubstr("twice"));
-  EXPECT_THAT(changed("token_embd.weight", [](GgufTensor& t) { t.name = "other"; }), HasSubstr("is missing"));
-  EXPECT_THAT(changed("token_embd.weight", [](GgufTensor& t) { t.dims[0] = 0; }), HasSubstr("dimension of 0"));
-  EXPECT_THAT(changed("token_embd.weight", [](GgufTensor& t) { t.dims[1] = -1; }), HasSubstr("dimension of -1"));
-  EXPECT_THAT(changed("token_embd.weight", [](GgufTensor& t) { t.dims = {1 << 30, 1 << 30, 1, 1}; }),
+  EXPECT_THAT(changed("token_embd.weight", [](GgufTensor& t) { t.name = "output_norm.weight"; }),
+              HasSubstr("twice"));
+  EXPECT_THAT(changed("token_embd.weight", [](GgufTensor& t) { t.name = "other"; }),
+              HasSubstr("is missing"));
+  EXPECT_THAT(changed("token_embd.weight", [](GgufTensor& t) { t.dims[0] = 0; }),
+              HasSubstr("dimension of 0"));
+  EXPECT_THAT(changed("token_embd.weight", [](GgufTensor& t) { t.dims[1] = -1; }),
+              HasSubstr("dimension of -1"));
+  EXPECT_THAT(changed("token_embd.weight",
+                      [](GgufTensor& t) {
+                        t.dims = {1 << 30, 1 << 30, 1, 1};
+                      }),
               HasSubstr("larger than the file"));
-  EXPECT_THAT(changed("token_embd.weight", [](GgufTensor& t) { t.dims = {40, 60, 1, 1}; }), HasSubstr("no multiple"));
-  EXPECT_THAT(changed("token_embd.weight", [](GgufTensor& t) { t.dims = {32, 1200, 1, 1}; }), HasSubstr("32 x 1200"));
-  EXPECT_THAT(changed("token_embd.weight", [](GgufTensor& t) { t.type = kRemoved; }), HasSubstr("unknown type"));
-  EXPECT_THAT(changed("token_embd.weight", [](GgufTensor& t) { t.type = 1000; }), HasSubstr("unknown type"));
-  EXPECT_THAT(changed("blk.0.attn_q.weight", [](GgufTensor& t) { t = {t.name, kQ81, {32, 32, 1, 1}, 2, 0, 1152}; }),
+  EXPECT_THAT(changed("token_embd.weight",
+                      [](GgufTensor& t) {
+                        t.dims = {40, 60, 1, 1};
+                      }),
+              HasSubstr("no multiple"));
+  EXPECT_THAT(changed("token_embd.weight",
+                      [](GgufTensor& t) {
+                        t.dims = {32, 1200, 1, 1};
+                      }),
+              HasSubstr("32 x 1200"));
+  EXPECT_THAT(changed("token_embd.weight", [](GgufTensor& t) { t.type = kRemoved; }),
+              HasSubstr("unknown type"));
+  EXPECT_THAT(changed("token_embd.weight", [](GgufTensor& t) { t.type = 1000; }),
+              HasSubstr("unknown type"));
+  EXPECT_THAT(changed("blk.0.attn_q.weight",
+                      [](GgufTensor& t) {
+                        t = {t.name, kQ81, {32, 32, 1, 1}, 2, 0, 1152};
+                      }),
               HasSubstr("cannot have"));
-  EXPECT_THAT(changed("blk.0.attn_q.weight", [](GgufTensor& t) { t = {t.name, kI32, {8, 8, 1, 1}, 2, 0, 256}; }),
+  EXPECT_THAT(changed("blk.0.attn_q.weight",
+                      [](GgufTensor& t) {
+                        t = {t.name, kI32, {8, 8, 1, 1}, 2, 0, 256};
+                      }),
               HasSubstr("cannot have"));
-  EXPECT_THAT(changed("output_norm.weight", [](GgufTensor& t) { t = {t.name, kF16, {64, 1, 1, 1}, 1, 0, 128}; }),
+  EXPECT_THAT(changed("output_norm.weight",
+                      [](GgufTensor& t) {
+                        t = {t.name, kF16, {64, 1, 1, 1}, 1, 0, 128};
+                      }),
               HasSubstr("a vector cannot have"));
   // Data that overlap or leave a gap: the sizes in the header say otherwise than the offsets.
-  EXPECT_THAT(changed("output_norm.weight", [](GgufTensor& t) { t.bytes -= 32; }), HasSubstr("expected at"));
-  EXPECT_THAT(changed("output_norm.weight", [](GgufTensor& t) { t.bytes += 32; }), HasSubstr("expected at"));
-  EXPECT_THAT(changed("output_norm.weight", [](GgufTensor& t) { t = {t.name, kF32, {64, 1, 1, 1}, 0, 0, 256}; }),
+  EXPECT_THAT(changed("output_norm.weight", [](GgufTensor& t) { t.bytes -= 32; }),
+              HasSubstr("expected at"));
+  EXPECT_THAT(changed("output_norm.weight", [](GgufTensor& t) { t.bytes += 32; }),
+              HasSubstr("expected at"));
+  EXPECT_THAT(changed("output_norm.weight",
+                      [](GgufTensor& t) {
+                        t = {t.name, kF32, {64, 1, 1, 1}, 0, 0, 256};
+                      }),
               HasSubstr("0 dimensions"));
 }
 
@@ -280,7 +322,8 @@ TEST(GgufCheck, RefusesArraysOfArrays) {
   EXPECT_THAT(Refusal(WithKey(test::SmallVocabulary(), "x", nested)), HasSubstr("array of arrays"));
 }
 
-// Whatever the bytes, the check returns or throws Error; under sanitizers it also stays inside the file.
+// Whatever the bytes, the check returns or throws Error; under sanitizers it also stays inside the
+// file.
 TEST(GgufCheck, SurvivesMutations) {
   constexpr int kMutations = 20000;
   const std::string originals[] = {Small(), test::SmallSentencePieceVocabulary()};

@@ -17,8 +17,8 @@
 #include "model/small_model.h"
 #include "support/test_models.h"
 
-// How well CheckGguf stands before llama.cpp: damaged files that it lets pass are loaded and run by llama.cpp in a
-// process of their own, and the processes that die are counted.
+// How well CheckGguf stands before llama.cpp: damaged files that it lets pass are loaded and run by
+// llama.cpp in a process of their own, and the processes that die are counted.
 
 namespace halo {
 namespace {
@@ -40,12 +40,15 @@ int RunModel(const std::string& path) {
   const llama_vocab* vocab = llama_model_get_vocab(model);
   const std::string text = "Hello, w\xC3\xB6rld \xF0\x9F\x98\x80\n\x01 <|endoftext|></s> aa bb";
   std::vector<llama_token> tokens(64);
-  const int32_t count = llama_tokenize(vocab, text.data(), static_cast<int32_t>(text.size()), tokens.data(),
-                                       static_cast<int32_t>(tokens.size()), true, true);
+  const int32_t count =
+      llama_tokenize(vocab, text.data(), static_cast<int32_t>(text.size()), tokens.data(),
+                     static_cast<int32_t>(tokens.size()), true, true);
   tokens.resize(static_cast<size_t>(std::clamp(count, 0, 48)));
   if (tokens.empty()) return kRefused;
   for (int step = 0; step < 4; ++step) {
-    if (llama_decode(context, llama_batch_get_one(tokens.data(), static_cast<int32_t>(tokens.size()))) != 0) break;
+    if (llama_decode(context,
+                     llama_batch_get_one(tokens.data(), static_cast<int32_t>(tokens.size()))) != 0)
+      break;
     const float* logits = llama_get_logits_ith(context, -1);
     const auto best = std::max_element(logits, logits + llama_vocab_n_tokens(vocab)) - logits;
     tokens.assign(1, static_cast<llama_token>(best));
@@ -70,14 +73,16 @@ Fate RunInAChild(const std::string& path) {
   }
   int status = 0;
   waitpid(child, &status, 0);
-  return WIFEXITED(status) && WEXITSTATUS(status) <= kThrew ? static_cast<Fate>(WEXITSTATUS(status)) : kKilled;
+  return WIFEXITED(status) && WEXITSTATUS(status) <= kThrew ? static_cast<Fate>(WEXITSTATUS(status))
+                                                            : kKilled;
 }
 
 TEST(GgufLlama, AcceptedFilesDoNotEndLlamaCpp) {
   constexpr int kFiles = 400;  // accepted ones that differ from the original
   const std::string folder = test::FreshFolder("gguf_llama");
-  const std::string originals[] = {test::SmallModel(folder), test::SmallModel(folder, "qwen3"),
-                                   test::SmallModel(folder, "llama", test::SmallSentencePieceVocabulary())};
+  const std::string originals[] = {
+      test::SmallModel(folder), test::SmallModel(folder, "qwen3"),
+      test::SmallModel(folder, "llama", test::SmallSentencePieceVocabulary())};
   const std::string path = folder + "/mutated.gguf";
   RandomStream random(7);
   std::map<Fate, int> fates;
@@ -94,7 +99,9 @@ TEST(GgufLlama, AcceptedFilesDoNotEndLlamaCpp) {
     const Fate fate = RunInAChild(path);
     ++fates[fate];
     ++run;
-    if (fate >= kThrew) test::WriteFile(folder + "/fate-" + std::to_string(fate) + "-" + std::to_string(i) + ".gguf", mutated);
+    if (fate >= kThrew)
+      test::WriteFile(folder + "/fate-" + std::to_string(fate) + "-" + std::to_string(i) + ".gguf",
+                      mutated);
   }
   RecordProperty("ran", fates[kRan]);
   RecordProperty("refused", fates[kRefused]);

@@ -27,8 +27,15 @@ class ModelNames : public ::testing::Test {
     test::WriteFile(vocabulary, test::SmallVocabulary());
     for (const char* type : {"F16", "Q8_0"}) {
       SynthOptions options;
-      options.shape = {.name = "small", .layers = 1, .width = 32, .heads = 2, .kv_heads = 1, .head_width = 16,
-                       .feed_forward = 32, .context_tokens = 64, .vocabulary = ""};
+      options.shape = {.name = "small",
+                       .layers = 1,
+                       .width = 32,
+                       .heads = 2,
+                       .kv_heads = 1,
+                       .head_width = 16,
+                       .feed_forward = 32,
+                       .context_tokens = 64,
+                       .vocabulary = ""};
       options.vocabulary_file = vocabulary;
       options.weight_type = type;
       options.output = folder_ + "/" + type + ".gguf";
@@ -47,7 +54,9 @@ class ModelNames : public ::testing::Test {
     return to.string();
   }
 
-  std::string Path(const ModelRequest& request) const { return ResolveModels({request}, search_).at(0).path; }
+  std::string Path(const ModelRequest& request) const {
+    return ResolveModels({request}, search_).at(0).path;
+  }
 
   std::string Refusal(const std::vector<ModelRequest>& requests) const {
     try {
@@ -88,8 +97,9 @@ TEST_F(ModelNames, FindsTheFormsOfAName) {
   EXPECT_EQ(Path({"org/c", "", ""}), dot);
   EXPECT_EQ(Path({"org/d", "", ""}), inside);
   EXPECT_THAT(Refusal({{"e", "", ""}}), HasSubstr("'e' is not known"));
-  EXPECT_THAT(ListModels(search_), ElementsAre(Pair("a", plain), Pair("b-Q8_0", dash), Pair("e-instruct", testing::_),
-                                               Pair("org/c.f16", dot), Pair("org/d/anything", inside)));
+  EXPECT_THAT(ListModels(search_),
+              ElementsAre(Pair("a", plain), Pair("b-Q8_0", dash), Pair("e-instruct", testing::_),
+                          Pair("org/c.f16", dot), Pair("org/d/anything", inside)));
   for (const auto& [name, path] : ListModels(search_)) EXPECT_EQ(Path({name, "", ""}), path);
 }
 
@@ -102,7 +112,8 @@ TEST_F(ModelNames, ChoosesByDtypeAndQuantization) {
   EXPECT_EQ(Path({"m", "", "q8_0"}), packed);
   EXPECT_EQ(Path({"m", "bfloat16", "Q8_0"}), packed);
   EXPECT_THAT(Refusal({{"m", "bfloat16", ""}}),
-              AllOf(HasSubstr("no file has dtype bfloat16"), HasSubstr("F16 (" + exact), HasSubstr("Q8_0 (" + packed)));
+              AllOf(HasSubstr("no file has dtype bfloat16"), HasSubstr("F16 (" + exact),
+                    HasSubstr("Q8_0 (" + packed)));
   EXPECT_THAT(Refusal({{"m", "", "q4_k_m"}}), HasSubstr("no file has quantization q4_k_m"));
   EXPECT_THAT(Refusal({{"m", "bfloat61", ""}}), HasSubstr("did you mean 'bfloat16'"));
   const auto both = ResolveModels({{"m", "", "q8_0"}, {"m", "", ""}}, search_);
@@ -120,8 +131,10 @@ TEST_F(ModelNames, NeverLeavesTheFolder) {
   const std::string secret = Put("Q8_0", "secret.gguf");
   fs::create_symlink(secret, search_.models_folder + "/link.gguf");
   fs::create_directory_symlink(folder_, search_.models_folder + "/up");
-  EXPECT_THAT(Refusal({{"link", "", ""}}), AllOf(HasSubstr("not known"), HasSubstr("leads outside its folder")));
-  for (const char* name : {"../secret", "up/secret", "./../secret", "a/../../secret", "", "/etc/passwd", ".."}) {
+  EXPECT_THAT(Refusal({{"link", "", ""}}),
+              AllOf(HasSubstr("not known"), HasSubstr("leads outside its folder")));
+  for (const char* name :
+       {"../secret", "up/secret", "./../secret", "a/../../secret", "", "/etc/passwd", ".."}) {
     EXPECT_THAT(Refusal({{name, "", ""}}), HasSubstr("not known")) << name;
   }
   EXPECT_TRUE(ListModels(search_).empty());
@@ -142,7 +155,8 @@ TEST_F(ModelNames, ReadsTheHuggingFaceCache) {
   fs::create_directories(repository / "refs");
   test::WriteFile((repository / "refs/main").string(), "bbb\n");
   EXPECT_EQ(Path({"org/m", "", ""}), (repository / "snapshots/bbb/m-Q8_0.gguf").string());
-  EXPECT_THAT(ListModels(search_), ElementsAre(Pair("org/m", (repository / "snapshots/bbb/m-Q8_0.gguf").string())));
+  EXPECT_THAT(ListModels(search_),
+              ElementsAre(Pair("org/m", (repository / "snapshots/bbb/m-Q8_0.gguf").string())));
 }
 
 TEST_F(ModelNames, ReadsAListOfFiles) {
@@ -167,12 +181,16 @@ TEST_F(ModelNames, ReadsAListOfFiles) {
 TEST_F(ModelNames, OneErrorListsEverything) {
   Put("Q8_0", "models/org/known.gguf");
   search_.flags["broken"] = folder_ + "/missing.gguf";
-  const std::string refusal =
-      Refusal({{"org/knwon", "", ""}, {"other", "", ""}, {"other", "", "q8_0"}, {"broken", "", ""}, {"org/known", "", ""}});
-  EXPECT_THAT(refusal, AllOf(HasSubstr("'org/knwon' is not known (did you mean 'org/known'?)"),
-                             HasSubstr("'other' is not known"), HasSubstr("missing.gguf: cannot be opened"),
-                             HasSubstr("looked in: --model flags"), HasSubstr(search_.models_folder),
-                             HasSubstr("--model 'org/knwon=FILE.gguf'"), Not(HasSubstr("'org/known':"))));
+  const std::string refusal = Refusal({{"org/knwon", "", ""},
+                                       {"other", "", ""},
+                                       {"other", "", "q8_0"},
+                                       {"broken", "", ""},
+                                       {"org/known", "", ""}});
+  EXPECT_THAT(refusal,
+              AllOf(HasSubstr("'org/knwon' is not known (did you mean 'org/known'?)"),
+                    HasSubstr("'other' is not known"), HasSubstr("missing.gguf: cannot be opened"),
+                    HasSubstr("looked in: --model flags"), HasSubstr(search_.models_folder),
+                    HasSubstr("--model 'org/knwon=FILE.gguf'"), Not(HasSubstr("'org/known':"))));
   EXPECT_EQ(refusal.find("'other' is not known"), refusal.rfind("'other' is not known"));
 }
 
@@ -180,7 +198,8 @@ TEST_F(ModelNames, PassesOverABrokenFileIfAnotherFits) {
   const std::string good = Put("Q8_0", "models/m/good.gguf");
   test::WriteFile(search_.models_folder + "/m/bad.gguf", "GGUF");
   EXPECT_EQ(Path({"m", "", ""}), good);
-  EXPECT_THAT(Refusal({{"m", "", "q4_0"}}), AllOf(HasSubstr("bad.gguf"), HasSubstr("there is Q8_0")));
+  EXPECT_THAT(Refusal({{"m", "", "q4_0"}}),
+              AllOf(HasSubstr("bad.gguf"), HasSubstr("there is Q8_0")));
 }
 
 TEST_F(ModelNames, RefusesAVocabularyAsAModel) {

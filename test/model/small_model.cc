@@ -73,8 +73,12 @@ std::string EncodeTexts(const std::vector<std::string>& texts) {
   return bytes;
 }
 
-std::string EncodeInt32s(const std::vector<int32_t>& numbers) { return EncodeNumbers(GgufType::kInt32, numbers); }
-std::string EncodeUint32s(const std::vector<uint32_t>& numbers) { return EncodeNumbers(GgufType::kUint32, numbers); }
+std::string EncodeInt32s(const std::vector<int32_t>& numbers) {
+  return EncodeNumbers(GgufType::kInt32, numbers);
+}
+std::string EncodeUint32s(const std::vector<uint32_t>& numbers) {
+  return EncodeNumbers(GgufType::kUint32, numbers);
+}
 
 std::string SmallVocabulary() {
   std::vector<std::string> tokens, merges;
@@ -123,7 +127,8 @@ std::string SmallSentencePieceVocabulary() {
   return header.Finish();
 }
 
-std::string SmallModel(const std::string& folder, const std::string& architecture, const std::string& vocabulary) {
+std::string SmallModel(const std::string& folder, const std::string& architecture,
+                       const std::string& vocabulary) {
   SynthOptions options;
   options.shape = {.name = "small",
                    .architecture = architecture,
@@ -146,7 +151,8 @@ std::string SmallModel(const std::string& folder, const std::string& architectur
 }
 
 void WriteFile(const std::string& path, std::string_view bytes) {
-  std::ofstream(path, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  std::ofstream(path, std::ios::binary)
+      .write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
 }
 
 std::string ReadFile(const std::string& path) {

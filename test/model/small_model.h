@@ -12,15 +12,16 @@ std::string EncodeTexts(const std::vector<std::string>& texts);
 std::string EncodeInt32s(const std::vector<int32_t>& numbers);
 std::string EncodeUint32s(const std::vector<uint32_t>& numbers);
 
-/// A GPT-2-like vocabulary of 600 tokens as bytes of a GGUF file: every byte, 343 pairs with their merges, and the
-/// control token <|endoftext|> (id 599).
+/// A GPT-2-like vocabulary of 600 tokens as bytes of a GGUF file: every byte, 343 pairs with their
+/// merges, and the control token <|endoftext|> (id 599).
 std::string SmallVocabulary();
 
-/// The same kind of thing for the other family, SentencePiece's: <unk>, <s>, </s>, byte tokens and pairs, 600 tokens.
+/// The same kind of thing for the other family, SentencePiece's: <unk>, <s>, </s>, byte tokens and
+/// pairs, 600 tokens.
 std::string SmallSentencePieceVocabulary();
 
-/// Bytes of a random model over SmallVocabulary: 2 layers of width 64. `architecture` is "llama" or "qwen3"; the bytes
-/// of a vocabulary may be given. Makes and removes files in `folder`.
+/// Bytes of a random model over SmallVocabulary: 2 layers of width 64. `architecture` is "llama" or
+/// "qwen3"; the bytes of a vocabulary may be given. Makes and removes files in `folder`.
 std::string SmallModel(const std::string& folder, const std::string& architecture = "llama",
                        const std::string& vocabulary = SmallVocabulary());
 

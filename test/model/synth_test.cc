@@ -1,10 +1,9 @@
 #include "model/synth.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <llama.h>
-
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -55,7 +54,9 @@ class Runner {
 
   // Probabilities at `temperature` after `tokens`, which come after those of earlier calls.
   std::vector<double> Probabilities(std::vector<llama_token> tokens, double temperature) {
-    EXPECT_EQ(llama_decode(context_.get(), llama_batch_get_one(tokens.data(), static_cast<int32_t>(tokens.size()))), 0);
+    EXPECT_EQ(llama_decode(context_.get(),
+                           llama_batch_get_one(tokens.data(), static_cast<int32_t>(tokens.size()))),
+              0);
     const float* logits = llama_get_logits_ith(context_.get(), -1);
     const double most = static_cast<double>(*std::max_element(logits, logits + size()));
     std::vector<double> probabilities(size());
@@ -68,18 +69,23 @@ class Runner {
     return probabilities;
   }
 
-  // Up to `most` tokens after a random prompt of 16, the end token not included. `seen` gets every step's probabilities.
-  std::vector<llama_token> Generate(double temperature, size_t most, uint64_t seed,
-                                    const std::function<void(const std::vector<double>&)>& seen = nullptr) {
+  // Up to `most` tokens after a random prompt of 16, the end token not included. `seen` gets every
+  // step's probabilities.
+  std::vector<llama_token> Generate(
+      double temperature, size_t most, uint64_t seed,
+      const std::function<void(const std::vector<double>&)>& seen = nullptr) {
     llama_memory_clear(llama_get_memory(context_.get()), true);
     RandomStream random(seed);
     std::vector<llama_token> input;
-    for (int i = 0; i < 16; ++i) input.push_back(static_cast<llama_token>(random.Below(size() / 2)));
+    for (int i = 0; i < 16; ++i)
+      input.push_back(static_cast<llama_token>(random.Below(size() / 2)));
     std::vector<llama_token> output;
     while (output.size() < most) {
-      const std::vector<double> probabilities = Probabilities(input, temperature > 0 ? temperature : 1);
+      const std::vector<double> probabilities =
+          Probabilities(input, temperature > 0 ? temperature : 1);
       if (seen) seen(probabilities);
-      const llama_token token = temperature > 0 ? Draw(probabilities, random) : Likeliest(probabilities);
+      const llama_token token =
+          temperature > 0 ? Draw(probabilities, random) : Likeliest(probabilities);
       if (llama_vocab_is_eog(vocab(), token)) break;
       output.push_back(token);
       input = {token};
@@ -88,7 +94,8 @@ class Runner {
   }
 
   static llama_token Likeliest(const std::vector<double>& probabilities) {
-    return static_cast<llama_token>(std::max_element(probabilities.begin(), probabilities.end()) - probabilities.begin());
+    return static_cast<llama_token>(std::max_element(probabilities.begin(), probabilities.end()) -
+                                    probabilities.begin());
   }
 
  private:
@@ -121,8 +128,15 @@ class Synth : public ::testing::Test {
   // 2 layers over the small vocabulary; rows of 256 elements, which every weight type takes.
   SynthOptions SmallOptions() const {
     SynthOptions options;
-    options.shape = {.name = "small", .layers = 2, .width = 256, .heads = 4, .kv_heads = 2, .head_width = 64,
-                     .feed_forward = 256, .context_tokens = 512, .vocabulary = ""};
+    options.shape = {.name = "small",
+                     .layers = 2,
+                     .width = 256,
+                     .heads = 4,
+                     .kv_heads = 2,
+                     .head_width = 64,
+                     .feed_forward = 256,
+                     .context_tokens = 512,
+                     .vocabulary = ""};
     options.vocabulary_file = folder_ + "/vocabulary.gguf";
     test::WriteFile(options.vocabulary_file, test::SmallVocabulary());
     options.output = folder_ + "/small.gguf";
@@ -159,7 +173,8 @@ TEST_F(Synth, SuggestsShapesAndVocabularies) {
     EXPECT_THAT(error.what(), HasSubstr("did you mean 'llama-3.2-1b'"));
   }
   EXPECT_EQ(VocabularyFile("gpt-2", kVocabularies), kVocabularies + "/ggml-vocab-gpt-2.gguf");
-  EXPECT_EQ(VocabularyFile(kVocabularies + "/ggml-vocab-gpt-2.gguf", ""), kVocabularies + "/ggml-vocab-gpt-2.gguf");
+  EXPECT_EQ(VocabularyFile(kVocabularies + "/ggml-vocab-gpt-2.gguf", ""),
+            kVocabularies + "/ggml-vocab-gpt-2.gguf");
   try {
     VocabularyFile("gpt2", kVocabularies);
     FAIL();
@@ -179,10 +194,22 @@ TEST_F(Synth, SameOptionsSameBytes) {
 
 TEST_F(Synth, BytesDoNotDependOnThreads) {
   std::vector<WeightTensor> tensors(2);
-  tensors[0] = {.name = "a", .columns = 256, .rows = 9000, .type = GGML_TYPE_Q8_0, .deviation = 1, .row_scales = {},
-                .values = {}, .offset = 0};
-  tensors[1] = {.name = "b", .columns = 96, .rows = 700, .type = GGML_TYPE_F16, .deviation = 2, .row_scales = {},
-                .values = {}, .offset = WeightBytes(tensors[0])};
+  tensors[0] = {.name = "a",
+                .columns = 256,
+                .rows = 9000,
+                .type = GGML_TYPE_Q8_0,
+                .deviation = 1,
+                .row_scales = {},
+                .values = {},
+                .offset = 0};
+  tensors[1] = {.name = "b",
+                .columns = 96,
+                .rows = 700,
+                .type = GGML_TYPE_F16,
+                .deviation = 2,
+                .row_scales = {},
+                .values = {},
+                .offset = WeightBytes(tensors[0])};
   std::string all[2];
   for (unsigned i = 0; i < 2; ++i) {
     const std::string path = folder_ + "/weights";
@@ -205,8 +232,10 @@ TEST_F(Synth, EveryTypeAndArchitectureRuns) {
         options.weight_type = type;
         SynthesizeModel(options);
         const GgufSummary summary = CheckGguf(options.output);
-        // In so small a file the embeddings, which Q4_K keeps wider if they are also the output, weigh most.
-        EXPECT_EQ(summary.weight_type.substr(0, 2), std::string(type).substr(0, 2)) << architecture << type << tied;
+        // In so small a file the embeddings, which Q4_K keeps wider if they are also the output,
+        // weigh most.
+        EXPECT_EQ(summary.weight_type.substr(0, 2), std::string(type).substr(0, 2))
+            << architecture << type << tied;
         Runner runner(options.output);
         ASSERT_TRUE(runner.ok()) << architecture << type << tied;
         for (const double p : runner.Probabilities({1, 2, 3}, 1)) ASSERT_TRUE(std::isfinite(p));
@@ -244,8 +273,10 @@ TEST_F(Synth, EndTokenFollowsTheTemplate) {
   struct Case {
     const char *vocabulary, *end, *in_template;
   };
-  for (const Case& one : {Case{"gpt-2", "<|endoftext|>", "Assistant:"}, {"llama-bpe", "<|eot_id|>", "<|start_header_id|>"},
-                          {"qwen2", "<|im_end|>", "<|im_start|>"}, {"llama-spm", "</s>", "Assistant:"}}) {
+  for (const Case& one : {Case{"gpt-2", "<|endoftext|>", "Assistant:"},
+                          {"llama-bpe", "<|eot_id|>", "<|start_header_id|>"},
+                          {"qwen2", "<|im_end|>", "<|im_start|>"},
+                          {"llama-spm", "</s>", "Assistant:"}}) {
     SynthOptions options = SmallOptions();
     options.shape.width = 32;
     options.vocabulary_file = VocabularyFile(one.vocabulary, kVocabularies);
@@ -304,7 +335,8 @@ TEST_F(Synth, AnswersHaveTheMeanLength) {
     constexpr int kAnswers = 128;
     double tokens = 0;
     for (uint64_t seed = 0; seed < kAnswers; ++seed) {
-      tokens += static_cast<double>(runner.Generate(temperature, 400, seed).size()) + 1;  // the end token counts
+      tokens += static_cast<double>(runner.Generate(temperature, 400, seed).size()) +
+                1;  // the end token counts
     }
     // One deviation of the mean of 128 geometric lengths is 9 %.
     EXPECT_GT(tokens / kAnswers, 0.7 * kMean) << temperature;

@@ -39,6 +39,7 @@ class ScenarioMaker {
     constexpr int64_t kWindows[] = {1, 3, 8, 65536};
     scenario.sequences = kSequences[random_.Below(4)];
     scenario.options.window = kWindows[random_.Below(4)];
+    scenario.options.input_order = Chance(75);
     scenario.options.all_outputs = Chance(50);
     scenario.options.seed = random_.Below(3);
     scenario.chat = Chance(30);
@@ -205,6 +206,11 @@ ScenarioResult Play(const Scenario& scenario, bool naive) {
   const StopFlag stop{0};
   ScenarioResult result;
   result.report = Executor({source}, options, rig.clock, nullptr).Run(stop);
+  // In order of completion the rows are the same, in some order.
+  const auto place = [](const Json& row) { return row["id"].is_string() ? row["id"].get<std::string>() : row["id"].dump(); };
+  if (!scenario.options.input_order) {
+    std::sort(sink.rows.begin(), sink.rows.end(), [&](const Json& a, const Json& b) { return place(a) < place(b); });
+  }
   result.rows = JoinRows(sink.rows);
   for (const auto& checker : checkers) {
     checker->ExpectAllConsumed();
