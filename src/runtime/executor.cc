@@ -143,6 +143,11 @@ struct Executor::Impl {
   void Remember(const Signature& signature, const Completion& completion);
   RunReport Finish(RunEnd end);
 
+  /// Lower goes first: blocks of rows, in a block the operators (topological order), then the rows.
+  int64_t OrderOf(const RowState& row, OperatorIndex op) const {
+    const int64_t operators = static_cast<int64_t>(row.instances.size());
+    return row.row.index / options.rows_side_by_side * operators + op;
+  }
   OperatorCounts& CountsOf(const RowState& row, OperatorIndex op) {
     return report.operators[states[row.source].counts[static_cast<size_t>(op)]];
   }
@@ -161,7 +166,8 @@ Executor::Executor(std::vector<RunSource> sources, ExecutorOptions options, cons
 Executor::~Executor() = default;
 
 void Executor::Impl::Prepare() {
-  HALO_CHECK(!sources.empty() && options.window > 0, "a run has sources and a window");
+  HALO_CHECK(!sources.empty() && options.window > 0 && options.rows_side_by_side > 0,
+             "a run has sources, a window and rows side by side");
   for (size_t s = 0; s < sources.size(); ++s) {
     const RunSource& source = sources[s];
     const LogicalPlan& plan = *source.plan;
@@ -319,13 +325,13 @@ bool Executor::Impl::MaySubmit(size_t source, OperatorIndex op) const {
 
 bool Executor::Impl::NextReady(size_t& best_source, OperatorIndex& best_op) {
   bool found = false;
-  std::tuple<int32_t, int64_t, OperatorIndex> best;
+  std::tuple<int32_t, int64_t, int64_t> best;
   for (size_t s = 0; s < sources.size(); ++s) {
     for (size_t i = 0; i < states[s].ready.size(); ++i) {
       const ReadyQueue& queue = states[s].ready[i];
       const OperatorIndex op = static_cast<OperatorIndex>(i);
       if (queue.empty() || !MaySubmit(s, op)) continue;
-      const std::tuple rank(-sources[s].priority, queue.top()->row.index, op);
+      const std::tuple rank(-sources[s].priority, OrderOf(*queue.top(), op), queue.top()->row.index);
       if (found && rank >= best) continue;
       found = true;
       best = rank;
@@ -445,7 +451,7 @@ void Executor::Impl::AddressRequest(RowState& row, OperatorIndex op, Request& re
   const LogicalNode& node = PlanOf(row).at(op);
   request.id = next_request++;
   request.priority = sources[row.source].priority;
-  request.order = row.row.index;
+  request.order = OrderOf(row, op);
   request.deadline_us = row.deadline_us;
   request.script_operator = PlanOf(row).operator_of(op).id;
   request.script_row = row.row.id.is_string() ? row.row.id.get<std::string>() : row.id_text;

@@ -71,6 +71,7 @@ struct ExecutorOptions {
   bool naive = false;               ///< one row at a time, one operator at a time, nothing shared: the reference
   uint64_t seed = 0;
   int64_t window = 65536;           ///< most open rows, counted from the oldest unwritten one
+  int64_t rows_side_by_side = 1;    ///< rows that are carried through the operators together, see Executor
   bool input_order = true;
   bool all_outputs = false;
   bool stop_on_error = false;
@@ -123,8 +124,9 @@ using StopFlag = std::atomic<int>;
 ///         |                       |                 (kSubmitted, if the row that made the equal call gives it up)
 ///         +---- a parent failed --+--> kDone (unfinished)
 ///
-/// There is no barrier: an instance is ready when its own inputs are. Among ready instances the lowest row goes first, so
-/// that rows end early and their KV and memory are given back. Every completion passes OnCompletion. A call is finished and
+/// There is no barrier: an instance is ready when its own inputs are. Rows go in blocks of `rows_side_by_side`: lower blocks
+/// first, so that rows end early and their KV and memory are given back; within a block operator by operator, so that an
+/// engine prefills prompts of like lengths together and the longest chains start first. Every completion passes OnCompletion. A call is finished and
 /// committed at once as long as there is no journal.
 ///
 /// Bounds: open rows (window), calls given to an engine (a few times what it runs at once), merged calls (the window).

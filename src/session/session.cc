@@ -73,6 +73,7 @@ struct LoadedModel {
   std::shared_ptr<const Vocabulary> vocabulary;  // shared by engine and prompts, immutable
   std::shared_ptr<const ChatTemplate> chat;      // shared by the prompts of all operators
   std::unique_ptr<LlamaEngine> engine;
+  int32_t expected_tokens = 0;                   // longest prompt and answer foreseen; 0: unknown
 };
 
 /// Rows of one input, put into the run.
@@ -134,6 +135,7 @@ struct Session::Impl {
   void OpenOutputs();
   int32_t ExpectedTokens(const LoadedModel& model);
   std::vector<RunSource> Sources();
+  int64_t RowsSideBySide() const;
   std::string SpoolFolder();
 };
 
@@ -209,7 +211,8 @@ void Session::Impl::LoadModels() {
     engine.kv_bytes = share(options.worker_memory_bytes > 0 ? options.worker_memory_bytes : memory / 4);
     engine.kept_bytes = share(options.kept_memory_bytes > 0 ? options.kept_memory_bytes : memory / 8);
     engine.context_tokens = options.context_tokens;
-    engine.expected_tokens = ExpectedTokens(model);
+    model.expected_tokens = ExpectedTokens(model);
+    engine.expected_tokens = model.expected_tokens;
     engine.layout = layout;
     engine.reuse = !options.naive;
     model.engine = std::make_unique<LlamaEngine>(std::move(engine), clock);
@@ -226,6 +229,20 @@ int32_t Session::Impl::ExpectedTokens(const LoadedModel& model) {
     longest = std::max(longest, EstimateLongestRequest(inputs[i]->plan, rows, inputs[i]->column, *model.vocabulary));
   }
   return static_cast<int32_t>(std::min<int64_t>(longest, 1 << 20));
+}
+
+/// As many as an engine can start at once, and no more than what all their conversations can be held for.
+int64_t Session::Impl::RowsSideBySide() const {
+  if (options.naive) return 1;
+  size_t operators = 1;
+  for (const auto& input : inputs) operators = std::max(operators, input->plan.nodes.size());
+  int64_t rows = LlamaEngine::kDefaultSequences;
+  for (const auto& [path, model] : models) {
+    const EngineDescription& engine = model.engine->Describe();
+    const int64_t each = model.expected_tokens > 0 ? model.expected_tokens : engine.context_tokens;
+    rows = std::min({rows, int64_t{engine.sequences} / 2, engine.kv_tokens / each / static_cast<int64_t>(operators)});
+  }
+  return std::max<int64_t>(1, rows);
 }
 
 void Session::Impl::OpenOutputs() {
@@ -306,6 +323,7 @@ RunOutcome Session::Run(const std::atomic<int>& stop, const std::function<void(c
   executor_options.naive = impl.options.naive;
   executor_options.seed = impl.options.seed;
   executor_options.window = impl.options.window;
+  executor_options.rows_side_by_side = impl.RowsSideBySide();
   executor_options.input_order = impl.options.input_order;
   executor_options.all_outputs = impl.options.all_outputs;
   executor_options.stop_on_error = impl.options.stop_on_error;

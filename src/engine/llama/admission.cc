@@ -121,11 +121,12 @@ int32_t LlamaEngine::ChooseSequence(const Live& live, const Source& source, bool
   in_place = false;
   if (const auto kept = kept_.find(source.holder); kept != kept_.end()) {
     // The last one that needs it takes it over as it lies, so that a conversation never copies; but only if it uses all
-    // of it, or what it cuts off would be lost to others.
+    // of it, or what it cuts off would be lost to others; unless it would be dropped rather than spilled anyway.
     const bool last = kept->second.consumers == 0 ||
                       (kept->second.consumers == 1 && kept->second.request == live.request.consumes);
     const bool whole = source.tokens + 1 >= static_cast<int32_t>(kept->second.tokens.size());
-    if (kept->second.sequence >= 0 && !kept->second.is_static && last && whole) {
+    if (kept->second.sequence >= 0 && !kept->second.is_static &&
+        ((last && whole) || IsMostlyHeldElsewhere(source.holder, kept->second))) {
       in_place = true;
       return kept->second.sequence;
     }
