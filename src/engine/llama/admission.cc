@@ -121,12 +121,11 @@ int32_t LlamaEngine::ChooseSequence(const Live& live, const Source& source, bool
   in_place = false;
   if (const auto kept = kept_.find(source.holder); kept != kept_.end()) {
     // The last one that needs it takes it over as it lies, so that a conversation never copies; but only if it uses all
-    // of it, or what it cuts off would be lost to others; unless it would be dropped rather than spilled anyway.
+    // of it, or what it cuts off would be lost to others.
     const bool last = kept->second.consumers == 0 ||
                       (kept->second.consumers == 1 && kept->second.request == live.request.consumes);
     const bool whole = source.tokens + 1 >= static_cast<int32_t>(kept->second.tokens.size());
-    if (kept->second.sequence >= 0 && !kept->second.is_static &&
-        ((last && whole) || IsMostlyHeldElsewhere(source.holder, kept->second))) {
+    if (kept->second.sequence >= 0 && !kept->second.is_static && last && whole) {
       in_place = true;
       return kept->second.sequence;
     }
@@ -136,9 +135,10 @@ int32_t LlamaEngine::ChooseSequence(const Live& live, const Source& source, bool
     const Sequence& sequence = sequences_[static_cast<size_t>(i)];
     if (sequence.live != nullptr) continue;
     if (choice < 0) choice = i;
-    // Split streams want the lowest id; elsewhere an empty one saves a copy.
-    if (room_->shape().layout == KvLayout::kSplit) break;
-    if (sequence.kept < 0) {
+    // Split streams want the lowest id, but not the one that the prefix would have to leave before it is copied back;
+    // elsewhere an empty one saves a copy.
+    const bool split = room_->shape().layout == KvLayout::kSplit;
+    if (split ? sequence.kept != source.holder || sequence.kept < 0 : sequence.kept < 0) {
       choice = i;
       break;
     }

@@ -61,10 +61,6 @@ void LlamaEngine::SpillKept(HolderId holder) {
   Kept& kept = kept_.at(holder);
   const int32_t sequence = kept.sequence;
   const int32_t tokens = static_cast<int32_t>(kept.tokens.size());
-  if (IsMostlyHeldElsewhere(holder, kept)) {
-    DropKept(holder);
-    return;
-  }
   kept.blob = room_->Export(sequence, tokens);
   if (!kept.blob) {
     DropKept(holder);
@@ -75,16 +71,6 @@ void LlamaEngine::SpillKept(HolderId holder) {
   sequences_[static_cast<size_t>(sequence)].kept = -1;
   FreeSequence(sequence);
   EvictKeptOver(options_.kept_bytes);
-}
-
-/// Host memory that is written for the first time costs more than the copy (20 ms for 6 MB seen): four answers to one row are
-/// not worth four copies of the row's tokens when nobody is known to come for what each has of its own.
-bool LlamaEngine::IsMostlyHeldElsewhere(HolderId holder, const Kept& kept) {
-  if (kept.consumers > 0 || kept.is_static) return false;
-  tree_.Remove(holder);
-  const size_t elsewhere = static_cast<size_t>(tree_.Longest(kept.tokens).tokens);
-  tree_.Insert(holder, kept.tokens);
-  return 2 * elsewhere >= kept.tokens.size();
 }
 
 void LlamaEngine::DropKept(HolderId holder) {

@@ -129,7 +129,6 @@ class LlamaEngine final : public Engine {
   void KeepOrFree(Live& live);
   void KeepStaticPrefix(Live& live);
   void SpillKept(HolderId holder);
-  bool IsMostlyHeldElsewhere(HolderId holder, const Kept& kept);
   void DropKept(HolderId holder);
   void EvictKeptOver(int64_t budget_bytes);
   void FreeSequence(int32_t sequence);
