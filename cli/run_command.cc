@@ -132,6 +132,9 @@ void AddRunFlags(CLI::App& command, RunFlags& flags) {
   RunOptions& options = flags.options;
   command.add_option("-o,--output", flags.output, ".jsonl, .csv, - for standard output, or a folder with --also");
   command.add_flag("--naive", options.naive, "One row and one call at a time, nothing shared: the reference");
+  command.add_flag("--deterministic", options.deterministic,
+                   "Answers bit for bit those of --naive, or an error where that is not known to hold")
+      ->envname("HALO_DETERMINISTIC");
   command.add_flag("--all-outputs", options.all_outputs, "Every operator's output, not only the end operators'");
   command.add_option("--order", flags.order, "Rows in input or in completion order")
       ->check(CLI::IsMember({"input", "completion"}));

@@ -33,6 +33,7 @@ struct RunOptions {
   int32_t context_tokens = 0;                 ///< longest prompt and answer; 0: what the model was trained for
   std::string kv_layout = "auto";             ///< auto, split or unified
   bool naive = false;
+  bool deterministic = false;                 ///< logits bitwise those of `naive`, or an error saying why that is not known
   uint64_t seed = 0;
   std::string date;                           ///< "YYYY-MM-DD" that templates see; "": today, in UTC
   bool all_outputs = false;

@@ -26,6 +26,7 @@ struct EngineDescription {
   int64_t kv_tokens = 0;           ///< room, over all sequences
   bool has_token_ids = false;      ///< prompts are ids; otherwise text
   bool has_kv = false;             ///< Request::keep and Release mean something
+  bool exact = false;              ///< logits do not depend on batches, chunks, threads and where KV came from
 };
 
 /// Sampling of one request, every number resolved. Order of application, as in vLLM: temperature, then min_p, top_k
@@ -79,6 +80,7 @@ struct Completion {
   int64_t recomputed_tokens = 0; ///< computed again after a preemption
   int64_t output_tokens = 0;
   int64_t started_us = 0, finished_us = 0;
+  uint64_t logits_hash = 0;      ///< over the logits of every sampled token, in order, where the engine was made to hash them
 };
 
 /// Counters of an engine since it was made.
@@ -108,6 +110,8 @@ class Engine {
   virtual void Submit(Request request) = 0;
   /// Ends a request early; its Completion says "cancelled" unless it had finished.
   virtual void Cancel(RequestId id) = 0;
+  /// Cancels every request that has not started; what runs goes on.
+  virtual void CancelWaiting() = 0;
   /// `consumers` of what `id` keeps will never come (their rows failed, say).
   virtual void Release(RequestId id, int32_t consumers) = 0;
   /// Works or waits until something has finished, nothing is left to do, or `deadline_us` on the engine's clock

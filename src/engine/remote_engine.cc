@@ -75,6 +75,8 @@ void RemoteEngine::Submit(Request request) {
 
 void RemoteEngine::Cancel(RequestId id) { Send(CancelMessage{id}); }
 
+void RemoteEngine::CancelWaiting() { Send(CancelWaitingMessage{}); }
+
 void RemoteEngine::Release(RequestId id, int32_t consumers) { Send(ReleaseMessage{id, consumers}); }
 
 void RemoteEngine::Send(const ToEngine& message) {
@@ -162,6 +164,7 @@ void ServeEngine(Engine& engine, int socket) {
         ToEngine message = DecodeToEngine(body);
         if (auto* request = std::get_if<Request>(&message)) engine.Submit(std::move(*request));
         if (const auto* cancel = std::get_if<CancelMessage>(&message)) engine.Cancel(cancel->id);
+        if (std::holds_alternative<CancelWaitingMessage>(message)) engine.CancelWaiting();
         if (const auto* release = std::get_if<ReleaseMessage>(&message)) engine.Release(release->id, release->consumers);
       }
     }

@@ -20,6 +20,7 @@ class RemoteEngine final : public Engine {
   const EngineDescription& Describe() const override { return description_; }
   void Submit(Request request) override;
   void Cancel(RequestId id) override;
+  void CancelWaiting() override;
   void Release(RequestId id, int32_t consumers) override;
   /// `deadline_us` on the steady clock; 0 looks only at what has come.
   std::vector<Completion> Poll(int64_t deadline_us) override;

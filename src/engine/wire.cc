@@ -81,7 +81,8 @@ Json ToJson(const Completion& c) {
           {"text", c.text},
           {"cut", c.cut},
           {"counts", {c.prompt_tokens, c.reused_tokens, c.prefilled_tokens, c.recomputed_tokens, c.output_tokens}},
-          {"times", {c.started_us, c.finished_us}}};
+          {"times", {c.started_us, c.finished_us}},
+          {"logits_hash", c.logits_hash}};
 }
 
 Completion CompletionFrom(const Json& j) {
@@ -104,6 +105,7 @@ Completion CompletionFrom(const Json& j) {
   counts.at(4).get_to(c.output_tokens);
   j.at("times").at(0).get_to(c.started_us);
   j.at("times").at(1).get_to(c.finished_us);
+  j.at("logits_hash").get_to(c.logits_hash);
   return c;
 }
 
@@ -117,7 +119,8 @@ Json ToJson(const EngineDescription& d) {
           {"kv_bytes_per_token", d.kv_bytes_per_token},
           {"kv_tokens", d.kv_tokens},
           {"has_token_ids", d.has_token_ids},
-          {"has_kv", d.has_kv}};
+          {"has_kv", d.has_kv},
+          {"exact", d.exact}};
 }
 
 EngineDescription DescriptionFrom(const Json& j) {
@@ -132,6 +135,7 @@ EngineDescription DescriptionFrom(const Json& j) {
   j.at("kv_tokens").get_to(d.kv_tokens);
   j.at("has_token_ids").get_to(d.has_token_ids);
   j.at("has_kv").get_to(d.has_kv);
+  j.at("exact").get_to(d.exact);
   return d;
 }
 
@@ -179,6 +183,7 @@ auto Guarded(const std::string& body, Decode decode) {
 std::string EncodeFrame(const ToEngine& message) {
   if (const auto* request = std::get_if<Request>(&message)) return Frame(ToJson(*request));
   if (const auto* cancel = std::get_if<CancelMessage>(&message)) return Frame({{"kind", "cancel"}, {"id", cancel->id}});
+  if (std::holds_alternative<CancelWaitingMessage>(message)) return Frame({{"kind", "cancel_waiting"}});
   const auto& release = std::get<ReleaseMessage>(message);
   return Frame({{"kind", "release"}, {"id", release.id}, {"consumers", release.consumers}});
 }
@@ -191,6 +196,7 @@ ToEngine DecodeToEngine(const std::string& body) {
   return Guarded(body, [](const Json& message, const std::string& kind) -> ToEngine {
     if (kind == "request") return RequestFrom(message);
     if (kind == "cancel") return CancelMessage{message.at("id").get<RequestId>()};
+    if (kind == "cancel_waiting") return CancelWaitingMessage{};
     if (kind == "release") {
       return ReleaseMessage{message.at("id").get<RequestId>(), message.at("consumers").get<int32_t>()};
     }

@@ -16,11 +16,12 @@ inline constexpr uint32_t kFrameLimit = 256U << 20;
 struct CancelMessage {
   RequestId id = 0;
 };
+struct CancelWaitingMessage {};
 struct ReleaseMessage {
   RequestId id = 0;
   int32_t consumers = 0;
 };
-using ToEngine = std::variant<Request, CancelMessage, ReleaseMessage>;
+using ToEngine = std::variant<Request, CancelMessage, CancelWaitingMessage, ReleaseMessage>;
 using FromEngine = std::variant<EngineDescription, Completion, EngineStatistics>;
 
 std::string EncodeFrame(const ToEngine& message);

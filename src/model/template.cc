@@ -14,7 +14,7 @@ namespace halo {
 namespace {
 
 SourceLocation Within(SourceLocation where, const std::string& source, size_t position) {
-  if (position == std::string::npos) return where;
+  if (position == std::string::npos || where.column == 0) return where;
   const std::string before = source.substr(0, position);
   const size_t line_start = before.rfind('\n');
   const size_t column =

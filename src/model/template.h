@@ -28,7 +28,7 @@ namespace halo {
 class Template {
  public:
   /// Throws Error(kWorkflow) with `where` advanced to the line and column of the fault inside
-  /// `source`.
+  /// `source`; a `where` of column 0 stands for all of it and is not advanced.
   static Template Parse(std::string source, SourceLocation where);
   Template(Template&&) noexcept;
   Template& operator=(Template&&) noexcept;

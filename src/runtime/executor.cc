@@ -1,9 +1,11 @@
 #include "runtime/executor.h"
 
 #include <algorithm>
+#include <chrono>
 #include <deque>
 #include <map>
 #include <queue>
+#include <thread>
 #include <tuple>
 #include <unordered_map>
 
@@ -91,7 +93,8 @@ struct Executor::Impl {
     std::vector<size_t> counts;                       // [operators] index into report.operators
     bool closed = false;
     bool idle = false;                                // open, but has no row now
-    int64_t next_to_write = 0;
+    int64_t opened = 0;                               // rows
+    int64_t written = 0;                              // rows
   };
   std::vector<SourceState> states;
   std::vector<Engine*> engines;                       // distinct
@@ -139,7 +142,10 @@ struct Executor::Impl {
   void WriteRows();
   void WriteRow(RowState& row);
   void CheckLimits();
+  void Stop();
   void Abort();
+  void WaitForRows();
+  void TakeBack(Call& call);
   void Remember(const Signature& signature, const Completion& completion);
   RunReport Finish(RunEnd end);
 
@@ -202,7 +208,7 @@ RunReport Executor::Run(const StopFlag& stop) {
   Impl& impl = *impl_;
   while (true) {
     const int asked = stop.load();
-    if (asked >= 1) impl.stopping = true;
+    if (asked >= 1) impl.Stop();
     if (asked >= 2) {
       impl.Abort();
       return impl.Finish(RunEnd::kInterrupted);
@@ -217,6 +223,19 @@ RunReport Executor::Run(const StopFlag& stop) {
       return impl.Finish(asked >= 1 ? RunEnd::kInterrupted : RunEnd::kStopped);
     }
     if (!working && !more_rows && impl.open_rows.empty()) return impl.Finish(RunEnd::kFinished);
+    if (!working) impl.WaitForRows();
+  }
+}
+
+/// Nothing runs: every source that is open has said that it has nothing yet, or this returns at once.
+void Executor::Impl::WaitForRows() {
+  int64_t idle = 0;
+  for (const SourceState& state : states) {
+    if (!state.closed && !state.idle) return;
+    idle += state.idle ? 1 : 0;
+  }
+  for (size_t s = 0; s < sources.size(); ++s) {
+    if (states[s].idle) sources[s].rows->Wait(kPollSliceUs / idle);
   }
 }
 
@@ -255,13 +274,9 @@ bool Executor::Impl::OpenRows() {
 
 bool Executor::Impl::OpenOneRow(size_t source) {
   SourceState& state = states[source];
-  if (state.closed || state.idle) return false;
-  const int64_t oldest = options.input_order && !open_rows.empty() ? open_rows.begin()->first.second : -1;
-  const bool window_full = static_cast<int64_t>(open_rows.size()) >= options.window;
+  // In input order a row is written after all before it, so this counts from the oldest one.
+  if (state.closed || state.idle || state.opened - state.written >= options.window) return false;
   auto row = std::make_unique<RowState>();
-  if (window_full || (oldest >= 0 && report.counts.rows_opened - oldest >= options.window && sources.size() == 1)) {
-    return false;
-  }
   switch (sources[source].rows->Next(row->row)) {
     case RowFeed::Pull::kClosed: state.closed = true; return false;
     case RowFeed::Pull::kNothingYet: state.idle = true; return false;
@@ -278,6 +293,7 @@ void Executor::Impl::StartRow(std::unique_ptr<RowState> owned) {
   const LogicalPlan& plan = *source.plan;
   row.id_text = row.row.id.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
   ++report.counts.rows_opened;
+  ++states[row.source].opened;
   if (source.row_timeout_us > 0) row.deadline_us = clock.NowUs() + source.row_timeout_us;
   row.instances.resize(plan.nodes.size());
   row.open_instances = static_cast<int32_t>(plan.nodes.size());
@@ -518,6 +534,9 @@ void Executor::Impl::OnCompletion(Completion completion) {
   }
   --submitted[call.engine];
   --states[call.row->source].running[static_cast<size_t>(call.op)];
+  const bool never_started = completion.failure && completion.failure->code == "cancelled" &&
+                             completion.started_us == 0 && stopping && !call.row->cancelled;
+  if (never_started) return TakeBack(call);
   ++report.counts.calls_done;
   report.counts.output_tokens += completion.output_tokens;
   OperatorCounts& counts = CountsOf(*call.row, call.op);
@@ -539,6 +558,15 @@ void Executor::Impl::OnCompletion(Completion completion) {
 void Executor::Impl::StopMergingInto(const Call& call) {
   const auto found = calls_by_signature.find(call.signature);
   if (found != calls_by_signature.end() && found->second == call.request.id) calls_by_signature.erase(found);
+}
+
+/// The run stops and the engine had not begun: the instance is unfinished, not failed.
+void Executor::Impl::TakeBack(Call& call) {
+  OperatorCounts& counts = CountsOf(*call.row, call.op);
+  --counts.distinct;
+  --counts.executed;
+  --counts.calls;
+  At(*call.row, call.op).state = State::kReady;
 }
 
 /// The call's row gave it up; the first of those who wait makes it anew for all of them.
@@ -706,6 +734,7 @@ void Executor::Impl::WriteRow(RowState& row) {
     for (const OperatorIndex op : plan.workflow->end_operators) add(op);
   }
   ++(row.failure ? report.counts.rows_failed : report.counts.rows_ok);
+  ++states[row.source].written;
   sources[row.source].sink->Write(result);
   if (observer != nullptr) observer->OnRow(row.source, result);
 }
@@ -717,7 +746,14 @@ void Executor::Impl::CheckLimits() {
   const bool too_large_a_share =
       options.max_failures_share >= 0 && finished >= kRowsBeforeShareCounts &&
       static_cast<double>(counts.rows_failed) > options.max_failures_share * static_cast<double>(finished);
-  if (too_many || too_large_a_share || (options.stop_on_error && counts.rows_failed > 0)) stopping = true;
+  if (too_many || too_large_a_share || (options.stop_on_error && counts.rows_failed > 0)) Stop();
+}
+
+/// What runs is finished, nothing new is started.
+void Executor::Impl::Stop() {
+  if (stopping) return;
+  stopping = true;
+  for (Engine* engine : engines) engine->CancelWaiting();
 }
 
 void Executor::Impl::Abort() {
@@ -765,12 +801,19 @@ void Executor::CancelRow(size_t source, int64_t row_index) {
   }
 }
 
+void RowFeed::Wait(int64_t most_us) {
+  constexpr int64_t kLookAgainUs = 1000;
+  std::this_thread::sleep_for(std::chrono::microseconds(std::min(most_us, kLookAgainUs)));
+}
+
 namespace {
 
-class ClosedFeed final : public RowFeed {
+class SourceFeed final : public RowFeed {
  public:
-  explicit ClosedFeed(RowSource& source) : source_(source) {}
+  explicit SourceFeed(RowSource& source) : source_(source) {}
+  void Wait(int64_t most_us) override { source_.Ready(most_us); }
   Pull Next(Row& row) override {
+    if (!source_.Ready(0)) return Pull::kNothingYet;
     std::optional<Row> next = source_.Next();
     if (!next) return Pull::kClosed;
     row = std::move(*next);
@@ -783,6 +826,6 @@ class ClosedFeed final : public RowFeed {
 
 }  // namespace
 
-std::unique_ptr<RowFeed> FeedFrom(RowSource& source) { return std::make_unique<ClosedFeed>(source); }
+std::unique_ptr<RowFeed> FeedFrom(RowSource& source) { return std::make_unique<SourceFeed>(source); }
 
 }  // namespace halo

@@ -30,6 +30,9 @@ class RowFeed {
   enum class Pull : uint8_t { kRow, kNothingYet, kClosed };
   /// kRow fills `row`. kNothingYet: the source is open, ask again later.
   virtual Pull Next(Row& row) = 0;
+  /// Called after kNothingYet when there is nothing else to do: returns when a row may be there, after `most_us` at the
+  /// latest. The default looks again after a millisecond.
+  virtual void Wait(int64_t most_us);
 };
 
 /// One (workflow, row source) pair of a run. `halo run` is the case of one source that closes.
@@ -70,7 +73,7 @@ class RunObserver {
 struct ExecutorOptions {
   bool naive = false;               ///< one row at a time, one operator at a time, nothing shared: the reference
   uint64_t seed = 0;
-  int64_t window = 65536;           ///< most open rows, counted from the oldest unwritten one
+  int64_t window = 65536;           ///< most open rows of a source, counted from its oldest unwritten one
   int64_t rows_side_by_side = 1;    ///< rows that are carried through the operators together, see Executor
   bool input_order = true;
   bool all_outputs = false;
@@ -91,7 +94,6 @@ struct OperatorCounts {
 };
 
 struct RunCounts {
-  int64_t rows_total = -1;          ///< -1: not known yet
   int64_t rows_ok = 0, rows_failed = 0, rows_opened = 0;
   int64_t calls_done = 0, calls_running = 0;
   int64_t output_tokens = 0;

@@ -1,5 +1,7 @@
 #include "session/call_dump.h"
 
+#include <fmt/format.h>
+
 #include <cstdio>
 
 #include <nlohmann/json.hpp>
@@ -43,6 +45,10 @@ void CallDump::Write(const CallRecord& call) {
   line["max_tokens"] = call.request.sampling.max_tokens;
   line["temperature"] = call.request.sampling.temperature;
   line["top_p"] = call.request.sampling.top_p;
+  if (call.completion.logits_hash != 0) {
+    // As text: many JSON readers round integers of 64 bits.
+    line["logits_hash"] = fmt::format("{:016x}", call.completion.logits_hash);
+  }
   std::string text = line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
   text += '\n';
   std::fwrite(text.data(), 1, text.size(), static_cast<FILE*>(file_));

@@ -215,6 +215,11 @@ void Session::Impl::LoadModels() {
     engine.expected_tokens = model.expected_tokens;
     engine.layout = layout;
     engine.reuse = !options.naive;
+    // The reference computes exactly wherever it can, so that it is the same for runs with and without --deterministic.
+    engine.exactness = options.deterministic ? Exactness::kRequired
+                       : options.naive       ? Exactness::kIfKnown
+                                             : Exactness::kOff;
+    engine.hash_logits = !options.dump_prompts.empty() && (options.deterministic || options.naive);
     model.engine = std::make_unique<LlamaEngine>(std::move(engine), clock);
   }
 }
@@ -341,7 +346,9 @@ RunOutcome Session::Run(const std::atomic<int>& stop, const std::function<void(c
   summary.setup_s = static_cast<double>(ready_us - start_us) * 1e-6;
   summary.seed = impl.options.seed;
   summary.planner = impl.options.naive ? "naive" : "logical";
+  summary.deterministic = true;
   for (const auto& [path, model] : impl.models) {
+    summary.deterministic = summary.deterministic && model.engine->Describe().exact;
     summary.engines.push_back({model.resolved.request.name, model.engine->Statistics()});
   }
   RunOutcome outcome;

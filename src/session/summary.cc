@@ -97,7 +97,7 @@ Json SummaryJson(const SummaryInput& input) {
           {"engine", engines},
           {"tools", Json::array()},
           {"planner", input.planner},
-          {"deterministic", false},
+          {"deterministic", input.deterministic},
           {"seed", input.seed},
           {"version", build_info::kVersion}};
 }

@@ -17,6 +17,7 @@ struct SummaryInput {
   double setup_s = 0.0;     ///< reading, checking and loading before it
   uint64_t seed = 0;
   std::string planner;
+  bool deterministic = false;   ///< every engine computed exactly
   std::vector<std::pair<std::string, EngineStatistics>> engines;  ///< (model, counters)
 };
 

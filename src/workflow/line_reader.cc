@@ -1,5 +1,7 @@
 #include "workflow/line_reader.h"
 
+#include <poll.h>
+
 #include <cstring>
 
 #include "workflow/input_file.h"
@@ -9,6 +11,14 @@ namespace {
 
 constexpr size_t kReadBytes = size_t{1} << 18;
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+
+/// True when a read returns at once: bytes, the end, or an error, which the read will name.
+bool Readable(int fd, int64_t wait_us) {
+  constexpr int64_t kUsPerMs = 1000;
+  pollfd descriptor{fd, POLLIN, 0};
+  const int ready = poll(&descriptor, 1, static_cast<int>((wait_us + kUsPerMs - 1) / kUsPerMs));
+  return ready > 0;  // a signal ends the wait early: the caller looks at what was asked and comes again
+}
 
 }  // namespace
 
@@ -37,6 +47,19 @@ LineReader::Line LineReader::Take(size_t length_bytes) {
   if (lines_++ == 0 && text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
   if (text.ends_with('\r')) text.remove_suffix(1);
   return {text, lines_, false};
+}
+
+bool LineReader::Ready(int64_t wait_us) {
+  size_t searched = 0;  // bytes after begin_ that hold no line's end
+  while (!at_end_) {
+    const size_t held = end_ - begin_;
+    if (held > searched && std::memchr(buffer_.data() + begin_ + searched, '\n', held - searched)) return true;
+    if (held > kMaxLineBytes) return true;  // Next will skip it, and block until its end comes
+    searched = held;
+    if (!Readable(fd_, wait_us)) return false;
+    Fill();
+  }
+  return true;
 }
 
 std::optional<LineReader::Line> LineReader::Next() {

@@ -27,6 +27,9 @@ class LineReader {
   /// The next line, or nothing at the end; a UTF-8 byte order mark before the first line is left
   /// out. Throws Error(kIo).
   std::optional<Line> Next();
+  /// True if Next will not block: a line is whole, or the end was reached. Waits for that at most `wait_us` (a little
+  /// longer while bytes keep coming). Throws Error(kIo).
+  bool Ready(int64_t wait_us);
 
  private:
   /// Reads more bytes after those that are held; false at the end.

@@ -45,6 +45,18 @@ Place PlaceInScalar(const YamlNode& scalar, std::string_view text, int32_t line,
   return {scalar.line, scalar.column + quote + column - 1};
 }
 
+/// Where a scalar's value begins, for faults that only a row brings out. Column 0 (unknown) where lines of the value are not
+/// lines of the file: folded blocks, quoted scalars with escapes or of several lines.
+SourceLocation ValueBegins(const YamlNode& scalar, std::string_view text, const std::string& file) {
+  const bool literal = scalar.offset < text.size() && text[scalar.offset] == '|';
+  const auto length = static_cast<int32_t>(scalar.text.size());
+  const Place end = PlaceInScalar(scalar, text, 1, length + 1);
+  const bool one_line = end.line == scalar.line && end.column >= scalar.column + length && length > 0;
+  if (!literal && !one_line) return {file, scalar.line, 0};
+  const Place begin = PlaceInScalar(scalar, text, 1, 1);
+  return {file, begin.line, begin.column};
+}
+
 /// The first place inside an expression or statement where `word` stands as a whole word; the
 /// scalar's beginning if it cannot be found.
 Place PlaceOfWord(const YamlNode& scalar, std::string_view text, std::string_view word) {
@@ -145,8 +157,9 @@ std::shared_ptr<const Template> ParseTemplateScalar(const YamlNode& scalar, std:
   try {
     // Parsed as if it began at 1:1, since a block scalar's lines are indented in the file and not
     // in its value.
+    Template::Parse(scalar.text, {diagnostics.file(), 1, 1});
     return std::make_shared<const Template>(
-        Template::Parse(scalar.text, {diagnostics.file(), 1, 1}));
+        Template::Parse(scalar.text, ValueBegins(scalar, text, diagnostics.file())));
   } catch (const Error& error) {
     for (const Diagnostic& fault : error.diagnostics()) {
       const Place place = PlaceInScalar(scalar, text, fault.location.line, fault.location.column);

@@ -32,8 +32,10 @@ struct RowOptions {
 class RowSource {
  public:
   virtual ~RowSource() = default;
-  /// The next row, or nothing at the end. May block on standard input.
+  /// The next row, or nothing at the end. Blocks where Ready is false.
   virtual std::optional<Row> Next() = 0;
+  /// True if Next will not block. Waits for that at most `wait_us`. Only standard input is ever not ready.
+  virtual bool Ready(int64_t /*wait_us*/) { return true; }
   /// Rows in total, where that is known before reading them (-1: standard input).
   virtual int64_t total() const = 0;
   /// Names of all columns seen by the scan, in order of first appearance.

@@ -3,6 +3,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "workflow/json_row.h"
 #include "workflow/line_reader.h"
@@ -53,19 +54,33 @@ class StandardInputSource final : public RowSource {
                [this](std::string_view bytes) { spool_.Write(bytes); }) {}
 
   std::optional<Row> Next() override {
-    while (limit_ < 0 || next_ < limit_) {
-      const auto line = lines_.Next();
-      if (!line) break;
-      if (line->too_long) return Failed(line->number, "bad_row", "the line has more than 64 MiB");
-      if (line->text.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-      return Read(*line);
-    }
-    return std::nullopt;
+    while (!ahead_ && !ended_) Advance();
+    return std::exchange(ahead_, std::nullopt);
+  }
+  bool Ready(int64_t wait_us) override {
+    while (!ahead_ && !ended_ && lines_.Ready(wait_us)) Advance();
+    return ahead_ || ended_;
   }
   int64_t total() const override { return -1; }
   const std::vector<std::string>& columns() const override { return columns_.names(); }
 
  private:
+  /// One line: a row, the end, or a blank line, which is neither.
+  void Advance() {
+    if (limit_ >= 0 && next_ >= limit_) {
+      ended_ = true;
+      return;
+    }
+    const auto line = lines_.Next();
+    if (!line) {
+      ended_ = true;
+    } else if (line->too_long) {
+      ahead_ = Failed(line->number, "bad_row", "the line has more than 64 MiB");
+    } else if (line->text.find_first_not_of(" \t\r") != std::string_view::npos) {
+      ahead_ = Read(*line);
+    }
+  }
+
   Row Read(const LineReader::Line& line) {
     JsonRow parsed = ParseJsonRow(line.text);
     if (!parsed.faults.empty()) {
@@ -109,6 +124,8 @@ class StandardInputSource final : public RowSource {
   ColumnList columns_;
   IdTable ids_;
   int64_t next_ = 0;
+  std::optional<Row> ahead_;
+  bool ended_ = false;
 };
 
 }  // namespace

@@ -197,6 +197,25 @@ TEST_P(Conformance, ACancelledRequestIsAnsweredAndTheOthersAreToo) {
   for (const RequestId id : {1U, 2U, 3U, 5U}) EXPECT_FALSE(all.at(id).failure.has_value()) << id;
 }
 
+TEST_P(Conformance, WhatHasNotStartedCanBeCancelledAtOnce) {
+  Start(1);
+  for (RequestId id = 1; id <= 6; ++id) engine_->Submit(Ask(id, 20, static_cast<int32_t>(id)));
+  engine_->CancelWaiting();
+  const auto all = Drain();
+  ASSERT_EQ(all.size(), 6U);
+  size_t cancelled = 0;
+  for (const auto& [id, completion] : all) {
+    if (!completion.failure) continue;
+    EXPECT_EQ(completion.failure->code, "cancelled");
+    EXPECT_EQ(completion.started_us, 0) << "it never started";
+    ++cancelled;
+  }
+  // Through a socket the first one may have started before the others came.
+  EXPECT_GE(cancelled, remote() ? 4U : 6U);
+  engine_->Submit(Ask(7, 20, 7));
+  EXPECT_FALSE(Drain().at(7).failure.has_value());
+}
+
 TEST_P(Conformance, ReleasingWhatIsNotThereIsHarmless) {
   Start(2);
   engine_->Release(12345, 3);

@@ -149,6 +149,7 @@ class KeepChecker final : public Engine {
     inner_.Submit(std::move(request));
   }
   void Cancel(RequestId id) override { inner_.Cancel(id); }
+  void CancelWaiting() override { inner_.CancelWaiting(); }
   void Release(RequestId id, int32_t consumers) override { consumers_left_.at(id) -= consumers; }
   std::vector<Completion> Poll(int64_t deadline_us) override { return inner_.Poll(deadline_us); }
   int64_t pending() const override { return inner_.pending(); }

@@ -9,15 +9,19 @@
 namespace halo::test {
 
 std::string TinyModel(const std::string& weight_type, double mean_output) {
+  return SynthModel(ShapeByName("tiny"), weight_type, mean_output);
+}
+
+std::string SynthModel(const SynthShape& shape, const std::string& weight_type, double mean_output) {
   const std::filesystem::path folder = std::filesystem::path(HALO_BIN_DIR).parent_path() / "test-models";
   std::filesystem::create_directories(folder);
   const std::string path =
-      (folder / ("tiny-" + weight_type + "-" + std::to_string(static_cast<int>(mean_output)) + ".gguf")).string();
+      (folder / (shape.name + "-" + weight_type + "-" + std::to_string(static_cast<int>(mean_output)) + ".gguf")).string();
   if (std::filesystem::exists(path)) return path;
   SynthOptions options;
-  options.shape = ShapeByName("tiny");
+  options.shape = shape;
   options.vocabulary_file =
-      VocabularyFile("gpt-2", (std::filesystem::path(HALO_BIN_DIR).parent_path() / "share/halo/vocabularies").string());
+      VocabularyFile(shape.vocabulary, (std::filesystem::path(HALO_BIN_DIR).parent_path() / "share/halo/vocabularies").string());
   options.weight_type = weight_type;
   options.seed = 1;
   options.mean_output_tokens = mean_output;

@@ -325,6 +325,30 @@ TEST_F(RowsTest, StandardInputComesThroughAPipeAndIsSpooled) {
   EXPECT_EQ(std::string(std::istreambuf_iterator<char>(spool), {}), text);
 }
 
+TEST_F(RowsTest, StandardInputIsReadyWhenARowIsWholeOrNoMoreCanCome) {
+  std::array<int, 2> ends{};
+  ASSERT_EQ(pipe(ends.data()), 0);
+  const auto say = [&](const std::string& text) {
+    ASSERT_EQ(write(ends[1], text.data(), text.size()), static_cast<ssize_t>(text.size()));
+  };
+  const auto source = OpenRows({"-", {}, -1, folder_, ends[0]});
+  EXPECT_FALSE(source->Ready(0));
+  say("{\"prompt\": \"a");
+  EXPECT_FALSE(source->Ready(1000)) << "half a line";
+  say("\"}\n \n");
+  EXPECT_TRUE(source->Ready(0));
+  EXPECT_EQ(source->Next()->values["prompt"], "a");
+  EXPECT_FALSE(source->Ready(0)) << "a blank line is no row";
+  say("{\"prompt\": \"b\"}");
+  EXPECT_FALSE(source->Ready(0));
+  close(ends[1]);
+  EXPECT_TRUE(source->Ready(0));
+  EXPECT_EQ(source->Next()->values["prompt"], "b");
+  EXPECT_TRUE(source->Ready(0));
+  EXPECT_FALSE(source->Next().has_value());
+  close(ends[0]);
+}
+
 TEST_F(RowsTest, StandardInputGivesARowBeforeTheNextOneIsWritten) {
   std::array<int, 2> ends{};
   ASSERT_EQ(pipe(ends.data()), 0);

@@ -6,6 +6,7 @@
 #include <chrono>
 
 #include "base/check.h"
+#include "engine/llama/exactness.h"
 
 namespace halo {
 namespace {
@@ -54,7 +55,10 @@ KvRoom::KvRoom(llama_model* model, const Shape& shape) : shape_(shape) {
   // Keeps values untransposed, which makes copies of a sequence one run of memory.
   params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
   params.no_perf = true;
-  context_.reset(llama_init_from_model(model, params));
+  {
+    const ExactBackends scope(shape.exact);
+    context_.reset(llama_init_from_model(model, params));
+  }
   if (!context_) {
     throw Error(ErrorCode::kConfig, "no room for " + std::to_string(shape.tokens) + " tokens of KV over " +
                                         std::to_string(shape.sequences) +

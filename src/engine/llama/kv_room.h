@@ -35,6 +35,7 @@ class KvRoom {
     int32_t threads = 1;
     int32_t batch_tokens = 2048;          ///< most tokens of one Decode
     int32_t micro_batch_tokens = 512;
+    bool exact = false;                   ///< exactness.h; split only
   };
 
   /// Throws Error(kConfig) if the context cannot be made.

@@ -19,6 +19,13 @@ struct llama_model;
 
 namespace halo {
 
+/// Whether logits must not depend on how work is batched (exactness.h).
+enum class Exactness : uint8_t {
+  kOff,
+  kIfKnown,   ///< where it is known to hold for the model and the build, else off
+  kRequired   ///< where it is not known to hold, the engine is not made
+};
+
 struct LlamaEngineOptions {
   std::string model_name;
   std::string model_path;                        ///< has passed CheckGguf
@@ -31,6 +38,10 @@ struct LlamaEngineOptions {
   int32_t expected_tokens = 0;     ///< longest prompt and answer foreseen; a hint for the first shape of the room
   KvLayout layout = KvLayout::kAuto;
   bool reuse = true;               ///< false: every prompt is computed from its first token (the reference)
+  Exactness exactness = Exactness::kOff;
+  bool hash_logits = false;        ///< fills Completion::logits_hash
+  int32_t batch_tokens = 0;        ///< most tokens of one prefill step; 0: 2048
+  int32_t micro_batch_tokens = 0;  ///< most tokens that are computed together; 0: 512
 };
 
 /// llama.cpp behind the Engine seam: continuous batching, planned prefix reuse, admission by worst case.
@@ -60,6 +71,7 @@ class LlamaEngine final : public Engine {
   const EngineDescription& Describe() const override { return description_; }
   void Submit(Request request) override;
   void Cancel(RequestId id) override;
+  void CancelWaiting() override;
   void Release(RequestId id, int32_t consumers) override;
   std::vector<Completion> Poll(int64_t deadline_us) override;
   int64_t pending() const override { return static_cast<int64_t>(live_.size() + completed_.size()); }
@@ -139,6 +151,7 @@ class LlamaEngine final : public Engine {
   void EnsureRoom();
   void ShapeRoom(int64_t longest_request);
   void FailExpired();
+  std::vector<Live*> ChoosePrefill() const;
   bool PrefillStep();
   void DecodeStep();
   bool RunBatch(const std::vector<KvRoom::BatchToken>& batch, const std::vector<Live*>& lives);
@@ -157,6 +170,7 @@ class LlamaEngine final : public Engine {
   std::unique_ptr<llama_model, ModelDeleter> model_;
   EngineDescription description_;
   std::unique_ptr<KvRoom> room_;
+  bool exact_ = false;
   bool can_cut_ = true;              ///< full attention: prefixes can be taken
 
   std::unordered_map<RequestId, std::unique_ptr<Live>> live_;

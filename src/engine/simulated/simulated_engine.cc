@@ -76,6 +76,12 @@ void SimulatedEngine::Cancel(RequestId id) {
   ended_.push_back(Failed(id, "cancelled", "the call was cancelled", clock_.NowUs()));
 }
 
+void SimulatedEngine::CancelWaiting() {
+  std::vector<RequestId> ids;
+  for (const auto& [key, request] : waiting_) ids.push_back(request.id);
+  for (const RequestId id : ids) Cancel(id);
+}
+
 void SimulatedEngine::Release(RequestId, int32_t) {}  // keeps no KV
 
 Completion SimulatedEngine::Complete(const Request& request, int64_t prompt_words, ScriptedReply reply) const {

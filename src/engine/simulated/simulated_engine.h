@@ -51,6 +51,7 @@ class SimulatedEngine final : public Engine {
   const EngineDescription& Describe() const override { return description_; }
   void Submit(Request request) override;
   void Cancel(RequestId id) override;
+  void CancelWaiting() override;
   void Release(RequestId id, int32_t consumers) override;
   /// Moves the virtual clock to the next completion, but not past `deadline_us` (0: as far as needed) nor past the next
   /// completion of another engine on the timeline.

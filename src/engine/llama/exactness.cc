@@ -1,0 +1,110 @@
+#include "engine/llama/exactness.h"
+
+#include <ggml-backend.h>
+#include <ggml.h>
+
+#include <array>
+#include <mutex>
+
+#include "base/check.h"
+#include "model/gguf_reader.h"
+
+namespace halo {
+namespace {
+
+/// What was found by test (test/engine/exactness_test.cc), for weights of one type. F32 stands for the norms, which are no
+/// matrices; they are added and multiplied element by element.
+struct KnownType {
+  ggml_type type;
+  bool exact_split;
+  bool exact_unified;
+  const char* why_not_unified;
+};
+
+constexpr const char* kTiles =
+    "cells of unified KV lie where room was, and attention sums them in tiles counted from the first cell of all; use split";
+
+constexpr std::array<KnownType, 5> kKnownTypes = {{
+    {GGML_TYPE_F32, true, false, kTiles},
+    {GGML_TYPE_F16, true, false, kTiles},
+    {GGML_TYPE_Q8_0, true, false, kTiles},
+    {GGML_TYPE_Q4_K, true, false, kTiles},
+    {GGML_TYPE_Q6_K, true, false, kTiles},
+}};
+
+constexpr std::array<const char*, 2> kKnownArchitectures = {"llama", "qwen3"};
+
+using SetExactDefault = void (*)(bool);
+
+SetExactDefault FindSwitch() {
+  ggml_backend_reg_t cpu = ggml_backend_reg_by_name("CPU");
+  if (cpu == nullptr) return nullptr;
+  return reinterpret_cast<SetExactDefault>(ggml_backend_reg_get_proc_address(cpu, "ggml_backend_cpu_set_exact_default"));
+}
+
+std::string WhyNotThisBuild() {
+#if !defined(__x86_64__)
+  return "it was tested on x86-64 only";
+#endif
+  if (FindSwitch() == nullptr) {
+    return "this llama.cpp lacks exact kernels; build with HALO_LLAMA_CPP_SOURCE=BUNDLED";
+  }
+  for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
+    ggml_backend_dev_t device = ggml_backend_dev_get(i);
+    if (ggml_backend_dev_type(device) != GGML_BACKEND_DEVICE_TYPE_CPU) {
+      return std::string("it was tested on CPUs only, and this process uses ") + ggml_backend_dev_name(device);
+    }
+  }
+  return "";
+}
+
+std::string WhyNotThisTensor(const GgufTensor& tensor, KvLayout layout) {
+  for (const KnownType& known : kKnownTypes) {
+    if (static_cast<int32_t>(known.type) != tensor.type) continue;
+    if (layout == KvLayout::kUnified && !known.exact_unified) return known.why_not_unified;
+    if (layout != KvLayout::kUnified && !known.exact_split) break;
+    return "";
+  }
+  return std::string("weights of type ") + ggml_type_name(static_cast<ggml_type>(tensor.type)) +
+         " were not tested (tensor " + std::string(tensor.name) + "); F16, Q8_0 and Q4_K files were";
+}
+
+std::mutex& SwitchLock() {
+  static std::mutex lock;
+  return lock;
+}
+
+bool switched = false;  // guarded by SwitchLock()
+
+}  // namespace
+
+std::string WhyNotExact(const std::string& path, KvLayout layout) {
+  if (std::string why = WhyNotThisBuild(); !why.empty()) return why;
+  const GgufFile file = GgufFile::Open(path);
+  const std::string architecture(file.Text("general.architecture").value_or("?"));
+  bool known = false;
+  for (const char* name : kKnownArchitectures) known = known || architecture == name;
+  if (!known) return "models of the architecture " + architecture + " were not tested; llama and qwen3 were";
+  for (const GgufTensor& tensor : file.tensors()) {
+    constexpr int32_t kMatrix = 2;
+    if (tensor.n_dims > kMatrix) return "mixtures of experts were not tested (tensor " + std::string(tensor.name) + ")";
+    if (std::string why = WhyNotThisTensor(tensor, layout); !why.empty()) return why;
+  }
+  return "";
+}
+
+ExactBackends::ExactBackends(bool exact) {
+  SwitchLock().lock();
+  switched = exact;
+  if (!exact) return;
+  const SetExactDefault set = FindSwitch();
+  HALO_CHECK(set != nullptr, "WhyNotExact has seen the switch");
+  set(true);
+}
+
+ExactBackends::~ExactBackends() {
+  if (switched) FindSwitch()(false);
+  SwitchLock().unlock();
+}
+
+}  // namespace halo
