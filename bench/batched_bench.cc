@@ -1,5 +1,6 @@
 #include "bench/batched_bench.h"
 
+#include <cstdlib>
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -53,7 +54,11 @@ std::vector<BatchedBenchResult> RunBatchedBench(const BatchedBenchSetup& setup) 
   if (setup.shared_prompt) arguments.push_back("-pps");
 
   std::vector<BatchedBenchResult> results;
-  std::stringstream output(RunProgram(arguments));
+  // Nothing else reads the environment meanwhile: these programs have one thread.
+  if (setup.exact) setenv("GGML_CPU_EXACT", "1", 1);
+  const std::string text_output = RunProgram(arguments);
+  unsetenv("GGML_CPU_EXACT");
+  std::stringstream output(text_output);
   for (std::string text; std::getline(output, text);) {
     if (text.empty() || text.front() != '{') continue;
     const nlohmann::json line = nlohmann::json::parse(text);

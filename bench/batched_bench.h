@@ -16,6 +16,7 @@ struct BatchedBenchSetup {
   std::vector<int32_t> sequences;  ///< -npl
   bool unified = false;            ///< -kvu
   bool shared_prompt = false;      ///< -pps
+  bool exact = false;              ///< Halo's exact kernels instead of llama.cpp's own
   std::string flash_attention = "on";
   int32_t batch_tokens = 2048;       ///< -b
   int32_t micro_batch_tokens = 512;  ///< -ub

@@ -25,7 +25,8 @@ using Json = nlohmann::ordered_json;
 
 struct Flags {
   std::string model, batched_bench, layout = "auto";
-  std::vector<std::string> peer_layouts = {"split", "unified"};
+  std::vector<std::string> peer_layouts = {"split", "exact", "unified"};
+  bool stock = false;
   int32_t requests = 64, prompt_tokens = 256, output_tokens = 32, sequences = 64;
   int32_t threads = static_cast<int32_t>(std::max(1U, std::thread::hardware_concurrency()));
   int32_t repeat = 5;
@@ -65,6 +66,7 @@ std::unique_ptr<LlamaEngine> MakeEngine(const Flags& flags, const Clock& clock,
   options.sequences = flags.sequences;
   options.expected_tokens = flags.prompt_tokens + flags.output_tokens;
   options.layout = LayoutOf(flags.layout);
+  options.exactness = flags.stock ? Exactness::kOff : Exactness::kIfFree;
   return std::make_unique<LlamaEngine>(std::move(options), clock);
 }
 
@@ -139,6 +141,7 @@ RunRates RunPeer(const Flags& flags, const std::string& layout) {
   setup.output_tokens = flags.output_tokens;
   setup.sequences = {flags.requests};
   setup.unified = layout == "unified";
+  setup.exact = layout == "exact";
   setup.flash_attention = flags.flash_attention;
   const BatchedBenchResult result = RunBatchedBench(setup).front();
   const double tokens =
@@ -224,11 +227,12 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--batched-bench", flags.batched_bench,
                  "Path of llama-batched-bench; none: the engine alone")
       ->check(CLI::ExistingFile);
-  app.add_option("--peer-layouts", flags.peer_layouts, "Layouts of the peer: split,unified")
+  app.add_option("--peer-layouts", flags.peer_layouts, "Layouts and kernels of the peer: split, exact (split with the exact kernels), unified")
       ->delimiter(',')
-      ->check(CLI::IsMember({"split", "unified"}));
+      ->check(CLI::IsMember({"split", "exact", "unified"}));
   app.add_option("--layout", flags.layout, "The engine's KV layout: auto, split or unified")
       ->check(CLI::IsMember({"auto", "split", "unified"}));
+  app.add_flag("--stock", flags.stock, "llama.cpp's own kernels instead of the exact ones");
   app.add_option("--sequences", flags.sequences, "Calls that the engine runs at once (64)")
       ->check(CLI::Range(1, 256));
   app.add_option("--requests", flags.requests, "Calls, and the peer's -npl (64)")

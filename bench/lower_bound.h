@@ -31,7 +31,7 @@ Workload DescribeWorkload(const std::vector<Call>& calls);
 /// One measured rate: seconds a token of the whole machine.
 struct Rate {
   bool decode = false;  ///< else prefill
-  std::string layout;   ///< split or unified
+  std::string layout;   ///< split, unified, or exact: split with the exact kernels
   int32_t batch = 0;    ///< sequences
   double token_s = 0.0;
 };

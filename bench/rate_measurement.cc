@@ -202,6 +202,7 @@ ModelRates MeasureRates(const std::string& gguf_path, const ModelWork& work,
   bench.threads = setup.threads;
   for (const std::string& layout : setup.layouts) {
     bench.unified = layout == "unified";
+    bench.exact = layout == "exact";
 
     bench.sequences = Batches(setup, layout, false, work.calls, focus);
     bench.prompt_tokens = Rounded(work.mean_prompt_tokens);

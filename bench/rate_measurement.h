@@ -14,7 +14,7 @@ struct MeasurementSetup {
   std::string batched_bench;  ///< the program
   int32_t threads = 1;
   std::vector<int32_t> batches = {1, 2, 4, 8, 16, 32, 64};
-  std::vector<std::string> layouts = {"split", "unified"};
+  std::vector<std::string> layouts = {"split", "exact", "unified"};
   int32_t most_prefill_batch = 8;   ///< prefill gains nothing from more
   int32_t most_unified_batch = 16;  ///< unified cells are slower the more sequences there are
   int32_t repeat = 1;

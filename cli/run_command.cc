@@ -35,6 +35,7 @@ struct RunFlags {
   std::vector<std::string> also, models;
   std::string on_error = "continue", order = "input";
   bool quiet = false;
+  int deterministic = 0;  ///< how often it was asked for, less how often it was refused
   RunOptions options;
 };
 
@@ -83,6 +84,8 @@ RunOptions OptionsFrom(const RunFlags& flags) {
   options.output = flags.output;
   options.stop_on_error = flags.on_error == "stop";
   options.input_order = flags.order == "input";
+  if (flags.deterministic > 0) options.deterministic = Determinism::kRequired;
+  if (flags.deterministic < 0) options.deterministic = Determinism::kOff;
   ParseMaxFailures(flags.max_failures, options);
   if (!flags.worker_memory.empty()) {
     options.worker_memory_bytes = ParseSize(flags.worker_memory, "--worker-memory");
@@ -132,8 +135,9 @@ void AddRunFlags(CLI::App& command, RunFlags& flags) {
   RunOptions& options = flags.options;
   command.add_option("-o,--output", flags.output, ".jsonl, .csv, - for standard output, or a folder with --also");
   command.add_flag("--naive", options.naive, "One row and one call at a time, nothing shared: the reference");
-  command.add_flag("--deterministic", options.deterministic,
-                   "Answers bit for bit those of --naive, or an error where that is not known to hold")
+  command.add_flag("--deterministic,!--no-deterministic", flags.deterministic,
+                   "Answers bit for bit those of --naive, or an error where that is not known to hold\n"
+                   "(default: where it costs nothing; --no-deterministic: llama.cpp's own kernels)")
       ->envname("HALO_DETERMINISTIC");
   command.add_flag("--all-outputs", options.all_outputs, "Every operator's output, not only the end operators'");
   command.add_option("--order", flags.order, "Rows in input or in completion order")

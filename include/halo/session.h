@@ -10,6 +10,13 @@
 
 namespace halo {
 
+/// Whether every call's logits are bitwise those of the reference (contract 4).
+enum class Determinism {
+  kAuto,      ///< where it is known to hold and costs nothing; the summary says whether it did
+  kRequired,  ///< or an error saying why it is not known to hold
+  kOff        ///< llama.cpp's own kernels
+};
+
 /// Everything a run can be told. What is left empty takes its default.
 struct RunOptions {
   struct Input {
@@ -33,7 +40,7 @@ struct RunOptions {
   int32_t context_tokens = 0;                 ///< longest prompt and answer; 0: what the model was trained for
   std::string kv_layout = "auto";             ///< auto, split or unified
   bool naive = false;
-  bool deterministic = false;                 ///< logits bitwise those of `naive`, or an error saying why that is not known
+  Determinism deterministic = Determinism::kAuto;
   uint64_t seed = 0;
   std::string date;                           ///< "YYYY-MM-DD" that templates see; "": today, in UTC
   bool all_outputs = false;

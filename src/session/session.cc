@@ -216,10 +216,11 @@ void Session::Impl::LoadModels() {
     engine.layout = layout;
     engine.reuse = !options.naive;
     // The reference computes exactly wherever it can, so that it is the same for runs with and without --deterministic.
-    engine.exactness = options.deterministic ? Exactness::kRequired
-                       : options.naive       ? Exactness::kIfKnown
-                                             : Exactness::kOff;
-    engine.hash_logits = !options.dump_prompts.empty() && (options.deterministic || options.naive);
+    const Exactness by_default = options.naive ? Exactness::kIfKnown : Exactness::kIfFree;
+    engine.exactness = options.deterministic == Determinism::kRequired ? Exactness::kRequired
+                       : options.deterministic == Determinism::kOff    ? Exactness::kOff
+                                                                       : by_default;
+    engine.hash_logits = !options.dump_prompts.empty() && engine.exactness != Exactness::kOff;
     model.engine = std::make_unique<LlamaEngine>(std::move(engine), clock);
   }
 }

@@ -25,16 +25,19 @@ TEXTS = ["What is the capital of France?", "caf\u00e9 na\u00efve \u20ac 100", " 
          "\u65e5\u672c\u8a9e\u306e\u30c6\u30ad\u30b9\u30c8", "\U0001F600 emoji \U0001F680"]
 
 
-class ServerEquality(unittest.TestCase):
+class Equality:
+    """Against the server with the kernels that the class names."""
+
     @classmethod
     def setUpClass(cls):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             cls.port = probe.getsockname()[1]
+        environment = {name: value for name, value in os.environ.items() if name != "GGML_CPU_EXACT"}
         cls.server = subprocess.Popen(
             [os.path.join(support.BIN, "llama-server"), "-m", model(), "--host", "127.0.0.1", "--port", str(cls.port),
              "-np", "1", "-c", "2048", "-t", "2", "-fa", "on", "--cache-ram", "0", "--no-webui"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**environment, **cls.SERVER_ENVIRONMENT})
         give_up = time.monotonic() + 60
         while True:
             try:
@@ -61,7 +64,7 @@ class ServerEquality(unittest.TestCase):
         rows = write("eq.jsonl", "".join(json.dumps({"prompt": text}) + "\n" for text in TEXTS))
         dump = os.path.join(support.SCRATCH, "calls.jsonl")
         code, out, error = halo("run", write("eq.yaml", WORKFLOW), "-i", rows, "--model", f"m={model()}", "--naive",
-                                "--threads", "2", "--dump-prompts", dump, "--worker-memory", "64M")
+                                self.HALO_FLAG, "--threads", "2", "--dump-prompts", dump, "--worker-memory", "64M")
         self.assertEqual(code, 0, error)
         with open(dump, encoding="utf-8") as file:
             calls = [json.loads(line) for line in file]
@@ -75,6 +78,16 @@ class ServerEquality(unittest.TestCase):
                 # A first turn is one text; tokenized whole it gives the same ids.
                 ids = self.post("/tokenize", {"content": text, "add_special": True, "parse_special": True})["tokens"]
                 self.assertEqual(ids, call["prompt"])
+
+
+class StockKernels(Equality, unittest.TestCase):
+    SERVER_ENVIRONMENT = {}
+    HALO_FLAG = "--no-deterministic"
+
+
+class ExactKernels(Equality, unittest.TestCase):
+    SERVER_ENVIRONMENT = {"GGML_CPU_EXACT": "1"}
+    HALO_FLAG = "--deterministic"
 
 
 if __name__ == "__main__":

@@ -253,6 +253,9 @@ TEST(ExactnessTest, WhatWasNotTestedIsRefusedWithItsReason) {
   EXPECT_EQ(WhyNotExact(model, KvLayout::kSplit), "");
   EXPECT_EQ(WhyNotExact(model, KvLayout::kAuto), "");
   EXPECT_THAT(WhyNotExact(model, KvLayout::kUnified), HasSubstr("use split"));
+  EXPECT_EQ(WhyNotExact(model, KvLayout::kSplit, true), "");
+  EXPECT_EQ(WhyNotExact(test::TinyModel("Q4_K"), KvLayout::kSplit), "");
+  EXPECT_THAT(WhyNotExact(test::TinyModel("Q4_K"), KvLayout::kSplit, true), HasSubstr("faster"));
   LlamaEngineOptions options;
   options.model_name = "m";
   options.model_path = model;

@@ -18,18 +18,18 @@ struct KnownType {
   ggml_type type;
   bool exact_split;
   bool exact_unified;
-  const char* why_not_unified;
+  bool free;  ///< not slower than the stock kernels
 };
 
-constexpr const char* kTiles =
+constexpr const char* kWhyNotUnified =
     "cells of unified KV lie where room was, and attention sums them in tiles counted from the first cell of all; use split";
 
 constexpr std::array<KnownType, 5> kKnownTypes = {{
-    {GGML_TYPE_F32, true, false, kTiles},
-    {GGML_TYPE_F16, true, false, kTiles},
-    {GGML_TYPE_Q8_0, true, false, kTiles},
-    {GGML_TYPE_Q4_K, true, false, kTiles},
-    {GGML_TYPE_Q6_K, true, false, kTiles},
+    {GGML_TYPE_F32, true, false, true},
+    {GGML_TYPE_F16, true, false, true},
+    {GGML_TYPE_Q8_0, true, false, true},
+    {GGML_TYPE_Q4_K, true, false, false},
+    {GGML_TYPE_Q6_K, true, false, false},
 }};
 
 constexpr std::array<const char*, 2> kKnownArchitectures = {"llama", "qwen3"};
@@ -58,11 +58,12 @@ std::string WhyNotThisBuild() {
   return "";
 }
 
-std::string WhyNotThisTensor(const GgufTensor& tensor, KvLayout layout) {
+std::string WhyNotThisTensor(const GgufTensor& tensor, KvLayout layout, bool only_if_free) {
   for (const KnownType& known : kKnownTypes) {
     if (static_cast<int32_t>(known.type) != tensor.type) continue;
-    if (layout == KvLayout::kUnified && !known.exact_unified) return known.why_not_unified;
+    if (layout == KvLayout::kUnified && !known.exact_unified) return kWhyNotUnified;
     if (layout != KvLayout::kUnified && !known.exact_split) break;
+    if (only_if_free && !known.free) return "other kernels are faster";
     return "";
   }
   return std::string("weights of type ") + ggml_type_name(static_cast<ggml_type>(tensor.type)) +
@@ -78,7 +79,7 @@ bool switched = false;  // guarded by SwitchLock()
 
 }  // namespace
 
-std::string WhyNotExact(const std::string& path, KvLayout layout) {
+std::string WhyNotExact(const std::string& path, KvLayout layout, bool only_if_free) {
   if (std::string why = WhyNotThisBuild(); !why.empty()) return why;
   const GgufFile file = GgufFile::Open(path);
   const std::string architecture(file.Text("general.architecture").value_or("?"));
@@ -88,7 +89,7 @@ std::string WhyNotExact(const std::string& path, KvLayout layout) {
   for (const GgufTensor& tensor : file.tensors()) {
     constexpr int32_t kMatrix = 2;
     if (tensor.n_dims > kMatrix) return "mixtures of experts were not tested (tensor " + std::string(tensor.name) + ")";
-    if (std::string why = WhyNotThisTensor(tensor, layout); !why.empty()) return why;
+    if (std::string why = WhyNotThisTensor(tensor, layout, only_if_free); !why.empty()) return why;
   }
   return "";
 }

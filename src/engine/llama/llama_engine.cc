@@ -62,7 +62,8 @@ LlamaEngine::LlamaEngine(LlamaEngineOptions options, const Clock& clock)
   LastLlamaError().clear();
   llama_model_params params = llama_model_default_params();
   if (options_.exactness != Exactness::kOff) {
-    const std::string why_not = WhyNotExact(options_.model_path, options_.layout);
+    const std::string why_not =
+        WhyNotExact(options_.model_path, options_.layout, options_.exactness == Exactness::kIfFree);
     if (!why_not.empty() && options_.exactness == Exactness::kRequired) {
       throw Error(ErrorCode::kConfig, options_.model_name + ": --deterministic is not known to hold here: " + why_not);
     }

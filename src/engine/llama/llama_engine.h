@@ -22,7 +22,8 @@ namespace halo {
 /// Whether logits must not depend on how work is batched (exactness.h).
 enum class Exactness : uint8_t {
   kOff,
-  kIfKnown,   ///< where it is known to hold for the model and the build, else off
+  kIfFree,    ///< where it is known to hold and costs nothing, else off
+  kIfKnown,   ///< where it is known to hold for the model, layout and build, else off
   kRequired   ///< where it is not known to hold, the engine is not made
 };
 
