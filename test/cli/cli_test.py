@@ -80,6 +80,31 @@ class Cli(unittest.TestCase):
         naive = rows_of(self.run_ok("-i", self.rows, "--naive")[0])
         self.assertEqual([row["id"] for row in naive], [f"r{i}" for i in range(6)])
 
+    def test_deterministic_rows_and_logits_are_those_of_naive(self):
+        dumps, outputs = {}, {}
+        for mode, flags in (("reference", ["--naive"]), ("optimized", ["--deterministic"]),
+                            ("two at a time", ["--deterministic", "--sequences", "2", "--threads", "1", "--window", "3"])):
+            dump = os.path.join(support.SCRATCH, "calls.jsonl")
+            summary = os.path.join(support.SCRATCH, "exact.json")
+            outputs[mode], _ = self.run_ok("-i", self.rows, "--all-outputs", "--seed", "5", "--dump-prompts", dump,
+                                           "--summary-json", summary, *flags)
+            with open(dump, encoding="utf-8") as file:
+                calls = rows_of(file.read())
+            dumps[mode] = {(call["row"], call["operator"]): (call["prompt"], call["output"], call["logits_hash"])
+                           for call in calls}
+            with open(summary, encoding="utf-8") as file:
+                self.assertTrue(json.load(file)["deterministic"], mode)
+        self.assertEqual(len(dumps["reference"]), 12)
+        for mode in ("optimized", "two at a time"):
+            self.assertEqual(dumps[mode], dumps["reference"], mode)
+            self.assertEqual(outputs[mode], outputs["reference"], mode)
+
+    def test_deterministic_is_refused_where_it_is_not_known_to_hold(self):
+        code, out, error = halo("run", self.workflow, "-i", self.rows, *self.model, "--deterministic", "--kv-layout", "unified")
+        self.assertEqual((code, out), (2, ""))
+        self.assertIn("--deterministic is not known to hold here", error)
+        self.assertIn("use split", error)
+
     def test_rows_come_from_csv_and_go_to_csv(self):
         rows = write("rows.csv", 'id,prompt\na,"one, with a comma"\nb,"two\nlines"\n')
         out = os.path.join(support.SCRATCH, "out.csv")
