@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include <csignal>
 #include <fstream>
 #include <iostream>
@@ -17,9 +19,15 @@ namespace {
 std::atomic<int> stop_requests{0};
 std::atomic<int> stop_signal{0};
 
+std::atomic<bool> started{false};  // rows are being run
+
+/// Once: what runs is finished. Twice: it is given up, which takes as long as the pass through the model that is under way.
+/// Three times, or before anything runs: at once.
 void OnSignal(int signal) {
+  constexpr int kPatience = 3;
+  constexpr int kSignalBase = 128;
   stop_signal.store(signal);
-  stop_requests.fetch_add(1);
+  if (stop_requests.fetch_add(1) + 1 >= kPatience || !started.load()) _exit(kSignalBase + signal);
 }
 
 void InstallSignals() {
@@ -107,7 +115,8 @@ RunOptions OptionsFrom(const RunFlags& flags) {
 void AddFlags(CLI::App& command, RunFlags& flags) {
   RunOptions& options = flags.options;
   command.add_option("workflow", flags.workflow, "Workflow file (YAML)")->required();
-  command.add_option("-i,--input", flags.rows, "Rows: .jsonl, .json, .csv, or - for JSONL on standard input");
+  command.add_option("-i,--input", flags.rows, "Rows: .jsonl, .json, .csv, or - for JSONL on standard input\n"
+                     "(default: the workflow's `dataset`, a file in its folder)");
   command.add_option("--also", flags.also, "WORKFLOW:ROWS, another workflow in the same batch");
   command.add_option("--model", flags.models, "NAME=FILE.gguf: the file of a model name (repeatable)");
   command.add_option("--models", options.models_file, "YAML file of model names and files");
@@ -152,12 +161,24 @@ void AddRunFlags(CLI::App& command, RunFlags& flags) {
 }
 
 int Run(const RunFlags& flags) {
-  if (flags.rows.empty()) throw Error(ErrorCode::kUsage, "no rows given: use -i ROWS.jsonl");
   Session session(OptionsFrom(flags));
   InstallSignals();
+  if (!flags.summary_json.empty() && !std::ofstream(flags.summary_json, std::ios::app)) {
+    throw Error(ErrorCode::kUsage, "--summary-json " + flags.summary_json + ": cannot be written");
+  }
   ProgressDisplay display(flags.quiet);
-  const RunOutcome outcome =
-      session.Run(stop_requests, [&display](const Progress& progress) { display.Show(progress); });
+  const auto on_progress = [&display](const Progress& progress) {
+    started = true;
+    display.Show(progress);
+  };
+  RunOutcome outcome;
+  try {
+    outcome = session.Run(stop_requests, on_progress);
+  } catch (const Error& error) {
+    display.Close();
+    std::cerr << error.what() << "\n";
+    return started ? kExitFailed : kExitUsage;
+  }
   display.Close();
   if (!flags.summary_json.empty()) {
     std::ofstream file(flags.summary_json);

@@ -21,7 +21,7 @@ enum class Determinism {
 struct RunOptions {
   struct Input {
     std::string workflow;   ///< path of a workflow file
-    std::string rows;       ///< .jsonl, .json or .csv path, or "-" for JSONL on standard input
+    std::string rows;       ///< .jsonl, .json or .csv path, "-" for JSONL on standard input, "" for the workflow's dataset
   };
   std::vector<Input> inputs;                  ///< one, or several as one batch
   std::string output = "-";                   ///< .jsonl or .csv path, "-" for standard output; a folder for several inputs

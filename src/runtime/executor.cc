@@ -18,6 +18,7 @@ namespace {
 
 constexpr int64_t kPollSliceUs = 100'000;
 constexpr int64_t kProgressEveryUs = 250'000;
+constexpr int64_t kFlushEveryUs = 100'000;
 /// Calls given to an engine beyond those it runs, so that it can choose what shares a prefix.
 constexpr int32_t kQueuedPerSequence = 3;
 constexpr int64_t kRowsBeforeShareCounts = 20;
@@ -110,15 +111,21 @@ struct Executor::Impl {
   size_t next_engine = 0;
   bool stopping = false;
   int64_t last_progress_us = 0;
+  int64_t last_flush_us = 0;
+  bool unflushed = false;             // rows written since
+  int64_t rows_ended = 0, rows_ended_failed = 0;  // written or not
   RunReport report;
 
   Impl(std::vector<RunSource> s, ExecutorOptions o, const Clock& c, RunObserver* obs)
       : sources(std::move(s)), options(o), clock(c), observer(obs) {}
 
   void Prepare();
-  bool OpenRows();
+  void OpenRows();
+  bool AllClosed() const;
+  /// Each source has its share of the window, so that a row that takes long holds up its own source only.
+  int64_t WindowOfASource() const { return std::max<int64_t>(1, options.window / static_cast<int64_t>(sources.size())); }
   bool OpenOneRow(size_t source);
-  bool WantsMoreRows() const;
+  bool WantsMoreRows(size_t source) const;
   void StartRow(std::unique_ptr<RowState> row);
   void MakeReady(RowState& row, OperatorIndex op);
   void SubmitReady();
@@ -141,6 +148,7 @@ struct Executor::Impl {
   void DropReader(RowState& row, OperatorIndex parent);
   void WriteRows();
   void WriteRow(RowState& row);
+  void FlushRows(bool idle);
   void CheckLimits();
   void Stop();
   void Abort();
@@ -159,7 +167,10 @@ struct Executor::Impl {
   }
   const LogicalPlan& PlanOf(const RowState& row) const { return *sources[row.source].plan; }
   void InstanceDone(RowState& row) {
-    if (--row.open_instances == 0 && !options.input_order) ended_rows.emplace_back(row.source, row.row.index);
+    if (--row.open_instances > 0) return;
+    ++rows_ended;
+    rows_ended_failed += row.failure ? 1 : 0;
+    if (!options.input_order) ended_rows.emplace_back(row.source, row.row.index);
   }
   Instance& At(RowState& row, OperatorIndex op) { return row.instances[static_cast<size_t>(op)]; }
 };
@@ -213,16 +224,17 @@ RunReport Executor::Run(const StopFlag& stop) {
       impl.Abort();
       return impl.Finish(RunEnd::kInterrupted);
     }
-    const bool more_rows = !impl.stopping && impl.OpenRows();
+    if (!impl.stopping) impl.OpenRows();
     impl.SubmitReady();
     impl.PollEngines();
     impl.WriteRows();
     impl.CheckLimits();
     const bool working = !impl.calls.empty();
+    impl.FlushRows(!working);
+    if (!working && impl.AllClosed() && impl.open_rows.empty()) return impl.Finish(RunEnd::kFinished);
     if (!working && impl.stopping) {
       return impl.Finish(asked >= 1 ? RunEnd::kInterrupted : RunEnd::kStopped);
     }
-    if (!working && !more_rows && impl.open_rows.empty()) return impl.Finish(RunEnd::kFinished);
     if (!working) impl.WaitForRows();
   }
 }
@@ -239,43 +251,39 @@ void Executor::Impl::WaitForRows() {
   }
 }
 
-bool Executor::Impl::WantsMoreRows() const {
+bool Executor::Impl::WantsMoreRows(size_t source) const {
   if (options.naive) return open_rows.empty();
-  // Rows are opened only as far as their first calls can be given to the engines, which keeps memory small.
+  // Rows are opened only as far as their first calls can be given to the engines, which keeps memory small; counted for each
+  // source, so that one whose operators may not run side by side holds up no other.
   int64_t ready = 0;
-  for (const SourceState& state : states) {
-    for (const auto& queue : state.ready) ready += static_cast<int64_t>(queue.size());
-  }
+  for (const auto& queue : states[source].ready) ready += static_cast<int64_t>(queue.size());
   int64_t wanted = 0;
   for (const Engine* engine : engines) wanted += int64_t{kQueuedPerSequence} * engine->Describe().sequences;
   return ready < wanted;
 }
 
-bool Executor::Impl::OpenRows() {
-  bool any_open = false;
-  for (SourceState& state : states) {
-    state.idle = false;
-    any_open = any_open || !state.closed;
-  }
-  while (any_open && WantsMoreRows()) {
+bool Executor::Impl::AllClosed() const {
+  return std::all_of(states.begin(), states.end(), [](const SourceState& state) { return state.closed; });
+}
+
+void Executor::Impl::OpenRows() {
+  for (SourceState& state : states) state.idle = false;
+  bool opened = true;
+  while (opened) {
     // Sources take turns, so that none waits for another to end.
-    bool opened = false;
+    opened = false;
     for (size_t turn = 0; turn < sources.size() && !opened; ++turn) {
       const size_t source = next_source;
       next_source = (next_source + 1) % sources.size();
-      opened = OpenOneRow(source);
+      opened = WantsMoreRows(source) && OpenOneRow(source);
     }
-    if (!opened) break;
   }
-  any_open = false;
-  for (const SourceState& state : states) any_open = any_open || !state.closed;
-  return any_open;
 }
 
 bool Executor::Impl::OpenOneRow(size_t source) {
   SourceState& state = states[source];
   // In input order a row is written after all before it, so this counts from the oldest one.
-  if (state.closed || state.idle || state.opened - state.written >= options.window) return false;
+  if (state.closed || state.idle || state.opened - state.written >= WindowOfASource()) return false;
   auto row = std::make_unique<RowState>();
   switch (sources[source].rows->Next(row->row)) {
     case RowFeed::Pull::kClosed: state.closed = true; return false;
@@ -430,7 +438,9 @@ void Executor::Impl::BuildRequest(RowState& row, OperatorIndex op, Call& call, C
   sampling.top_p = static_cast<float>(what.sampling.top_p);
   sampling.top_k = what.sampling.top_k;
   sampling.min_p = static_cast<float>(what.sampling.min_p);
-  sampling.max_tokens = std::max(1, builder.RowLimit(what.sampling.max_tokens, row.row.values, "max_tokens"));
+  sampling.max_tokens = builder.RowLimit(what.sampling.max_tokens, row.row.values, "max_tokens");
+  if (sampling.max_tokens < 1) throw Failure{what.id, "bad_value", "max_tokens: the row gives 0, expected at least 1", false};
+  // A row's limit below a constant minimum is the limit.
   sampling.min_tokens = std::min(sampling.max_tokens,
                                  builder.RowLimit(what.sampling.min_tokens, row.row.values, "min_tokens"));
   sampling.stop = what.sampling.stop;
@@ -545,7 +555,7 @@ void Executor::Impl::OnCompletion(Completion completion) {
   counts.prefilled_tokens += completion.prefilled_tokens;
   counts.recomputed_tokens += completion.recomputed_tokens;
   counts.output_tokens += completion.output_tokens;
-  counts.busy_us += std::max<int64_t>(0, completion.finished_us - completion.started_us);
+  if (completion.started_us > 0) counts.busy_us += std::max<int64_t>(0, completion.finished_us - completion.started_us);
   EndInstance(*call.row, call.op, completion, call, false);
   if (call.followers.empty()) return;
   if (completion.failure && IsOfOneRow(*completion.failure)) {
@@ -646,15 +656,15 @@ void Executor::Impl::FailInstance(RowState& row, OperatorIndex op, Failure failu
     ReleaseKvOf(row, op);
     for (const OperatorIndex parent : PlanOf(row).operator_of(op).inputs) DropReader(row, parent);
   }
-  instance.state = State::kDone;
-  instance.end = InstanceEnd::kFailed;
-  InstanceDone(row);
   if (failure.operator_id.empty()) failure.operator_id = PlanOf(row).operator_of(op).id;
   // The first operator in order is to blame, whichever failed first.
   if (row.failed_operator < 0 || op < row.failed_operator) {
     row.failed_operator = op;
     row.failure = std::move(failure);
   }
+  instance.state = State::kDone;
+  instance.end = InstanceEnd::kFailed;
+  InstanceDone(row);
   for (const OperatorIndex consumer : PlanOf(row).operator_of(op).consumers) AbandonDependents(row, consumer);
 }
 
@@ -735,18 +745,28 @@ void Executor::Impl::WriteRow(RowState& row) {
   }
   ++(row.failure ? report.counts.rows_failed : report.counts.rows_ok);
   ++states[row.source].written;
+  unflushed = true;
   sources[row.source].sink->Write(result);
   if (observer != nullptr) observer->OnRow(row.source, result);
 }
 
+/// What is done is there for whoever reads the output, and survives a crash, within a tenth of a second; at once if nothing runs,
+/// since a client may wait for an answer before it gives the next row.
+void Executor::Impl::FlushRows(bool idle) {
+  const int64_t now = clock.NowUs();
+  if (!unflushed || (!idle && now - last_flush_us < kFlushEveryUs)) return;
+  for (RunSource& source : sources) source.sink->Flush();
+  unflushed = false;
+  last_flush_us = now;
+}
+
 void Executor::Impl::CheckLimits() {
-  const RunCounts& counts = report.counts;
-  const int64_t finished = counts.rows_ok + counts.rows_failed;
-  const bool too_many = options.max_failures >= 0 && static_cast<double>(counts.rows_failed) > options.max_failures;
-  const bool too_large_a_share =
-      options.max_failures_share >= 0 && finished >= kRowsBeforeShareCounts &&
-      static_cast<double>(counts.rows_failed) > options.max_failures_share * static_cast<double>(finished);
-  if (too_many || too_large_a_share || (options.stop_on_error && counts.rows_failed > 0)) Stop();
+  // Rows that have ended, though they may wait for an earlier one to be written.
+  const auto failed = static_cast<double>(rows_ended_failed);
+  const bool too_many = options.max_failures >= 0 && failed > options.max_failures;
+  const bool too_large_a_share = options.max_failures_share >= 0 && rows_ended >= kRowsBeforeShareCounts &&
+                                 failed > options.max_failures_share * static_cast<double>(rows_ended);
+  if (too_many || too_large_a_share || (options.stop_on_error && rows_ended_failed > 0)) Stop();
 }
 
 /// What runs is finished, nothing new is started.
@@ -763,6 +783,11 @@ void Executor::Impl::Abort() {
 RunReport Executor::Impl::Finish(RunEnd end) {
   report.end = end;
   for (const auto& [key, row] : open_rows) {
+    // Done, but behind one that is not: what was paid for is written.
+    if (row->open_instances == 0) {
+      WriteRow(*row);
+      continue;
+    }
     ++report.rows_unfinished;
     for (size_t op = 0; op < row->instances.size(); ++op) {
       const Instance& instance = row->instances[op];

@@ -73,7 +73,7 @@ class RunObserver {
 struct ExecutorOptions {
   bool naive = false;               ///< one row at a time, one operator at a time, nothing shared: the reference
   uint64_t seed = 0;
-  int64_t window = 65536;           ///< most open rows of a source, counted from its oldest unwritten one
+  int64_t window = 65536;           ///< most open rows, counted from the oldest unwritten one; sources have equal shares
   int64_t rows_side_by_side = 1;    ///< rows that are carried through the operators together, see Executor
   bool input_order = true;
   bool all_outputs = false;

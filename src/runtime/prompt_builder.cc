@@ -364,8 +364,11 @@ int32_t PromptBuilder::RowLimit(const RowNumber& number, const nlohmann::ordered
     if (text.empty() || *end != '\0') amount = -1.0;
   }
   if (amount < 0.0 || amount > static_cast<double>(kMost) || amount != static_cast<double>(static_cast<int64_t>(amount))) {
+    constexpr size_t kShown = 100;
+    std::string shown = value.dump(-1, ' ', true, nlohmann::ordered_json::error_handler_t::replace);
+    if (shown.size() > kShown) shown = shown.substr(0, kShown) + "...";
     throw Failure{impl_->op.id, "bad_value",
-                  std::string(key) + ": expected a whole number from 0 to 1000000, got " + value.dump(), false};
+                  std::string(key) + ": expected a whole number from 0 to 1000000, got " + shown, false};
   }
   return static_cast<int32_t>(amount);
 }

@@ -3,13 +3,16 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstdlib>
+#include <cstring>
 #include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <set>
 #include <thread>
+#include <utility>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -45,6 +48,34 @@ KvLayout LayoutByName(const std::string& name) {
   if (name == "split") return KvLayout::kSplit;
   if (name == "unified") return KvLayout::kUnified;
   throw Error(ErrorCode::kUsage, "--kv-layout: expected auto, split or unified, got '" + name + "'");
+}
+
+/// Throws Error(kUsage) if the folder that `path` would be written to is not there or not ours to write to.
+void RequireFolderOf(const std::string& path, const std::string& flag) {
+  if (path.empty() || path == "-") return;
+  const std::filesystem::path given = std::filesystem::path(path).parent_path();
+  const std::string folder = given.empty() ? "." : given.string();
+  if (access(folder.c_str(), W_OK) == 0) return;
+  throw Error(ErrorCode::kUsage, flag + " " + path + ": cannot write to the folder " + folder + ": " + std::strerror(errno));
+}
+
+/// The rows that a workflow names itself: a file in its folder or below. A workflow file may be anybody's, so it cannot make a
+/// person's run read what lies elsewhere (contract 6).
+std::string DatasetOf(const Workflow& workflow, const std::string& workflow_path) {
+  if (workflow.dataset.empty()) throw Error(ErrorCode::kUsage, "no rows given: use -i ROWS.jsonl");
+  const auto folder = std::filesystem::weakly_canonical(std::filesystem::absolute(workflow_path)).parent_path();
+  const auto rows = std::filesystem::weakly_canonical(folder / workflow.dataset);
+  const auto [folder_end, unused] = std::mismatch(folder.begin(), folder.end(), rows.begin(), rows.end());
+  if (folder_end != folder.end()) {
+    throw Error(ErrorCode::kUsage, "the workflow's dataset '" + workflow.dataset +
+                                       "' lies outside its folder: if you trust it, give it with -i");
+  }
+  std::error_code ignored;  // what cannot be looked at is not there
+  if (!std::filesystem::is_regular_file(rows, ignored)) {
+    throw Error(ErrorCode::kUsage, "no rows given, and the workflow's dataset '" + workflow.dataset +
+                                       "' is no file in its folder: use -i ROWS.jsonl");
+  }
+  return rows.string();
 }
 
 /// A folder for temporary files that goes when the session goes.
@@ -178,9 +209,15 @@ std::string Session::Impl::SpoolFolder() {
 }
 
 void Session::Impl::OpenInputs() {
+  bool standard_input_taken = false;
   for (size_t i = 0; i < inputs.size(); ++i) {
+    RunOptions::Input& given = options.inputs[i];
+    if (given.rows == "-" && std::exchange(standard_input_taken, true)) {
+      throw Error(ErrorCode::kUsage, "standard input can give the rows of one workflow only");
+    }
+    if (given.rows.empty()) given.rows = DatasetOf(inputs[i]->workflow, given.workflow);
     RowOptions rows;
-    rows.spec = options.inputs[i].rows;
+    rows.spec = given.rows;
     rows.required_columns = RequiredColumns(inputs[i]->workflow, inputs[i]->column);
     rows.limit = options.limit;
     if (rows.spec == "-") rows.spool_folder = SpoolFolder();
@@ -311,6 +348,9 @@ RunOutcome Session::Run(const std::atomic<int>& stop, const std::function<void(c
   impl.LoadWorkflows();
   impl.OpenInputs();
   impl.Resolve();
+  // Opened later: a run that cannot start leaves an earlier one's unfinished output as it is.
+  RequireFolderOf(impl.options.output, "-o");
+  RequireFolderOf(impl.options.dump_prompts, "--dump-prompts");
   impl.LoadModels();
   impl.OpenOutputs();
   std::unique_ptr<CallDump> dump;

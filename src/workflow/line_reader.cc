@@ -2,7 +2,10 @@
 
 #include <poll.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstring>
+#include <utility>
 
 #include "workflow/input_file.h"
 
@@ -10,6 +13,7 @@ namespace halo {
 namespace {
 
 constexpr size_t kReadBytes = size_t{1} << 18;
+constexpr int kReadsAtOnce = 16;
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
 /// True when a read returns at once: bytes, the end, or an error, which the read will name.
@@ -49,45 +53,46 @@ LineReader::Line LineReader::Take(size_t length_bytes) {
   return {text, lines_, false};
 }
 
+bool LineReader::HasLine() {
+  const size_t held = end_ - begin_;
+  const char* text = buffer_.data() + begin_;
+  const void* found = held > searched_ ? std::memchr(text + searched_, '\n', held - searched_) : nullptr;
+  if (found != nullptr) {
+    searched_ = static_cast<size_t>(static_cast<const char*>(found) - text);
+    return true;
+  }
+  searched_ = held;
+  if (searched_ > kMaxLineBytes) {  // forget the part that is there, and look for its end
+    too_long_ = true;
+    begin_ = end_;
+    searched_ = 0;
+  }
+  return false;
+}
+
 bool LineReader::Ready(int64_t wait_us) {
-  size_t searched = 0;  // bytes after begin_ that hold no line's end
-  while (!at_end_) {
-    const size_t held = end_ - begin_;
-    if (held > searched && std::memchr(buffer_.data() + begin_ + searched, '\n', held - searched)) return true;
-    if (held > kMaxLineBytes) return true;  // Next will skip it, and block until its end comes
-    searched = held;
-    if (!Readable(fd_, wait_us)) return false;
+  using Clock = std::chrono::steady_clock;
+  const auto deadline = Clock::now() + std::chrono::microseconds(wait_us);
+  // Whoever writes without end and never a whole line must not keep the caller.
+  for (int reads = 0; !at_end_ && reads < kReadsAtOnce; ++reads) {
+    if (HasLine()) return true;
+    const auto left = std::chrono::duration_cast<std::chrono::microseconds>(deadline - Clock::now()).count();
+    if (!Readable(fd_, std::max<int64_t>(0, left))) return false;
     Fill();
   }
-  return true;
+  return at_end_ || HasLine();
 }
 
 std::optional<LineReader::Line> LineReader::Next() {
-  size_t searched = 0;  // bytes after begin_ that hold no line's end
-  bool too_long = false;
-  while (true) {
-    const char* from = buffer_.data() + begin_ + searched;
-    const void* found =
-        end_ > begin_ + searched ? std::memchr(from, '\n', end_ - begin_ - searched) : nullptr;
-    if (found) {
-      const auto length =
-          static_cast<size_t>(static_cast<const char*>(found) - (buffer_.data() + begin_));
-      Line line = Take(length);
-      if (too_long || length > kMaxLineBytes) return Line{{}, line.number, true};
-      return line;
-    }
-    searched = end_ - begin_;
-    if (searched > kMaxLineBytes) {  // forget the part that is there, and look for its end
-      too_long = true;
-      begin_ = end_;
-      searched = 0;
-    }
+  while (!HasLine()) {
     if (Fill()) continue;
-    if (searched == 0 && !too_long) return std::nullopt;
-    Line line = Take(searched);
-    if (too_long) return Line{{}, line.number, true};
-    return line;
+    if (searched_ == 0 && !too_long_) return std::nullopt;
+    break;  // the last line has no end
   }
+  const size_t length = std::exchange(searched_, 0);
+  const bool too_long = std::exchange(too_long_, false) || length > kMaxLineBytes;
+  const Line line = Take(length);
+  return too_long ? Line{{}, line.number, true} : line;
 }
 
 }  // namespace halo

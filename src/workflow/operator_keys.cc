@@ -402,6 +402,16 @@ void ReadOperators(KeyContext& context, const YamlField& field, WorkflowDraft& w
 }
 
 /// Every key of a file in this dialect.
+/// The name becomes that of a file where several workflows run as one batch, so it must not lead elsewhere.
+void ReadWorkflowName(KeyContext& context, const YamlField& field, WorkflowDraft& draft) {
+  draft.name = context.reader.Word(field).value_or("");
+  const bool plain = std::none_of(draft.name.begin(), draft.name.end(),
+                                  [](char c) { return c == '/' || static_cast<unsigned char>(c) < ' '; });
+  if (!plain || draft.name.starts_with('.')) {
+    context.reader.Fault(field, "a workflow's name has no '/', no control character and no '.' in front");
+  }
+}
+
 constexpr KeySpec<WorkflowDraft> kWorkflowKeys[] = {
     {"start_ops",
      [](KeyContext& c, const YamlField& f, WorkflowDraft& d) { d.start_ops = ReadEnds(c, f); }},
@@ -410,8 +420,7 @@ constexpr KeySpec<WorkflowDraft> kWorkflowKeys[] = {
     {"ops", ReadOperators},
     {"dataset", [](KeyContext& c, const YamlField& f,
                    WorkflowDraft& d) { d.dataset = c.reader.Word(f).value_or(""); }},
-    {"name", [](KeyContext& c, const YamlField& f,
-                WorkflowDraft& d) { d.name = c.reader.Word(f).value_or(""); }},
+    {"name", ReadWorkflowName},
     {"column", [](KeyContext& c, const YamlField& f,
                   WorkflowDraft& d) { d.column = c.reader.Word(f).value_or(""); }},
 };

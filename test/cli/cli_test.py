@@ -133,6 +133,32 @@ class Cli(unittest.TestCase):
         out, _ = self.run_ok("-i", write("empty.jsonl", ""))
         self.assertEqual(out, "")
 
+    def test_a_workflow_may_name_its_rows_but_only_beside_itself(self):
+        folder = os.path.join(support.SCRATCH, "beside")
+        os.makedirs(folder, exist_ok=True)
+
+        def run(dataset):
+            path = os.path.join(folder, "w.yaml")
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(f"dataset: {dataset}\n{WORKFLOW}")
+            return halo("run", path, *self.model)
+
+        with open(os.path.join(folder, "here.jsonl"), "w", encoding="utf-8") as file:
+            file.write(ROWS)
+        code, out, error = run("here.jsonl")
+        self.assertEqual((code, len(rows_of(out))), (0, 6), error)
+        os.makedirs(os.path.join(folder, "link"), exist_ok=True)
+        link = os.path.join(folder, "link", "rows.jsonl")
+        if not os.path.islink(link):
+            os.symlink(self.rows, link)
+        for elsewhere in ("../rows.jsonl", self.rows, "link/rows.jsonl"):
+            code, out, error = run(elsewhere)
+            self.assertEqual((code, out), (2, ""), elsewhere)
+            self.assertIn("outside its folder", error)
+        code, _, error = run("org/some-dataset")
+        self.assertEqual(code, 2)
+        self.assertIn("use -i", error)
+
     def test_limit_takes_the_first_rows(self):
         self.assertEqual(len(rows_of(self.run_ok("-i", self.rows, "--limit", "2")[0])), 2)
 
@@ -185,9 +211,42 @@ class Cli(unittest.TestCase):
         self.assertIn("begins with that of first", out)
 
     def test_a_full_disk_is_an_error_and_exit_1(self):
-        code, _, error = halo("run", self.workflow, "-i", self.rows, "-o", "/dev/full", *self.model)
-        self.assertNotEqual(code, 0)
-        self.assertIn("/dev/full", error)
+        out = os.path.join(support.SCRATCH, "full.jsonl")
+        if not os.path.islink(out + ".part"):
+            os.symlink("/dev/full", out + ".part")
+        code, _, error = halo("run", self.workflow, "-i", self.rows, "-o", out, *self.model)
+        self.assertEqual(code, 1, error)
+        self.assertIn("No space left", error)
+        self.assertFalse(os.path.exists(out))
+
+    def test_a_missing_folder_is_found_before_anything_runs(self):
+        for flag in ("-o", "--dump-prompts", "--summary-json"):
+            code, _, error = halo("run", self.workflow, "-i", self.rows, flag, "/nowhere/x.jsonl", *self.model)
+            self.assertEqual(code, 2, flag)
+            self.assertIn("/nowhere", error)
+
+    def test_a_client_may_wait_for_each_answer_before_its_next_row(self):
+        run = subprocess.Popen([support.HALO, "run", self.workflow, "-i", "-", "-o", "-", "--quiet", *self.model],
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for i in range(3):
+            run.stdin.write(json.dumps({"id": i, "prompt": f"question {i}"}) + "\n")
+            run.stdin.flush()
+            self.assertEqual(json.loads(run.stdout.readline())["id"], i)
+        run.stdin.close()
+        self.assertEqual(run.wait(timeout=60), 0)
+        run.stdout.close()
+
+    def test_a_name_cannot_lead_out_of_the_output_folder(self):
+        for name in ("../up", "/tmp/else", ".hidden"):
+            code, _, error = halo("validate", write("named.yaml", f"name: {name}\n{WORKFLOW}"))
+            self.assertEqual(code, 2, name)
+            self.assertIn("named.yaml:1:", error)
+
+    def test_standard_input_feeds_one_workflow(self):
+        code, _, error = halo("run", self.workflow, "-i", "-", "--also", f"{self.workflow}:-", "-o", support.SCRATCH,
+                              *self.model)
+        self.assertEqual(code, 2)
+        self.assertIn("one workflow only", error)
 
     def interrupt(self, signals):
         """Signals a long run once its first rows are written."""
@@ -197,7 +256,9 @@ class Cli(unittest.TestCase):
         run = subprocess.Popen([support.HALO, "run", workflow, "-i", rows, "-o", out, *self.model],
                                stderr=subprocess.PIPE, text=True)
         give_up = time.monotonic() + 100
-        while time.monotonic() < give_up and not (os.path.exists(out + ".part") and run.poll() is None):
+        while time.monotonic() < give_up and run.poll() is None:
+            if os.path.exists(out + ".part") and os.path.getsize(out + ".part") > 0:
+                break  # rows are there as they are done
             time.sleep(0.05)
         for number in signals:
             run.send_signal(number)

@@ -182,6 +182,7 @@ TEST_P(Conformance, APromptLongerThanTheContextFailsAlone) {
   EXPECT_FALSE(all.at(1).failure.has_value());
   ASSERT_TRUE(all.at(2).failure.has_value());
   EXPECT_EQ(all.at(2).failure->code, "prompt_too_long");
+  EXPECT_EQ(all.at(2).prompt_tokens, all.at(2).reused_tokens + all.at(2).prefilled_tokens);
   EXPECT_FALSE(all.at(3).failure.has_value());
 }
 

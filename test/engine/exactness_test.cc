@@ -4,7 +4,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <llama.h>
+
+#include <cmath>
 #include <map>
+#include <memory>
 #include <set>
 
 #include "base/clock.h"
@@ -215,6 +219,23 @@ TEST_P(WeightTypes, LogitsOfWidth512DoNotDependOnBatching) {
   }
 }
 
+TEST(ExactnessTest, LogitsOfQwen3WithWideHeadsDoNotDependOnBatching) {
+  SynthShape shape = ShapeByName("qwen3-0.6b");
+  shape.name = "qwen3-small";
+  shape.layers = 2;
+  shape.width = 256;
+  shape.heads = 8;
+  shape.kv_heads = 2;
+  shape.feed_forward = 512;
+  shape.vocabulary = "gpt-2";
+  const std::string model = test::SynthModel(shape, "Q8_0");
+  const Traffic traffic{.seed = 4, .contexts = 2, .rounds = 2};
+  const Outcome reference = RunTraffic(traffic, model, kReference, true);
+  for (const Batching& batching : {Batchings()[1], Batching{"three threads", 3, 16}}) {
+    ExpectEqual(RunTraffic(traffic, model, batching, false), reference, batching.name);
+  }
+}
+
 TEST(ExactnessTest, LogitsOf135mDoNotDependOnBatching) {
   const std::string model = test::SynthModel(ShapeByName("135m"), "Q8_0");
   const Traffic traffic{.seed = 3, .contexts = 2, .calls_per_context = 3, .rounds = 2, .context_tokens = 80, .answer_tokens = 8};
@@ -246,6 +267,52 @@ TEST(ExactnessTest, WithoutItTheHashesSeeADifference) {
     }
   }
   EXPECT_EQ(hashes.size(), 2U);
+}
+
+/// Logits after each of the last tokens of a prompt, computed in one pass, and after one more that is decoded.
+std::vector<float> LogitsOf(const std::string& model_path, bool exact) {
+  llama_model_params params = llama_model_default_params();
+  params.use_extra_bufts = !exact;
+  const std::unique_ptr<llama_model, decltype(&llama_model_free)> model(
+      llama_model_load_from_file(model_path.c_str(), params), llama_model_free);
+  KvRoom::Shape shape;
+  shape.sequences = 1;
+  shape.tokens_per_sequence = 1024;
+  shape.tokens = 1024;
+  shape.threads = 2;
+  shape.exact = exact;
+  KvRoom room(model.get(), shape);
+  RandomStream random(9);
+  const std::vector<TokenId> tokens = Tokens(random, 701);
+  std::vector<KvRoom::BatchToken> prompt;
+  for (int32_t i = 0; i < 700; ++i) prompt.push_back({tokens[static_cast<size_t>(i)], i, 0, i == 699});
+  bool restored = false;
+  std::vector<float> logits;
+  const auto take = [&](int32_t index) {
+    const float* row = room.Logits(index);
+    logits.insert(logits.end(), row, row + llama_vocab_n_tokens(llama_model_get_vocab(model.get())));
+  };
+  EXPECT_TRUE(room.Decode(prompt, restored));
+  take(699);
+  EXPECT_TRUE(room.Decode({{tokens[700], 700, 0, true}}, restored));
+  take(0);
+  return logits;
+}
+
+TEST(ExactnessTest, ExactKernelsComputeTheSameFunctionAsTheStockOnes) {
+  for (const char* type : {"F16", "Q8_0", "Q4_K"}) {
+    const std::string model = test::SynthModel(Width512(), type);
+    const std::vector<float> exact = LogitsOf(model, true), stock = LogitsOf(model, false);
+    ASSERT_EQ(exact.size(), stock.size());
+    double difference = 0.0, size = 0.0;
+    for (size_t i = 0; i < exact.size(); ++i) {
+      difference += std::pow(static_cast<double>(exact[i]) - stock[i], 2);
+      size += std::pow(static_cast<double>(stock[i]), 2);
+    }
+    // Stock attention sums in half precision: 2^-11 a sum. A wrong mask, scale or head gives differences of order one.
+    EXPECT_LT(std::sqrt(difference / size), 0.02) << type;
+    EXPECT_GT(difference, 0.0) << type << ": the exact kernels were not used";
+  }
 }
 
 TEST(ExactnessTest, WhatWasNotTestedIsRefusedWithItsReason) {

@@ -361,7 +361,7 @@ TEST(ExecutorTest, EachSourceHasAWindowOfItsOwn) {
     if (call.request.script_row == "slow") free_rows_before_straggler = free_sink.rows.size();
   };
   ExecutorOptions options;
-  options.window = 2;
+  options.window = 4;
   RunSources({rig.Source(held, held_sink), rig.Source(free, free_sink)}, rig.clock, options, &observer);
   EXPECT_EQ(free_rows_before_straggler, 20U);
   EXPECT_EQ(held_sink.rows.size(), 3U);

@@ -40,6 +40,7 @@ class ScenarioMaker {
     scenario.sequences = kSequences[random_.Below(4)];
     scenario.options.window = kWindows[random_.Below(4)];
     scenario.options.input_order = Chance(75);
+    scenario.options.rows_side_by_side = 1 + static_cast<int64_t>(random_.Below(5));
     scenario.options.all_outputs = Chance(50);
     scenario.options.seed = random_.Below(3);
     scenario.chat = Chance(30);

@@ -50,6 +50,8 @@ LlamaEngine::Admission LlamaEngine::TryAdmit(Live& live) {
   } else {
     taken = source.tokens > 0 && TakePrefix(live, source, in_place);
     live.computed = taken ? source.tokens : 0;
+    // What cannot be read back is of no use to the next one either.
+    if (source.tokens > 0 && !taken && kept_.contains(source.holder)) DropKept(source.holder);
   }
   if (!taken) room_->Clear(sequence);
   live.completion.reused_tokens += std::max(0, std::min(live.computed, live.prompt_size) - live.high_water);

@@ -3,6 +3,7 @@
 #include <ggml-backend.h>
 #include <ggml.h>
 
+#include <algorithm>
 #include <array>
 #include <mutex>
 
@@ -12,8 +13,7 @@
 namespace halo {
 namespace {
 
-/// What was found by test (test/engine/exactness_test.cc), for weights of one type. F32 stands for the norms, which are no
-/// matrices; they are added and multiplied element by element.
+/// What was found by test (test/engine/exactness_test.cc), for matrices of one type.
 struct KnownType {
   ggml_type type;
   bool exact_split;
@@ -24,8 +24,7 @@ struct KnownType {
 constexpr const char* kWhyNotUnified =
     "cells of unified KV lie where room was, and attention sums them in tiles counted from the first cell of all; use split";
 
-constexpr std::array<KnownType, 5> kKnownTypes = {{
-    {GGML_TYPE_F32, true, false, true},
+constexpr std::array<KnownType, 4> kKnownTypes = {{
     {GGML_TYPE_F16, true, false, true},
     {GGML_TYPE_Q8_0, true, false, true},
     {GGML_TYPE_Q4_K, true, false, false},
@@ -42,12 +41,27 @@ SetExactDefault FindSwitch() {
   return reinterpret_cast<SetExactDefault>(ggml_backend_reg_get_proc_address(cpu, "ggml_backend_cpu_set_exact_default"));
 }
 
+/// What the CPU backend was compiled to use.
+bool CpuHas(const std::string& feature) {
+  ggml_backend_reg_t cpu = ggml_backend_reg_by_name("CPU");
+  const auto list = reinterpret_cast<ggml_backend_get_features_t>(
+      ggml_backend_reg_get_proc_address(cpu, "ggml_backend_get_features"));
+  if (list == nullptr) return false;
+  for (const ggml_backend_feature* at = list(cpu); at->name != nullptr; ++at) {
+    if (feature == at->name) return true;
+  }
+  return false;
+}
+
 std::string WhyNotThisBuild() {
 #if !defined(__x86_64__)
   return "it was tested on x86-64 only";
 #endif
   if (FindSwitch() == nullptr) {
     return "this llama.cpp lacks exact kernels; build with HALO_LLAMA_CPP_SOURCE=BUNDLED";
+  }
+  if (!CpuHas("AVX2") || !CpuHas("FMA") || !CpuHas("F16C") || CpuHas("AVX512")) {
+    return "it was tested with kernels for AVX2, not with those that this build uses on this CPU";
   }
   for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
     ggml_backend_dev_t device = ggml_backend_dev_get(i);
@@ -86,8 +100,18 @@ std::string WhyNotExact(const std::string& path, KvLayout layout, bool only_if_f
   bool known = false;
   for (const char* name : kKnownArchitectures) known = known || architecture == name;
   if (!known) return "models of the architecture " + architecture + " were not tested; llama and qwen3 were";
+  for (const char* which : {"key", "value"}) {
+    const int64_t heads = std::max<int64_t>(1, file.Integer(architecture + ".attention.head_count").value_or(1));
+    const int64_t share = file.Integer(architecture + ".embedding_length").value_or(0) / heads;
+    const int64_t width = file.Integer(architecture + ".attention." + which + "_length").value_or(share);
+    if (width != 64 && width != 128) {
+      return "heads of width " + std::to_string(width) + " were not tested; 64 and 128 were";
+    }
+  }
   for (const GgufTensor& tensor : file.tensors()) {
     constexpr int32_t kMatrix = 2;
+    // Norms are multiplied element by element; F32 matrices were not tested.
+    if (tensor.type == GGML_TYPE_F32 && tensor.n_dims == 1) continue;
     if (tensor.n_dims > kMatrix) return "mixtures of experts were not tested (tensor " + std::string(tensor.name) + ")";
     if (std::string why = WhyNotThisTensor(tensor, layout, only_if_free); !why.empty()) return why;
   }

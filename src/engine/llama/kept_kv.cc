@@ -88,6 +88,10 @@ void LlamaEngine::DropKept(HolderId holder) {
   ++statistics_.evictions;
 }
 
+void LlamaEngine::DropAllKept() {
+  while (!kept_.empty()) DropKept(kept_.begin()->first);
+}
+
 void LlamaEngine::EvictKeptOver(int64_t budget_bytes) {
   while (kept_bytes_ > budget_bytes) {
     HolderId victim = -1;

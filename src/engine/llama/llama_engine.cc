@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <mutex>
 
 #include "base/check.h"
@@ -41,13 +42,20 @@ void InitializeBackend() {
   });
 }
 
+/// Width of a head's keys or values; by default what its share of the embedding is.
+int64_t HeadWidth(const llama_model* model, const char* which) {
+  char text[64] = {};
+  std::string architecture = "llama";
+  if (llama_model_meta_val_str(model, "general.architecture", text, sizeof(text)) > 0) architecture = text;
+  const std::string key = architecture + ".attention." + which + "_length";
+  if (llama_model_meta_val_str(model, key.c_str(), text, sizeof(text)) > 0) return std::max(1, std::atoi(text));
+  return llama_model_n_embd(model) / std::max(1, llama_model_n_head(model));
+}
+
 int64_t KvBytesPerToken(const llama_model* model) {
-  const int64_t heads = std::max(1, llama_model_n_head(model));
-  const int64_t head_width = llama_model_n_embd(model) / heads;
-  constexpr int64_t kKeyAndValue = 2;
   constexpr int64_t kHalfBytes = 2;
-  return static_cast<int64_t>(llama_model_n_layer(model)) * llama_model_n_head_kv(model) * head_width *
-         kKeyAndValue * kHalfBytes;
+  return static_cast<int64_t>(llama_model_n_layer(model)) * llama_model_n_head_kv(model) *
+         (HeadWidth(model, "key") + HeadWidth(model, "value")) * kHalfBytes;
 }
 
 int64_t RoundUp(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
@@ -84,6 +92,9 @@ LlamaEngine::LlamaEngine(LlamaEngineOptions options, const Clock& clock)
   const Vocabulary& vocabulary = *options_.vocabulary;
   for (TokenId token = 0; token < vocabulary.size(); ++token) {
     if (vocabulary.IsEndOfGeneration(token)) end_tokens_.push_back(token);
+  }
+  for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
+    on_gpu_ = on_gpu_ || ggml_backend_dev_type(ggml_backend_dev_get(i)) == GGML_BACKEND_DEVICE_TYPE_GPU;
   }
   const int32_t trained = std::max(1, llama_model_n_ctx_train(model_.get()));
   const int64_t kv_bytes = options_.kv_bytes > 0 ? options_.kv_bytes : MachineMemoryBytes() / 4;
@@ -205,7 +216,9 @@ void LlamaEngine::ShapeRoom(int64_t longest_request) {
     if (sequence.live != nullptr) Preempt(*sequence.live);
     if (sequence.kept >= 0) SpillKept(sequence.kept);
   }
-  if (room_) {
+  const bool first = room_ == nullptr;
+  const KvRoom::Shape before = first ? KvRoom::Shape{} : room_->shape();
+  if (!first) {
     statistics_ = Statistics();
     room_.reset();
   }
@@ -232,19 +245,21 @@ void LlamaEngine::ShapeRoom(int64_t longest_request) {
   shape.batch_tokens = options_.batch_tokens > 0 ? options_.batch_tokens : kBatchTokens;
   if (options_.micro_batch_tokens > 0) shape.micro_batch_tokens = options_.micro_batch_tokens;
   shape.exact = exact_;
+  // llama.cpp's state of a sequence can be read back only by a context with as many streams.
+  if (!first && (before.layout != shape.layout || (split && before.sequences != shape.sequences))) DropAllKept();
   room_ = std::make_unique<KvRoom>(model_.get(), shape);
   sequences_.assign(static_cast<size_t>(shape.sequences), Sequence{});
 }
 
 std::vector<LlamaEngine::Live*> LlamaEngine::ChoosePrefill() const {
-  // A pass over several sequences gives each a part of the micro-batch, and attention works best on many tokens of one: a
-  // long prompt alone ran at 430 tokens/s, six in a batch at 366. Short ones together, last, so that they gather.
-  constexpr int32_t kLongEnough = 128;
+  // On a CPU a pass over several sequences gives each a part of the micro-batch, and attention works best on many tokens of
+  // one: a long prompt alone ran at 430 tokens/s, six in a batch at 366. Short ones together, last, so that they gather.
+  const int32_t long_enough = on_gpu_ ? INT32_MAX : 128;
   std::vector<Live*> together;
   for (const Sequence& sequence : sequences_) {
     Live* live = sequence.live;
     if (live == nullptr || live->state != Live::State::kPrefilling) continue;
-    if (static_cast<int32_t>(live->tokens.size()) - live->computed >= kLongEnough) return {live};
+    if (static_cast<int32_t>(live->tokens.size()) - live->computed >= long_enough) return {live};
     together.push_back(live);
   }
   return together;
@@ -401,6 +416,8 @@ void LlamaEngine::Fail(Live& live, const char* code, std::string message, bool r
   Completion& completion = live.completion;
   completion.finish = FinishReason::kFailed;
   completion.failure = Failure{"", code, std::move(message), retriable};
+  completion.prompt_tokens = completion.reused_tokens + completion.prefilled_tokens;  // what was looked at
+  completion.output_tokens = static_cast<int64_t>(live.tokens.size()) - live.prompt_size;
   completion.finished_us = clock_.NowUs();
   waiting_.erase(std::tuple(-live.request.priority, live.request.order, live.request.id));
   if (live.request.consumes != 0 && live.state == Live::State::kWaiting && !live.counted) {

@@ -143,6 +143,7 @@ class LlamaEngine final : public Engine {
   void KeepStaticPrefix(Live& live);
   void SpillKept(HolderId holder);
   void DropKept(HolderId holder);
+  void DropAllKept();
   void EvictKeptOver(int64_t budget_bytes);
   void FreeSequence(int32_t sequence);
   void Compact();
@@ -172,6 +173,7 @@ class LlamaEngine final : public Engine {
   EngineDescription description_;
   std::unique_ptr<KvRoom> room_;
   bool exact_ = false;
+  bool on_gpu_ = false;
   bool can_cut_ = true;              ///< full attention: prefixes can be taken
 
   std::unordered_map<RequestId, std::unique_ptr<Live>> live_;

@@ -1,6 +1,7 @@
 #include "engine/llama/sampler.h"
 
 #include <algorithm>
+#include <cmath>
 #include <bit>
 #include <cstring>
 #include <limits>
@@ -116,8 +117,11 @@ TokenId Sampler::Sample(std::span<const float> logits, const SamplingParameters&
   if (parameters.temperature <= 0.0F) return ArgMax(logits);
 
   const float largest = Largest(logits.data(), logits.size());
-  if (!(largest > -std::numeric_limits<float>::infinity())) return -1;
-  const double mass = Weigh(logits, largest, 1.0F / parameters.temperature);
+  if (!std::isfinite(largest)) return -1;
+  // Below the smallest temperature whose inverse is a number, nothing but the likeliest token has any weight.
+  const float scale = 1.0F / parameters.temperature;
+  if (!std::isfinite(scale)) return ArgMax(logits);
+  const double mass = Weigh(logits, largest, scale);
   const bool cut_k = parameters.top_k > 0 && static_cast<size_t>(parameters.top_k) < logits.size();
   const bool cut_p = parameters.top_p < 1.0F;
   const double top_p = static_cast<double>(parameters.top_p);
