@@ -262,6 +262,7 @@ class Cli(unittest.TestCase):
             time.sleep(0.05)
         for number in signals:
             run.send_signal(number)
+            time.sleep(0.2)  # two of one kind that are pending at once would be one
         error = run.communicate(timeout=60)[1]
         self.assertFalse(os.path.exists(out), "an unfinished output must not appear under its name")
         return run.returncode, error
