@@ -55,6 +55,7 @@ int ExitCodeOf(const Error& error) { return error.code() == ErrorCode::kIo ? kEx
 int Main(int argc, char** argv) {
   CLI::App app{"Halo runs batches of agentic workflows: YAML in, every row's answers out.", "halo"};
   app.require_subcommand(1);
+  app.set_version_flag("--version", "halo " + std::string(build_info::kVersion));
   int exit_code = kExitOk;
   AddRunCommand(app, exit_code);
   AddExplainCommand(app, exit_code);

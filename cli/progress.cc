@@ -1,5 +1,6 @@
 #include "progress.h"
 
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -40,6 +41,13 @@ std::string ProgressLine(const Progress& p) {
   return line;
 }
 
+/// Columns of the terminal on standard error, less the one that would wrap the line.
+size_t Columns() {
+  winsize size{};
+  const bool known = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1;
+  return known ? size.ws_col - 1U : 79U;
+}
+
 }  // namespace
 
 ProgressDisplay::ProgressDisplay(bool quiet) : quiet_(quiet), terminal_(isatty(STDERR_FILENO) == 1) {}
@@ -51,11 +59,17 @@ void ProgressDisplay::Show(const Progress& progress) {
   if (progress.elapsed_s - last_shown_s_ < every && !(done && terminal_)) return;
   last_shown_s_ = progress.elapsed_s;
   if (terminal_) {
-    std::cerr << "\r\x1b[K" << ProgressLine(progress) << std::flush;
+    std::cerr << "\r\x1b[K" << ProgressLine(progress).substr(0, Columns()) << std::flush;
     open_line_ = true;
   } else {
     std::cerr << ProgressLine(progress) << "\n";
   }
+}
+
+void ProgressDisplay::Say(const std::string& text) {
+  if (quiet_) return;
+  Close();
+  std::cerr << text << "\n";
 }
 
 void ProgressDisplay::Close() {
@@ -93,6 +107,8 @@ std::string DescribeSummary(const std::string& summary_json) {
     text += fmt::format("engine {}: {} steps, {:.1f} calls a decode step\n", engine.at("model").get<std::string>(),
                         engine.at("steps").get<int64_t>(), engine.at("decode_batch_mean").get<double>());
   }
+  text += s.at("deterministic").get<bool>() ? "answers are bit for bit those of --naive\n"
+                                            : "answers equal those of --naive up to rounding\n";
   return text;
 }
 

@@ -12,6 +12,8 @@ class ProgressDisplay {
   explicit ProgressDisplay(bool quiet);
   void Show(const Progress& progress);
   /// Ends the line that is being rewritten.
+  /// A line of its own, unless quiet.
+  void Say(const std::string& text);
   void Close();
 
  private:

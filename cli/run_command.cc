@@ -1,9 +1,11 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <memory>
+#include <utility>
 
 #include <CLI/CLI.hpp>
 
@@ -15,6 +17,8 @@
 
 namespace halo::cli {
 namespace {
+
+constexpr int64_t kMostRows = 1'000'000'000'000;
 
 std::atomic<int> stop_requests{0};
 std::atomic<int> stop_signal{0};
@@ -121,7 +125,8 @@ void AddFlags(CLI::App& command, RunFlags& flags) {
   command.add_option("--model", flags.models, "NAME=FILE.gguf: the file of a model name (repeatable)");
   command.add_option("--models", options.models_file, "YAML file of model names and files");
   command.add_option("--column", options.column, "Column of the rows that is the prompt");
-  command.add_option("--limit", options.limit, "Take only the first N rows")->check(CLI::NonNegativeNumber);
+  command.add_option("--limit", options.limit, "Take only the first N rows")
+      ->check(CLI::Range(int64_t{0}, kMostRows));
   command.add_option("--threads", options.threads, "Threads of the engine (default: one a core)")
       ->check(CLI::Range(1, 1024))
       ->envname("HALO_THREADS");
@@ -133,7 +138,7 @@ void AddFlags(CLI::App& command, RunFlags& flags) {
       ->check(CLI::Range(1, 256))
       ->envname("HALO_SEQUENCES");
   command.add_option("--context", options.context_tokens, "Longest prompt and answer, in tokens")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(2, 1 << 30));
   command.add_option("--kv-layout", options.kv_layout, "auto, split or unified")
       ->check(CLI::IsMember({"auto", "split", "unified"}));
   command.add_option("--seed", options.seed, "Seed of all draws")->envname("HALO_SEED");
@@ -151,7 +156,7 @@ void AddRunFlags(CLI::App& command, RunFlags& flags) {
   command.add_flag("--all-outputs", options.all_outputs, "Every operator's output, not only the end operators'");
   command.add_option("--order", flags.order, "Rows in input or in completion order")
       ->check(CLI::IsMember({"input", "completion"}));
-  command.add_option("--window", options.window, "Most rows open at once")->check(CLI::PositiveNumber);
+  command.add_option("--window", options.window, "Most rows open at once")->check(CLI::Range(int64_t{1}, kMostRows));
   command.add_option("--on-error", flags.on_error, "continue, or stop at the first failed row")
       ->check(CLI::IsMember({"continue", "stop"}));
   command.add_option("--max-failures", flags.max_failures, "Stop after more than N (or P%) failed rows");
@@ -163,12 +168,22 @@ void AddRunFlags(CLI::App& command, RunFlags& flags) {
 int Run(const RunFlags& flags) {
   Session session(OptionsFrom(flags));
   InstallSignals();
+  for (const std::string& input : {flags.workflow, flags.rows}) {
+    std::error_code not_there;  // then it is no input
+    if (!flags.summary_json.empty() && std::filesystem::equivalent(flags.summary_json, input, not_there)) {
+      throw Error(ErrorCode::kUsage, "--summary-json " + flags.summary_json + " is an input of this run: choose another file");
+    }
+  }
   if (!flags.summary_json.empty() && !std::ofstream(flags.summary_json, std::ios::app)) {
     throw Error(ErrorCode::kUsage, "--summary-json " + flags.summary_json + ": cannot be written");
   }
   ProgressDisplay display(flags.quiet);
-  const auto on_progress = [&display](const Progress& progress) {
+  bool announced = false;
+  const auto on_progress = [&display, &announced](const Progress& progress) {
     started = true;
+    if (stop_requests.load() > 0 && !std::exchange(announced, true)) {
+      display.Say("stopping: calls that run are finished, nothing new is started; once more to give them up");
+    }
     display.Show(progress);
   };
   RunOutcome outcome;
@@ -189,8 +204,10 @@ int Run(const RunFlags& flags) {
     std::cerr << DescribeSummary(outcome.summary_json);
     for (const std::string& path : outcome.outputs) std::cerr << "wrote " << path << "\n";
     if (!flags.summary_json.empty()) std::cerr << "wrote " << flags.summary_json << "\n";
+    for (const std::string& failure : outcome.first_failures) std::cerr << "failed: " << failure << "\n";
+    const bool options_stop = flags.on_error == "stop";
     if (outcome.status == RunStatus::kInterrupted) std::cerr << "stopped by a signal\n";
-    if (outcome.status == RunStatus::kStopped) std::cerr << "stopped: too many rows failed\n";
+    if (outcome.status == RunStatus::kStopped) std::cerr << (options_stop ? "stopped at the first failed row\n" : "stopped: more rows failed than --max-failures allows\n");
   }
   if (outcome.status == RunStatus::kInterrupted) {
     constexpr int kSignalBase = 128;

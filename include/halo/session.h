@@ -70,6 +70,7 @@ struct RunOutcome {
   RunStatus status = RunStatus::kFailed;
   std::string summary_json;               ///< contract 2, `--summary-json`
   std::vector<std::string> outputs;       ///< files written; unfinished ones end in .part
+  std::vector<std::string> first_failures;  ///< "row ID: OPERATOR: MESSAGE" of the first few failed rows
 };
 
 /// The façade over Halo's stages. Each getter computes what it needs, once; nothing is loaded before it is asked for.

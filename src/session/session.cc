@@ -59,10 +59,17 @@ void RequireFolderOf(const std::string& path, const std::string& flag) {
   throw Error(ErrorCode::kUsage, flag + " " + path + ": cannot write to the folder " + folder + ": " + std::strerror(errno));
 }
 
+/// Throws Error(kUsage) if writing `path` would overwrite what the run reads.
+void RequireOther(const std::string& path, const std::string& input, const std::string& flag) {
+  std::error_code not_there;  // then they are two
+  if (path.empty() || !std::filesystem::equivalent(path, input, not_there)) return;
+  throw Error(ErrorCode::kUsage, flag + " " + path + " is an input of this run: choose another file");
+}
+
 /// The rows that a workflow names itself: a file in its folder or below. A workflow file may be anybody's, so it cannot make a
 /// person's run read what lies elsewhere (contract 6).
 std::string DatasetOf(const Workflow& workflow, const std::string& workflow_path) {
-  if (workflow.dataset.empty()) throw Error(ErrorCode::kUsage, "no rows given: use -i ROWS.jsonl");
+  if (workflow.dataset.empty()) throw Error(ErrorCode::kUsage, "no rows given: use -i ROWS.jsonl, or name a file in the workflow's `dataset`");
   const auto folder = std::filesystem::weakly_canonical(std::filesystem::absolute(workflow_path)).parent_path();
   const auto rows = std::filesystem::weakly_canonical(folder / workflow.dataset);
   const auto [folder_end, unused] = std::mismatch(folder.begin(), folder.end(), rows.begin(), rows.end());
@@ -132,6 +139,14 @@ class Reporter final : public RunObserver {
   void OnCall(const CallRecord& call) override {
     if (dump_ != nullptr) dump_->Write(call);
   }
+  void OnRow(size_t, const RowResult& row) override {
+    constexpr size_t kShown = 3;
+    if (!row.failure || failures_.size() >= kShown) return;
+    std::string id = row.id.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+    const std::string who = row.failure->operator_id.empty() ? "" : row.failure->operator_id + ": ";
+    failures_.push_back(fmt::format("row {}: {}{} ({})", id, who, row.failure->message, row.failure->code));
+  }
+  std::vector<std::string> failures() const { return failures_; }
   void OnProgress(const RunCounts& counts) override {
     if (!on_progress_) return;
     on_progress_({rows_total_, counts.rows_ok, counts.rows_failed, calls_total_, counts.calls_done, counts.calls_running,
@@ -139,6 +154,7 @@ class Reporter final : public RunObserver {
   }
 
  private:
+  std::vector<std::string> failures_;
   CallDump* dump_;
   int64_t rows_total_;
   int64_t calls_total_;
@@ -163,6 +179,7 @@ struct Session::Impl {
   void Resolve();
   void OpenInputs();
   void LoadModels();
+  void CheckPaths() const;
   void OpenOutputs();
   int32_t ExpectedTokens(const LoadedModel& model);
   std::vector<RunSource> Sources();
@@ -288,6 +305,19 @@ int64_t Session::Impl::RowsSideBySide() const {
   return std::max<int64_t>(1, rows);
 }
 
+/// Before models are loaded: what is to be written can be, and is nothing that is read. Files are opened later, so that a run that
+/// cannot start leaves an earlier one's unfinished output as it is.
+void Session::Impl::CheckPaths() const {
+  RequireFolderOf(options.output, "-o");
+  RequireFolderOf(options.dump_prompts, "--dump-prompts");
+  for (const RunOptions::Input& input : options.inputs) {
+    for (const std::string& path : {input.workflow, input.rows}) {
+      RequireOther(options.output, path, "-o");
+      RequireOther(options.dump_prompts, path, "--dump-prompts");
+    }
+  }
+}
+
 void Session::Impl::OpenOutputs() {
   const bool several = inputs.size() > 1;
   if (several && options.output == "-") {
@@ -304,6 +334,7 @@ void Session::Impl::OpenOutputs() {
                                            "': give one of them another `name`");
       }
     }
+    for (const RunOptions::Input& given : options.inputs) RequireOther(input->output, given.rows, "-o");
     std::vector<std::string> names;
     const Workflow& workflow = input->workflow;
     if (options.all_outputs) {
@@ -348,9 +379,7 @@ RunOutcome Session::Run(const std::atomic<int>& stop, const std::function<void(c
   impl.LoadWorkflows();
   impl.OpenInputs();
   impl.Resolve();
-  // Opened later: a run that cannot start leaves an earlier one's unfinished output as it is.
-  RequireFolderOf(impl.options.output, "-o");
-  RequireFolderOf(impl.options.dump_prompts, "--dump-prompts");
+  impl.CheckPaths();
   impl.LoadModels();
   impl.OpenOutputs();
   std::unique_ptr<CallDump> dump;
@@ -393,6 +422,7 @@ RunOutcome Session::Run(const std::atomic<int>& stop, const std::function<void(c
     summary.engines.push_back({model.resolved.request.name, model.engine->Statistics()});
   }
   RunOutcome outcome;
+  outcome.first_failures = reporter.failures();
   outcome.summary_json = SummaryJson(summary).dump(2);
   for (const auto& input : impl.inputs) {
     if (input->output != "-") {

@@ -159,6 +159,16 @@ class Cli(unittest.TestCase):
         self.assertEqual(code, 2)
         self.assertIn("use -i", error)
 
+    def test_an_input_is_never_overwritten(self):
+        rows = write("precious.jsonl", ROWS)
+        for flag in ("-o", "--summary-json", "--dump-prompts"):
+            for path in (rows, os.path.join(support.SCRATCH, ".", "precious.jsonl")):
+                code, _, error = halo("run", self.workflow, "-i", rows, flag, path, *self.model)
+                self.assertEqual(code, 2, flag)
+                self.assertIn("is an input of this run", error)
+        with open(rows, encoding="utf-8") as file:
+            self.assertEqual(file.read(), ROWS)
+
     def test_limit_takes_the_first_rows(self):
         self.assertEqual(len(rows_of(self.run_ok("-i", self.rows, "--limit", "2")[0])), 2)
 
@@ -197,8 +207,9 @@ class Cli(unittest.TestCase):
 
     def test_a_prompt_that_is_too_long_fails_its_row_alone(self):
         rows = write("long.jsonl", json.dumps({"id": "long", "prompt": "word " * 400}) + "\n" + ROWS)
-        code, out, _ = halo("run", self.workflow, "-i", rows, "--context", "128", *self.model)
+        code, out, error = halo("run", self.workflow, "-i", rows, "--context", "128", *self.model)
         self.assertEqual(code, 3)
+        self.assertIn('failed: row "long": first: the prompt has', error)
         results = rows_of(out)
         self.assertEqual(results[0]["status"], "failed")
         self.assertEqual(results[0]["error"]["operator"], "first")
