@@ -107,6 +107,7 @@ std::string DescribeSummary(const std::string& summary_json) {
     text += fmt::format("engine {}: {} steps, {:.1f} calls a decode step\n", engine.at("model").get<std::string>(),
                         engine.at("steps").get<int64_t>(), engine.at("decode_batch_mean").get<double>());
   }
+  if (s.at("planner") == "naive") return text;
   text += s.at("deterministic").get<bool>() ? "answers are bit for bit those of --naive\n"
                                             : "answers equal those of --naive up to rounding\n";
   return text;
