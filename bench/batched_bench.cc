@@ -1,7 +1,7 @@
 #include "bench/batched_bench.h"
 
-#include <cstdlib>
 #include <algorithm>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <stdexcept>

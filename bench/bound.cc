@@ -148,7 +148,9 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--threads", flags.setup.threads, "Threads of the whole machine")
       ->check(CLI::Range(1, 1024));
   app.add_option("--batches", flags.setup.batches, "Batch sizes to try")->delimiter(',');
-  app.add_option("--layouts", flags.setup.layouts, "KV layouts and kernels to try: split, exact (split with the exact kernels), unified")
+  app.add_option(
+         "--layouts", flags.setup.layouts,
+         "KV layouts and kernels to try: split, exact (split with the exact kernels), unified")
       ->delimiter(',')
       ->check(CLI::IsMember({"split", "exact", "unified"}));
   app.add_option("--most-unified-batch", flags.setup.most_unified_batch,

@@ -227,7 +227,9 @@ void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--batched-bench", flags.batched_bench,
                  "Path of llama-batched-bench; none: the engine alone")
       ->check(CLI::ExistingFile);
-  app.add_option("--peer-layouts", flags.peer_layouts, "Layouts and kernels of the peer: split, exact (split with the exact kernels), unified")
+  app.add_option(
+         "--peer-layouts", flags.peer_layouts,
+         "Layouts and kernels of the peer: split, exact (split with the exact kernels), unified")
       ->delimiter(',')
       ->check(CLI::IsMember({"split", "exact", "unified"}));
   app.add_option("--layout", flags.layout, "The engine's KV layout: auto, split or unified")

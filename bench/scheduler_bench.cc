@@ -1,12 +1,17 @@
-// scheduler_bench: what the scheduler itself costs, on simulated engines that answer at once, on one thread.
+// scheduler_bench: what the scheduler itself costs, on simulated engines that answer at once, on
+// one thread.
 //
-//   memory    resident memory over a run of many short rows that a feed makes one by one; a slow row in each window
+//   memory    resident memory over a run of many short rows that a feed makes one by one; a slow
+//   row in each window
 //             makes the others wait for their turn to be written
 //   plain     calls a second through a workflow of five operators, prompts without a chat template
 //   template  the same through a model's chat template, whose constant part is rendered once
 //
 // Each part prints one line and its target (issue 2). Rates are medians over --repeats runs.
 
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <fstream>
@@ -15,9 +20,6 @@
 #include <stdexcept>
 #include <string>
 #include <vector>
-
-#include <CLI/CLI.hpp>
-#include <fmt/format.h>
 
 #include "engine/simulated/simulated_engine.h"
 #include "runtime/executor.h"
@@ -43,7 +45,8 @@ Row ShortRow(int64_t index) {
   Row row;
   row.index = index;
   row.id = index;
-  row.values = {{"prompt", "Is claim number " + std::to_string(index) + " true, and how would one find out?"}};
+  row.values = {{"prompt", "Is claim number " + std::to_string(index) +
+                               " true, and how would one find out?"}};
   return row;
 }
 
@@ -78,8 +81,8 @@ struct RunFigures {
 };
 
 /// `stragglers`: one row in a window takes a second, so that a whole window waits behind it.
-RunFigures RunOnce(const Workflow& workflow, BenchFeed feed, std::shared_ptr<const ChatTemplate> chat,
-                   bool stragglers = false) {
+RunFigures RunOnce(const Workflow& workflow, BenchFeed feed,
+                   std::shared_ptr<const ChatTemplate> chat, bool stragglers = false) {
   const LogicalPlan plan = MakeLogicalPlan(workflow);
   VirtualClock clock;
   SimulatedEngineOptions engine_options;
@@ -87,7 +90,8 @@ RunFigures RunOnce(const Workflow& workflow, BenchFeed feed, std::shared_ptr<con
   const int64_t window = ExecutorOptions{}.window;
   engine_options.script = [stragglers, window](const Request& request) {
     const int64_t latency_us = stragglers && request.order % window == 0 ? 1'000'000 : 0;
-    return ScriptedReply{"It seems likely, but see the sources.", latency_us, FinishReason::kEndToken, std::nullopt};
+    return ScriptedReply{"It seems likely, but see the sources.", latency_us,
+                         FinishReason::kEndToken, std::nullopt};
   };
   SimulatedEngine engine(engine_options, clock);
   CountingSink sink;
@@ -103,7 +107,8 @@ RunFigures RunOnce(const Workflow& workflow, BenchFeed feed, std::shared_ptr<con
   RunFigures figures;
   figures.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   figures.calls = report.counts.calls_done;
-  if (report.counts.rows_ok != sink.ok || report.counts.rows_failed > 0) throw std::runtime_error("rows failed");
+  if (report.counts.rows_ok != sink.ok || report.counts.rows_failed > 0)
+    throw std::runtime_error("rows failed");
   return figures;
 }
 
@@ -115,8 +120,9 @@ double PeakMemoryGb() {
   return 0;
 }
 
-void PrintRate(const char* part, const Workflow& workflow, const std::shared_ptr<const ChatTemplate>& chat,
-               int64_t rows, int repeats, double target) {
+void PrintRate(const char* part, const Workflow& workflow,
+               const std::shared_ptr<const ChatTemplate>& chat, int64_t rows, int repeats,
+               double target) {
   std::vector<double> rates;
   for (int repeat = 0; repeat < repeats; ++repeat) {
     std::vector<Row> in_memory;
@@ -126,8 +132,11 @@ void PrintRate(const char* part, const Workflow& workflow, const std::shared_ptr
   }
   std::sort(rates.begin(), rates.end());
   const double median = rates[rates.size() / 2];
-  fmt::print("{:<9} {:>10.0f} calls/s (median of {}, {:.0f} to {:.0f}; {} rows, 5 operators; target {:.0f}: {})\n", part,
-             median, rates.size(), rates.front(), rates.back(), rows, target, median >= target ? "reached" : "missed");
+  fmt::print(
+      "{:<9} {:>10.0f} calls/s (median of {}, {:.0f} to {:.0f}; {} rows, 5 operators; target "
+      "{:.0f}: {})\n",
+      part, median, rates.size(), rates.front(), rates.back(), rows, target,
+      median >= target ? "reached" : "missed");
 }
 
 int Main(int argc, char** argv) {
@@ -135,7 +144,8 @@ int Main(int argc, char** argv) {
   std::string template_file;
   int64_t rows = 100'000, template_rows = 4'000, memory_rows = 1'000'000;
   int repeats = 5;
-  app.add_option("--template", template_file, "A chat template, such as meta-llama-Llama-3.2-3B-Instruct.jinja");
+  app.add_option("--template", template_file,
+                 "A chat template, such as meta-llama-Llama-3.2-3B-Instruct.jinja");
   app.add_option("--rows", rows, "Rows of the part plain; 0 leaves it out");
   app.add_option("--template-rows", template_rows, "Rows of the part template");
   app.add_option("--memory-rows", memory_rows, "Rows of the part memory; 0 leaves it out");
@@ -146,8 +156,9 @@ int Main(int argc, char** argv) {
   if (memory_rows > 0) {  // first, for the peak is one of the whole process
     const RunFigures figures = RunOnce(workflow, BenchFeed({}, memory_rows), nullptr, true);
     const double peak = PeakMemoryGb();
-    fmt::print("memory    {:>10.3f} GB peak ({} rows, {} calls, {:.1f} s; target {:.1f}: {})\n", peak, memory_rows,
-               figures.calls, figures.seconds, kMemoryTargetGb, peak <= kMemoryTargetGb ? "reached" : "missed");
+    fmt::print("memory    {:>10.3f} GB peak ({} rows, {} calls, {:.1f} s; target {:.1f}: {})\n",
+               peak, memory_rows, figures.calls, figures.seconds, kMemoryTargetGb,
+               peak <= kMemoryTargetGb ? "reached" : "missed");
   }
   if (rows > 0) PrintRate("plain", workflow, nullptr, rows, repeats, kPlainTarget);
   if (!template_file.empty()) {
@@ -156,8 +167,10 @@ int Main(int argc, char** argv) {
       fmt::print(stderr, "scheduler_bench: cannot read {}\n", template_file);
       return 2;
     }
-    const std::string source{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-    const auto chat = std::make_shared<ChatTemplate>(source, "<|begin_of_text|>", "<|eot_id|>", "2026-01-31");
+    const std::string source{std::istreambuf_iterator<char>(file),
+                             std::istreambuf_iterator<char>()};
+    const auto chat =
+        std::make_shared<ChatTemplate>(source, "<|begin_of_text|>", "<|eot_id|>", "2026-01-31");
     PrintRate("template", workflow, chat, template_rows, repeats, kTemplateTarget);
   }
   return 0;

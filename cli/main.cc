@@ -1,7 +1,6 @@
+#include <CLI/CLI.hpp>
 #include <cstdlib>
 #include <iostream>
-
-#include <CLI/CLI.hpp>
 
 #include "base/error.h"
 #include "commands.h"
@@ -27,30 +26,35 @@ long long ParseSize(const std::string& text, const std::string& flag) {
   if (unit.size() > 1 && unit.back() == 'i') unit.pop_back();
   const std::string letters = "KMGT";
   double factor = 1.0;
-  const size_t place = unit.empty() ? std::string::npos : letters.find(static_cast<char>(std::toupper(unit[0])));
+  const size_t place =
+      unit.empty() ? std::string::npos : letters.find(static_cast<char>(std::toupper(unit[0])));
   if (!unit.empty() && (unit.size() != 1 || place == std::string::npos)) amount = -1.0;
   if (place != std::string::npos) {
     for (size_t i = 0; i <= place; ++i) factor *= 1024.0;
   }
   if (!(amount > 0.0) || amount * factor > 1e15) {
-    throw Error(ErrorCode::kUsage, flag + ": expected a size such as 512M or 4G, got '" + text + "'");
+    throw Error(ErrorCode::kUsage,
+                flag + ": expected a size such as 512M or 4G, got '" + text + "'");
   }
   return static_cast<long long>(amount * factor);
 }
 
 void AddVersionCommand(CLI::App& app, int& exit_code) {
-  CLI::App* command = app.add_subcommand("version", "Print version, commit, llama.cpp version and backends");
+  CLI::App* command =
+      app.add_subcommand("version", "Print version, commit, llama.cpp version and backends");
   command->callback([&exit_code] {
-    std::cout << "halo " << build_info::kVersion << "\ncommit " << build_info::kCommit << "\nllama.cpp "
-              << build_info::kLlamaVersion << "\nDuckDB " << build_info::kDuckdbVersion << "\nbackends "
-              << build_info::kBackends << "\n";
+    std::cout << "halo " << build_info::kVersion << "\ncommit " << build_info::kCommit
+              << "\nllama.cpp " << build_info::kLlamaVersion << "\nDuckDB "
+              << build_info::kDuckdbVersion << "\nbackends " << build_info::kBackends << "\n";
     exit_code = kExitOk;
   });
 }
 
 namespace {
 
-int ExitCodeOf(const Error& error) { return error.code() == ErrorCode::kIo ? kExitFailed : kExitUsage; }
+int ExitCodeOf(const Error& error) {
+  return error.code() == ErrorCode::kIo ? kExitFailed : kExitUsage;
+}
 
 int Main(int argc, char** argv) {
   CLI::App app{"Halo runs batches of agentic workflows: YAML in, every row's answers out.", "halo"};

@@ -1,10 +1,9 @@
+#include <CLI/CLI.hpp>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <memory>
 #include <sstream>
-
-#include <CLI/CLI.hpp>
 
 #include "base/error.h"
 #include "commands.h"
@@ -48,12 +47,15 @@ int Synthesize(const SynthFlags& flags) {
   override_with(flags.kv_heads, options.shape.kv_heads);
   override_with(flags.feed_forward, options.shape.feed_forward);
   override_with(flags.context, options.shape.context_tokens);
-  if (new_width) options.shape.head_width = options.shape.width / std::max<int64_t>(1, options.shape.heads);
-  options.vocabulary_file =
-      VocabularyFile(flags.vocabulary.empty() ? options.shape.vocabulary : flags.vocabulary, VocabularyFolder());
+  if (new_width)
+    options.shape.head_width = options.shape.width / std::max<int64_t>(1, options.shape.heads);
+  options.vocabulary_file = VocabularyFile(
+      flags.vocabulary.empty() ? options.shape.vocabulary : flags.vocabulary, VocabularyFolder());
   if (!flags.chat_template_file.empty()) {
     std::ifstream file(flags.chat_template_file);
-    if (!file) throw Error(ErrorCode::kUsage, flags.chat_template_file + ": cannot be read (--chat-template)");
+    if (!file)
+      throw Error(ErrorCode::kUsage,
+                  flags.chat_template_file + ": cannot be read (--chat-template)");
     std::stringstream text;
     text << file.rdbuf();
     options.chat_template = text.str();
@@ -71,11 +73,13 @@ int Show(const std::string& path) {
   const GgufSummary summary = CheckGguf(path);
   std::cout << DescribeModel(summary);
   const auto vocabulary = Vocabulary::Load(path);
-  const ChatTemplate chat(vocabulary->chat_template(), vocabulary->bos_text(), vocabulary->eos_text(), "2026-01-31");
+  const ChatTemplate chat(vocabulary->chat_template(), vocabulary->bos_text(),
+                          vocabulary->eos_text(), "2026-01-31");
   const auto spans = chat.Render({{"system", {PromptSpan::Template("You are brief.")}},
                                   {"user", {PromptSpan::Data("What is two and two?")}}},
                                  true);
-  std::cout << "\nA conversation as the model sees it (" << vocabulary->TokenizePrompt(spans).size() << " tokens):\n"
+  std::cout << "\nA conversation as the model sees it (" << vocabulary->TokenizePrompt(spans).size()
+            << " tokens):\n"
             << SpansText(spans) << "\n";
   return kExitOk;
 }
@@ -83,7 +87,8 @@ int Show(const std::string& path) {
 int List(const ModelSearchPath& search) {
   const auto models = ListModels(search);
   for (const auto& [name, path] : models) std::cout << name << "\t" << path << "\n";
-  if (models.empty()) std::cerr << "no models: give HALO_MODELS a folder of .gguf files, or use --model NAME=FILE\n";
+  if (models.empty())
+    std::cerr << "no models: give HALO_MODELS a folder of .gguf files, or use --model NAME=FILE\n";
   return kExitOk;
 }
 
@@ -93,8 +98,10 @@ void AddModelsCommand(CLI::App& app, int& exit_code) {
   CLI::App* models = app.add_subcommand("models", "Make, show and list model files");
   models->require_subcommand(1);
 
-  auto flags = std::make_shared<SynthFlags>();  // shared with the callback, which outlives this function
-  CLI::App* synth = models->add_subcommand("synth", "Write a model of random weights, for tests and benchmarks");
+  auto flags =
+      std::make_shared<SynthFlags>();  // shared with the callback, which outlives this function
+  CLI::App* synth =
+      models->add_subcommand("synth", "Write a model of random weights, for tests and benchmarks");
   synth->add_option("--shape", flags->shape, "A named shape, such as tiny, 135m or llama-3.2-1b");
   synth->add_option("--layers", flags->layers);
   synth->add_option("--width", flags->width);
@@ -103,7 +110,8 @@ void AddModelsCommand(CLI::App& app, int& exit_code) {
   synth->add_option("--feed-forward", flags->feed_forward);
   synth->add_option("--context", flags->context, "Context the model says it was trained for");
   synth->add_option("--vocabulary", flags->vocabulary, "A vocabulary's name or a GGUF file");
-  synth->add_option("--chat-template", flags->chat_template_file, "File with a Jinja chat template");
+  synth->add_option("--chat-template", flags->chat_template_file,
+                    "File with a Jinja chat template");
   synth->add_option("--type", flags->type, "Weight type: F16, Q8_0 or Q4_K");
   synth->add_option("--seed", flags->seed);
   synth->add_option("--mean-output", flags->mean_output, "Mean length of answers in tokens");
@@ -111,7 +119,8 @@ void AddModelsCommand(CLI::App& app, int& exit_code) {
   synth->callback([flags, &exit_code] { exit_code = Synthesize(*flags); });
 
   auto path = std::make_shared<std::string>();  // as above
-  CLI::App* show = models->add_subcommand("show", "Print a model file's metadata and a rendered chat example");
+  CLI::App* show =
+      models->add_subcommand("show", "Print a model file's metadata and a rendered chat example");
   show->add_option("file", *path)->required();
   show->callback([path, &exit_code] { exit_code = Show(*path); });
 

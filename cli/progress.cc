@@ -1,12 +1,11 @@
 #include "progress.h"
 
+#include <fmt/format.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <iostream>
-
-#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 namespace halo::cli {
@@ -24,7 +23,8 @@ std::string Duration(double seconds) {
 
 std::string ProgressLine(const Progress& p) {
   const int64_t rows = p.rows_ok + p.rows_failed;
-  std::string line = p.rows_total >= 0 ? fmt::format("rows {}/{}", rows, p.rows_total) : fmt::format("rows {}", rows);
+  std::string line = p.rows_total >= 0 ? fmt::format("rows {}/{}", rows, p.rows_total)
+                                       : fmt::format("rows {}", rows);
   if (p.rows_failed > 0) line += fmt::format(" ({} failed)", p.rows_failed);
   line += p.calls_total >= 0 ? fmt::format("  calls {}/{}", p.calls_done, p.calls_total)
                              : fmt::format("  calls {} done", p.calls_done);
@@ -35,7 +35,8 @@ std::string ProgressLine(const Progress& p) {
   // Calls tell more than rows: with a judge at the end no row is done for a long time.
   constexpr int64_t kEnoughCalls = 20;
   if (p.calls_total > p.calls_done && p.calls_done >= kEnoughCalls) {
-    const double left = p.elapsed_s * static_cast<double>(p.calls_total - p.calls_done) / static_cast<double>(p.calls_done);
+    const double left = p.elapsed_s * static_cast<double>(p.calls_total - p.calls_done) /
+                        static_cast<double>(p.calls_done);
     line += "  about " + Duration(left) + " left";
   }
   return line;
@@ -50,12 +51,14 @@ size_t Columns() {
 
 }  // namespace
 
-ProgressDisplay::ProgressDisplay(bool quiet) : quiet_(quiet), terminal_(isatty(STDERR_FILENO) == 1) {}
+ProgressDisplay::ProgressDisplay(bool quiet)
+    : quiet_(quiet), terminal_(isatty(STDERR_FILENO) == 1) {}
 
 void ProgressDisplay::Show(const Progress& progress) {
   if (quiet_) return;
   const double every = terminal_ ? kTerminalEveryS : kLineEveryS;
-  const bool done = progress.rows_total >= 0 && progress.rows_ok + progress.rows_failed >= progress.rows_total;
+  const bool done =
+      progress.rows_total >= 0 && progress.rows_ok + progress.rows_failed >= progress.rows_total;
   if (progress.elapsed_s - last_shown_s_ < every && !(done && terminal_)) return;
   last_shown_s_ = progress.elapsed_s;
   if (terminal_) {
@@ -89,23 +92,27 @@ std::string DescribeSummary(const std::string& summary_json) {
   text += fmt::format("; {} (and {} to load)\n", Duration(s.at("elapsed_s").get<double>()),
                       Duration(s.at("planning_s").get<double>()));
   size_t width = 8;
-  for (const auto& op : s.at("operators")) width = std::max(width, op.at("id").get<std::string>().size());
-  text += fmt::format("  {:<{}} {:>7} {:>7} {:>7} {:>10} {:>10} {:>10}\n", "operator", width, "calls", "merged", "failed",
-                      "prompt", "reused", "output");
+  for (const auto& op : s.at("operators"))
+    width = std::max(width, op.at("id").get<std::string>().size());
+  text += fmt::format("  {:<{}} {:>7} {:>7} {:>7} {:>10} {:>10} {:>10}\n", "operator", width,
+                      "calls", "merged", "failed", "prompt", "reused", "output");
   for (const auto& op : s.at("operators")) {
-    text += fmt::format("  {:<{}} {:>7} {:>7} {:>7} {:>10} {:>10} {:>10}\n", op.at("id").get<std::string>(), width,
-                        op.at("calls").get<int64_t>(), op.at("merged").get<int64_t>(),
-                        op.at("failed").get<int64_t>(), op.at("prompt_tokens").get<int64_t>(),
-                        op.at("reused_tokens").get<int64_t>(), op.at("output_tokens").get<int64_t>());
+    text += fmt::format(
+        "  {:<{}} {:>7} {:>7} {:>7} {:>10} {:>10} {:>10}\n", op.at("id").get<std::string>(), width,
+        op.at("calls").get<int64_t>(), op.at("merged").get<int64_t>(),
+        op.at("failed").get<int64_t>(), op.at("prompt_tokens").get<int64_t>(),
+        op.at("reused_tokens").get<int64_t>(), op.at("output_tokens").get<int64_t>());
   }
   const double prompt = tokens.at("prompt").get<double>();
   const double reused = tokens.at("reused").get<double>();
-  text += fmt::format("tokens: {} of prompts, {:.0f} % of them reused; {} generated\n",
-                      tokens.at("prompt").get<int64_t>(), prompt > 0 ? 100.0 * reused / prompt : 0.0,
-                      tokens.at("output").get<int64_t>());
+  text +=
+      fmt::format("tokens: {} of prompts, {:.0f} % of them reused; {} generated\n",
+                  tokens.at("prompt").get<int64_t>(), prompt > 0 ? 100.0 * reused / prompt : 0.0,
+                  tokens.at("output").get<int64_t>());
   for (const auto& engine : s.at("engine")) {
-    text += fmt::format("engine {}: {} steps, {:.1f} calls a decode step\n", engine.at("model").get<std::string>(),
-                        engine.at("steps").get<int64_t>(), engine.at("decode_batch_mean").get<double>());
+    text += fmt::format("engine {}: {} steps, {:.1f} calls a decode step\n",
+                        engine.at("model").get<std::string>(), engine.at("steps").get<int64_t>(),
+                        engine.at("decode_batch_mean").get<double>());
   }
   if (s.at("planner") == "naive") return text;
   text += s.at("deterministic").get<bool>() ? "answers are bit for bit those of --naive\n"

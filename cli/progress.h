@@ -6,7 +6,8 @@
 
 namespace halo::cli {
 
-/// Shows how a run goes, on standard error: one line that is rewritten on a terminal, a line every few seconds elsewhere.
+/// Shows how a run goes, on standard error: one line that is rewritten on a terminal, a line every
+/// few seconds elsewhere.
 class ProgressDisplay {
  public:
   explicit ProgressDisplay(bool quiet);

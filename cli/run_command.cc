@@ -1,13 +1,12 @@
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <memory>
 #include <utility>
-
-#include <CLI/CLI.hpp>
 
 #include "base/error.h"
 #include "commands.h"
@@ -20,16 +19,17 @@ namespace {
 
 constexpr int64_t kMostRows = 1'000'000'000'000;
 
+constexpr int kSignalBase = 128;  // a shell's exit code for a signal is this and its number
+
 std::atomic<int> stop_requests{0};
 std::atomic<int> stop_signal{0};
 
 std::atomic<bool> started{false};  // rows are being run
 
-/// Once: what runs is finished. Twice: it is given up, which takes as long as the pass through the model that is under way.
-/// Three times, or before anything runs: at once.
+/// Once: what runs is finished. Twice: it is given up, which takes as long as the pass through the
+/// model that is under way. Three times, or before anything runs: at once.
 void OnSignal(int signal) {
   constexpr int kPatience = 3;
-  constexpr int kSignalBase = 128;
   stop_signal.store(signal);
   if (stop_requests.fetch_add(1) + 1 >= kPatience || !started.load()) _exit(kSignalBase + signal);
 }
@@ -51,8 +51,8 @@ struct RunFlags {
   RunOptions options;
 };
 
-std::pair<std::string, std::string> SplitAt(const std::string& text, char separator, const std::string& flag,
-                                            const std::string& form) {
+std::pair<std::string, std::string> SplitAt(const std::string& text, char separator,
+                                            const std::string& flag, const std::string& form) {
   const size_t at = text.find(separator);
   if (at == std::string::npos || at == 0 || at + 1 == text.size()) {
     throw Error(ErrorCode::kUsage, flag + ": expected " + form + ", got '" + text + "'");
@@ -71,7 +71,9 @@ void ParseMaxFailures(const std::string& text, RunOptions& options) {
     amount = -1.0;
   }
   if (amount < 0.0 || used + (share ? 1 : 0) != text.size()) {
-    throw Error(ErrorCode::kUsage, "--max-failures: expected a number of rows or a share such as 5%, got '" + text + "'");
+    throw Error(
+        ErrorCode::kUsage,
+        "--max-failures: expected a number of rows or a share such as 5%, got '" + text + "'");
   }
   if (share) {
     options.max_failures_share = amount / 100.0;
@@ -102,7 +104,8 @@ RunOptions OptionsFrom(const RunFlags& flags) {
   if (!flags.worker_memory.empty()) {
     options.worker_memory_bytes = ParseSize(flags.worker_memory, "--worker-memory");
   }
-  if (!flags.kept_memory.empty()) options.kept_memory_bytes = ParseSize(flags.kept_memory, "--kept-memory");
+  if (!flags.kept_memory.empty())
+    options.kept_memory_bytes = ParseSize(flags.kept_memory, "--kept-memory");
   options.models_folder = Environment("HALO_MODELS");
   const std::string hub = Environment("HF_HUB_CACHE");
   const std::string home = Environment("HF_HOME");
@@ -119,10 +122,12 @@ RunOptions OptionsFrom(const RunFlags& flags) {
 void AddFlags(CLI::App& command, RunFlags& flags) {
   RunOptions& options = flags.options;
   command.add_option("workflow", flags.workflow, "Workflow file (YAML)")->required();
-  command.add_option("-i,--input", flags.rows, "Rows: .jsonl, .json, .csv, or - for JSONL on standard input\n"
+  command.add_option("-i,--input", flags.rows,
+                     "Rows: .jsonl, .json, .csv, or - for JSONL on standard input\n"
                      "(default: the workflow's `dataset`, a file in its folder)");
   command.add_option("--also", flags.also, "WORKFLOW:ROWS, another workflow in the same batch");
-  command.add_option("--model", flags.models, "NAME=FILE.gguf: the file of a model name (repeatable)");
+  command.add_option("--model", flags.models,
+                     "NAME=FILE.gguf: the file of a model name (repeatable)");
   command.add_option("--models", options.models_file, "YAML file of model names and files");
   command.add_option("--column", options.column, "Column of the rows that is the prompt");
   command.add_option("--limit", options.limit, "Take only the first N rows")
@@ -130,9 +135,12 @@ void AddFlags(CLI::App& command, RunFlags& flags) {
   command.add_option("--threads", options.threads, "Threads of the engine (default: one a core)")
       ->check(CLI::Range(1, 1024))
       ->envname("HALO_THREADS");
-  command.add_option("--worker-memory", flags.worker_memory, "Memory for KV, such as 4G (default: a quarter)")
+  command
+      .add_option("--worker-memory", flags.worker_memory,
+                  "Memory for KV, such as 4G (default: a quarter)")
       ->envname("HALO_WORKER_MEMORY");
-  command.add_option("--kept-memory", flags.kept_memory, "Host memory for KV that is kept, such as 2G")
+  command
+      .add_option("--kept-memory", flags.kept_memory, "Host memory for KV that is kept, such as 2G")
       ->envname("HALO_KEPT_MEMORY");
   command.add_option("--sequences", options.sequences, "Calls that run at once (default 64)")
       ->check(CLI::Range(1, 256))
@@ -142,26 +150,35 @@ void AddFlags(CLI::App& command, RunFlags& flags) {
   command.add_option("--kv-layout", options.kv_layout, "auto, split or unified")
       ->check(CLI::IsMember({"auto", "split", "unified"}));
   command.add_option("--seed", options.seed, "Seed of all draws")->envname("HALO_SEED");
-  command.add_option("--date", options.date, "The date that chat templates see, YYYY-MM-DD (default: today)");
+  command.add_option("--date", options.date,
+                     "The date that chat templates see, YYYY-MM-DD (default: today)");
 }
 
 void AddRunFlags(CLI::App& command, RunFlags& flags) {
   RunOptions& options = flags.options;
-  command.add_option("-o,--output", flags.output, ".jsonl, .csv, - for standard output, or a folder with --also");
-  command.add_flag("--naive", options.naive, "One row and one call at a time, nothing shared: the reference");
-  command.add_flag("--deterministic,!--no-deterministic", flags.deterministic,
-                   "Answers bit for bit those of --naive, or an error where that is not known to hold\n"
-                   "(default: where it costs nothing; --no-deterministic: llama.cpp's own kernels)")
+  command.add_option("-o,--output", flags.output,
+                     ".jsonl, .csv, - for standard output, or a folder with --also");
+  command.add_flag("--naive", options.naive,
+                   "One row and one call at a time, nothing shared: the reference");
+  command
+      .add_flag(
+          "--deterministic,!--no-deterministic", flags.deterministic,
+          "Answers bit for bit those of --naive, or an error where that is not known to hold\n"
+          "(default: where it costs nothing; --no-deterministic: llama.cpp's own kernels)")
       ->envname("HALO_DETERMINISTIC");
-  command.add_flag("--all-outputs", options.all_outputs, "Every operator's output, not only the end operators'");
+  command.add_flag("--all-outputs", options.all_outputs,
+                   "Every operator's output, not only the end operators'");
   command.add_option("--order", flags.order, "Rows in input or in completion order")
       ->check(CLI::IsMember({"input", "completion"}));
-  command.add_option("--window", options.window, "Most rows open at once")->check(CLI::Range(int64_t{1}, kMostRows));
+  command.add_option("--window", options.window, "Most rows open at once")
+      ->check(CLI::Range(int64_t{1}, kMostRows));
   command.add_option("--on-error", flags.on_error, "continue, or stop at the first failed row")
       ->check(CLI::IsMember({"continue", "stop"}));
-  command.add_option("--max-failures", flags.max_failures, "Stop after more than N (or P%) failed rows");
+  command.add_option("--max-failures", flags.max_failures,
+                     "Stop after more than N (or P%) failed rows");
   command.add_option("--summary-json", flags.summary_json, "Write the summary to a file");
-  command.add_option("--dump-prompts", options.dump_prompts, "Write the ids of every call to a JSONL file");
+  command.add_option("--dump-prompts", options.dump_prompts,
+                     "Write the ids of every call to a JSONL file");
   command.add_flag("--quiet", flags.quiet, "No progress and no summary on standard error");
 }
 
@@ -170,8 +187,10 @@ int Run(const RunFlags& flags) {
   InstallSignals();
   for (const std::string& input : {flags.workflow, flags.rows}) {
     std::error_code not_there;  // then it is no input
-    if (!flags.summary_json.empty() && std::filesystem::equivalent(flags.summary_json, input, not_there)) {
-      throw Error(ErrorCode::kUsage, "--summary-json " + flags.summary_json + " is an input of this run: choose another file");
+    if (!flags.summary_json.empty() &&
+        std::filesystem::equivalent(flags.summary_json, input, not_there)) {
+      throw Error(ErrorCode::kUsage, "--summary-json " + flags.summary_json +
+                                         " is an input of this run: choose another file");
     }
   }
   if (!flags.summary_json.empty() && !std::ofstream(flags.summary_json, std::ios::app)) {
@@ -182,7 +201,9 @@ int Run(const RunFlags& flags) {
   const auto on_progress = [&display, &announced](const Progress& progress) {
     started = true;
     if (stop_requests.load() > 0 && !std::exchange(announced, true)) {
-      display.Say("stopping: calls that run are finished, nothing new is started; once more to give them up");
+      display.Say(
+          "stopping: calls that run are finished, nothing new is started; once more to give them "
+          "up");
     }
     display.Show(progress);
   };
@@ -204,13 +225,15 @@ int Run(const RunFlags& flags) {
     std::cerr << DescribeSummary(outcome.summary_json);
     for (const std::string& path : outcome.outputs) std::cerr << "wrote " << path << "\n";
     if (!flags.summary_json.empty()) std::cerr << "wrote " << flags.summary_json << "\n";
-    for (const std::string& failure : outcome.first_failures) std::cerr << "failed: " << failure << "\n";
+    for (const std::string& failure : outcome.first_failures)
+      std::cerr << "failed: " << failure << "\n";
     const bool options_stop = flags.on_error == "stop";
     if (outcome.status == RunStatus::kInterrupted) std::cerr << "stopped by a signal\n";
-    if (outcome.status == RunStatus::kStopped) std::cerr << (options_stop ? "stopped at the first failed row\n" : "stopped: more rows failed than --max-failures allows\n");
+    if (outcome.status == RunStatus::kStopped)
+      std::cerr << (options_stop ? "stopped at the first failed row\n"
+                                 : "stopped: more rows failed than --max-failures allows\n");
   }
   if (outcome.status == RunStatus::kInterrupted) {
-    constexpr int kSignalBase = 128;
     return kSignalBase + stop_signal.load();
   }
   return static_cast<int>(outcome.status);
@@ -219,7 +242,8 @@ int Run(const RunFlags& flags) {
 }  // namespace
 
 void AddRunCommand(CLI::App& app, int& exit_code) {
-  auto flags = std::make_shared<RunFlags>();  // shared with the callback, which outlives this function
+  auto flags =
+      std::make_shared<RunFlags>();  // shared with the callback, which outlives this function
   CLI::App* command = app.add_subcommand("run", "Run a workflow over rows");
   AddFlags(*command, *flags);
   AddRunFlags(*command, *flags);

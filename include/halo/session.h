@@ -20,42 +20,45 @@ enum class Determinism {
 /// Everything a run can be told. What is left empty takes its default.
 struct RunOptions {
   struct Input {
-    std::string workflow;   ///< path of a workflow file
-    std::string rows;       ///< .jsonl, .json or .csv path, "-" for JSONL on standard input, "" for the workflow's dataset
+    std::string workflow;  ///< path of a workflow file
+    std::string rows;  ///< .jsonl, .json or .csv path, "-" for JSONL on standard input, "" for the
+                       ///< workflow's dataset
   };
-  std::vector<Input> inputs;                  ///< one, or several as one batch
-  std::string output = "-";                   ///< .jsonl or .csv path, "-" for standard output; a folder for several inputs
+  std::vector<Input> inputs;  ///< one, or several as one batch
+  std::string output =
+      "-";  ///< .jsonl or .csv path, "-" for standard output; a folder for several inputs
 
   std::map<std::string, std::string> models;  ///< name -> GGUF file
   std::string models_file;                    ///< YAML mapping of names to files
   std::string models_folder;                  ///< where names are looked up as files
   std::string hugging_face_cache;
 
-  std::string column;                         ///< column of the row prompt
-  int64_t limit = -1;                         ///< rows taken from the front of each input
-  int32_t threads = 0;                        ///< 0: one a core
-  int64_t worker_memory_bytes = 0;            ///< for KV on the device; 0: a quarter of the machine's memory
-  int64_t kept_memory_bytes = 0;              ///< for KV kept in host memory; 0: an eighth of it
-  int32_t sequences = 0;                      ///< calls that run at once; 0: the engine's default
-  int32_t context_tokens = 0;                 ///< longest prompt and answer; 0: what the model was trained for
-  std::string kv_layout = "auto";             ///< auto, split or unified
+  std::string column;               ///< column of the row prompt
+  int64_t limit = -1;               ///< rows taken from the front of each input
+  int32_t threads = 0;              ///< 0: one a core
+  int64_t worker_memory_bytes = 0;  ///< for KV on the device; 0: a quarter of the machine's memory
+  int64_t kept_memory_bytes = 0;    ///< for KV kept in host memory; 0: an eighth of it
+  int32_t sequences = 0;            ///< calls that run at once; 0: the engine's default
+  int32_t context_tokens = 0;      ///< longest prompt and answer; 0: what the model was trained for
+  std::string kv_layout = "auto";  ///< auto, split or unified
   bool naive = false;
   Determinism deterministic = Determinism::kAuto;
   uint64_t seed = 0;
-  std::string date;                           ///< "YYYY-MM-DD" that templates see; "": today, in UTC
+  std::string date;  ///< "YYYY-MM-DD" that templates see; "": today, in UTC
   bool all_outputs = false;
   bool input_order = true;
   int64_t window = 65536;
   bool stop_on_error = false;
-  double max_failures = -1;                   ///< rows; negative: no limit
-  double max_failures_share = -1;             ///< share of finished rows; negative: no limit
-  std::string dump_prompts;                   ///< JSONL of every call, its ids included; "": none
-  std::string spool_folder;                   ///< where standard input is kept; "": a fresh folder for temporary files
+  double max_failures = -1;        ///< rows; negative: no limit
+  double max_failures_share = -1;  ///< share of finished rows; negative: no limit
+  std::string dump_prompts;        ///< JSONL of every call, its ids included; "": none
+  std::string
+      spool_folder;  ///< where standard input is kept; "": a fresh folder for temporary files
 };
 
 /// Where a run stands; handed to the progress callback.
 struct Progress {
-  int64_t rows_total = -1;   ///< -1: not known
+  int64_t rows_total = -1;  ///< -1: not known
   int64_t rows_ok = 0, rows_failed = 0;
   int64_t calls_total = -1;  ///< one for each operator and row; -1: not known
   int64_t calls_done = 0, calls_running = 0;
@@ -64,17 +67,26 @@ struct Progress {
 };
 
 /// How a run ended; the exit codes of the command line (contract 1).
-enum class RunStatus { kAllOk = 0, kFailed = 1, kUsage = 2, kRowsFailed = 3, kStopped = 4, kInterrupted = 130 };
+enum class RunStatus {
+  kAllOk = 0,
+  kFailed = 1,
+  kUsage = 2,
+  kRowsFailed = 3,
+  kStopped = 4,
+  kInterrupted = 130
+};
 
 struct RunOutcome {
   RunStatus status = RunStatus::kFailed;
-  std::string summary_json;               ///< contract 2, `--summary-json`
-  std::vector<std::string> outputs;       ///< files written; unfinished ones end in .part
-  std::vector<std::string> first_failures;  ///< "row ID: OPERATOR: MESSAGE" of the first few failed rows
+  std::string summary_json;          ///< contract 2, `--summary-json`
+  std::vector<std::string> outputs;  ///< files written; unfinished ones end in .part
+  std::vector<std::string>
+      first_failures;  ///< "row ID: OPERATOR: MESSAGE" of the first few failed rows
 };
 
-/// The façade over Halo's stages. Each getter computes what it needs, once; nothing is loaded before it is asked for.
-/// Throws halo::Error (see the message; every fault found is in it) before execution; rows never throw.
+/// The façade over Halo's stages. Each getter computes what it needs, once; nothing is loaded
+/// before it is asked for. Throws halo::Error (see the message; every fault found is in it) before
+/// execution; rows never throw.
 class Session {
  public:
   explicit Session(RunOptions options);
@@ -83,7 +95,8 @@ class Session {
   /// The logical plan as text; reads workflow files only.
   std::string Explain();
   /// Runs to the end. `stop`: 1 finishes what runs and starts nothing new, 2 ends at once.
-  RunOutcome Run(const std::atomic<int>& stop, const std::function<void(const Progress&)>& on_progress);
+  RunOutcome Run(const std::atomic<int>& stop,
+                 const std::function<void(const Progress&)>& on_progress);
 
  private:
   struct Impl;

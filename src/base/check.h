@@ -7,8 +7,9 @@ namespace halo {
 
 }  // namespace halo
 
-/// An invariant of our own code. Not for user input (throw Error) and not for run-time failures (values).
-#define HALO_CHECK(condition, why)                                          \
-  do {                                                                      \
+/// An invariant of our own code. Not for user input (throw Error) and not for run-time failures
+/// (values).
+#define HALO_CHECK(condition, why)                                              \
+  do {                                                                          \
     if (!(condition)) ::halo::CheckFailed(#condition, __FILE__, __LINE__, why); \
   } while (false)

@@ -34,8 +34,8 @@ struct Diagnostic {
   std::string ToString() const;
 };
 
-/// Thrown for everything that is found before execution; caught once, in Session or by the front end.
-/// Carries every diagnostic that was found, not only the first.
+/// Thrown for everything that is found before execution; caught once, in Session or by the front
+/// end. Carries every diagnostic that was found, not only the first.
 class Error : public std::exception {
  public:
   Error(ErrorCode code, std::string message);

@@ -19,7 +19,8 @@ struct Signature {
   std::string ToHex() const;  ///< 32 lower-case hexadecimal digits
 };
 
-/// Feeds typed fields into one signature. Every field is length-prefixed, so ("ab","c") and ("a","bc") differ.
+/// Feeds typed fields into one signature. Every field is length-prefixed, so ("ab","c") and
+/// ("a","bc") differ.
 class SignatureBuilder {
  public:
   SignatureBuilder& Add(std::string_view text);

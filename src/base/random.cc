@@ -9,14 +9,16 @@ std::array<uint32_t, 4> Philox4x32(uint64_t key, uint64_t counter) {
   constexpr uint32_t kWeyl1 = 0xBB67AE85U;
   constexpr int kRounds = 10;
 
-  std::array<uint32_t, 4> block = {static_cast<uint32_t>(counter), static_cast<uint32_t>(counter >> 32), 0, 0};
+  std::array<uint32_t, 4> block = {static_cast<uint32_t>(counter),
+                                   static_cast<uint32_t>(counter >> 32), 0, 0};
   uint32_t key0 = static_cast<uint32_t>(key);
   uint32_t key1 = static_cast<uint32_t>(key >> 32);
   for (int round = 0; round < kRounds; ++round) {
     const uint64_t product0 = static_cast<uint64_t>(kMultiplier0) * block[0];
     const uint64_t product1 = static_cast<uint64_t>(kMultiplier1) * block[2];
-    block = {static_cast<uint32_t>(product1 >> 32) ^ block[1] ^ key0, static_cast<uint32_t>(product1),
-             static_cast<uint32_t>(product0 >> 32) ^ block[3] ^ key1, static_cast<uint32_t>(product0)};
+    block = {
+        static_cast<uint32_t>(product1 >> 32) ^ block[1] ^ key0, static_cast<uint32_t>(product1),
+        static_cast<uint32_t>(product0 >> 32) ^ block[3] ^ key1, static_cast<uint32_t>(product0)};
     key0 += kWeyl0;
     key1 += kWeyl1;
   }

@@ -9,7 +9,8 @@ namespace {
 
 enum class Utf8Step { kValid, kInvalid, kTruncated };
 
-/// Reads one code point at `at`; `length` gets the bytes it takes, or the bytes to replace when ill-formed.
+/// Reads one code point at `at`; `length` gets the bytes it takes, or the bytes to replace when
+/// ill-formed.
 Utf8Step ReadUtf8(std::string_view text, size_t at, size_t& length) {
   const auto byte = [&](size_t i) { return static_cast<uint8_t>(text[i]); };
   const uint8_t lead = byte(at);
@@ -51,7 +52,8 @@ size_t EditDistance(std::string_view a, std::string_view b) {
   for (size_t i = 1; i <= a.size(); ++i) {
     row[0] = i;
     for (size_t j = 1; j <= b.size(); ++j) {
-      row[j] = std::min({last[j] + 1, row[j - 1] + 1, last[j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1)});
+      row[j] =
+          std::min({last[j] + 1, row[j - 1] + 1, last[j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1)});
       const bool swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
       if (swapped) row[j] = std::min(row[j], before[j - 2] + 1);
     }

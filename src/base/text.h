@@ -10,14 +10,15 @@ namespace halo {
 /// Byte offset of the first byte that is not well-formed UTF-8, or npos.
 size_t FindInvalidUtf8(std::string_view text);
 
-/// Length of the longest prefix that does not end inside a UTF-8 sequence. Bytes that can never become
-/// well-formed are left for ReplaceInvalidUtf8.
+/// Length of the longest prefix that does not end inside a UTF-8 sequence. Bytes that can never
+/// become well-formed are left for ReplaceInvalidUtf8.
 size_t CompleteUtf8Length(std::string_view text);
 
 /// The text with every maximal ill-formed part replaced by U+FFFD.
 std::string ReplaceInvalidUtf8(std::string_view text);
 
-/// The candidate nearest to `word` by edit distance, or "" if none is near enough to be a typing error.
+/// The candidate nearest to `word` by edit distance, or "" if none is near enough to be a typing
+/// error.
 std::string NearestWord(std::string_view word, const std::vector<std::string>& candidates);
 
 /// " (did you mean 'x'?)" or "".

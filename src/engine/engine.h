@@ -17,91 +17,96 @@ using RequestId = uint64_t;
 
 /// What an engine is and can do. Constant over the engine's life.
 struct EngineDescription {
-  std::string name;                ///< "llama", "simulated", ...
+  std::string name;  ///< "llama", "simulated", ...
   std::string model;
-  Signature vocabulary;            ///< Vocabulary::id(); zero without token ids
-  int32_t context_tokens = 0;      ///< most tokens of prompt and answer of one request
-  int32_t sequences = 0;           ///< most requests that run at once
+  Signature vocabulary;        ///< Vocabulary::id(); zero without token ids
+  int32_t context_tokens = 0;  ///< most tokens of prompt and answer of one request
+  int32_t sequences = 0;       ///< most requests that run at once
   int64_t kv_bytes_per_token = 0;
-  int64_t kv_tokens = 0;           ///< room, over all sequences
-  bool has_token_ids = false;      ///< prompts are ids; otherwise text
-  bool has_kv = false;             ///< Request::keep and Release mean something
-  bool exact = false;              ///< logits do not depend on batches, chunks, threads and where KV came from
+  int64_t kv_tokens = 0;       ///< room, over all sequences
+  bool has_token_ids = false;  ///< prompts are ids; otherwise text
+  bool has_kv = false;         ///< Request::keep and Release mean something
+  bool exact = false;  ///< logits do not depend on batches, chunks, threads and where KV came from
 };
 
-/// Sampling of one request, every number resolved. Order of application, as in vLLM: temperature, then min_p, top_k
-/// and top_p on the tempered probabilities.
+/// Sampling of one request, every number resolved. Order of application, as in vLLM: temperature,
+/// then min_p, top_k and top_p on the tempered probabilities.
 struct SamplingParameters {
-  float temperature = 0.0F;   ///< 0: the likeliest token, the lowest id among equals
+  float temperature = 0.0F;  ///< 0: the likeliest token, the lowest id among equals
   float top_p = 1.0F;
-  int32_t top_k = 0;          ///< 0: off
+  int32_t top_k = 0;  ///< 0: off
   float min_p = 0.0F;
   int32_t max_tokens = 256;
-  int32_t min_tokens = 0;     ///< no end token, no stop string before this many tokens
+  int32_t min_tokens = 0;  ///< no end token, no stop string before this many tokens
   std::vector<std::string> stop;
-  uint64_t draw_key = 0;      ///< draw k of the answer is UniformDraw(draw_key, k)
+  uint64_t draw_key = 0;  ///< draw k of the answer is UniformDraw(draw_key, k)
 };
 
 /// What is worth keeping of a request's KV after it has finished.
 struct KeepHint {
-  int32_t consumers = 0;   ///< requests still to come whose prompt begins with this one's prompt
-  bool answer = false;     ///< they begin with prompt and answer (a conversation that goes on)
+  int32_t consumers = 0;  ///< requests still to come whose prompt begins with this one's prompt
+  bool answer = false;    ///< they begin with prompt and answer (a conversation that goes on)
 };
 
 /// One LLM call. A plain value: it can be written to a pipe and read in another process.
 struct Request {
   RequestId id = 0;
-  std::vector<TokenId> prompt_tokens;   ///< for engines with token ids
-  std::string prompt_text;              ///< for the others
+  std::vector<TokenId> prompt_tokens;  ///< for engines with token ids
+  std::string prompt_text;             ///< for the others
   SamplingParameters sampling;
-  int32_t static_prefix_tokens = 0;     ///< leading tokens that every request of its operator has: always kept
-  RequestId consumes = 0;               ///< an earlier request of whose KeepHint this is one consumer; 0: none
+  int32_t static_prefix_tokens =
+      0;                   ///< leading tokens that every request of its operator has: always kept
+  RequestId consumes = 0;  ///< an earlier request of whose KeepHint this is one consumer; 0: none
   KeepHint keep;
-  int32_t priority = 0;                 ///< higher goes first and may preempt lower
-  int64_t order = 0;                    ///< among equal priorities lower goes first
-  int64_t deadline_us = 0;              ///< on the engine's clock; 0: none. Past it the request fails.
-  std::string script_operator;          ///< who asks, for simulated engines and traces
+  int32_t priority = 0;         ///< higher goes first and may preempt lower
+  int64_t order = 0;            ///< among equal priorities lower goes first
+  int64_t deadline_us = 0;      ///< on the engine's clock; 0: none. Past it the request fails.
+  std::string script_operator;  ///< who asks, for simulated engines and traces
   std::string script_row;
 };
 
 enum class FinishReason : uint8_t { kEndToken, kStopString, kMaxTokens, kFailed };
 
-/// The one answer to a request. Each submitted request gets exactly one, cancelled ones too (failure "cancelled").
+/// The one answer to a request. Each submitted request gets exactly one, cancelled ones too
+/// (failure "cancelled").
 struct Completion {
   RequestId id = 0;
   FinishReason finish = FinishReason::kFailed;
   std::optional<Failure> failure;
-  std::vector<TokenId> tokens;   ///< sampled ids, the end token included; a stop string's tokens too
-  std::string text;              ///< well-formed UTF-8, cut before a stop string
-  bool cut = false;              ///< text is shorter than what `tokens` say (a stop string was cut off)
-  int64_t prompt_tokens = 0;     ///< = reused + prefilled
+  std::vector<TokenId> tokens;  ///< sampled ids, the end token included; a stop string's tokens too
+  std::string text;             ///< well-formed UTF-8, cut before a stop string
+  bool cut = false;  ///< text is shorter than what `tokens` say (a stop string was cut off)
+  int64_t prompt_tokens = 0;  ///< = reused + prefilled
   int64_t reused_tokens = 0;
   int64_t prefilled_tokens = 0;
-  int64_t recomputed_tokens = 0; ///< computed again after a preemption
+  int64_t recomputed_tokens = 0;  ///< computed again after a preemption
   int64_t output_tokens = 0;
   int64_t started_us = 0, finished_us = 0;
-  uint64_t logits_hash = 0;      ///< over the logits of every sampled token, in order, where the engine was made to hash them
+  uint64_t logits_hash = 0;  ///< over the logits of every sampled token, in order, where the engine
+                             ///< was made to hash them
 };
 
 /// Counters of an engine since it was made.
 struct EngineStatistics {
-  int64_t steps = 0;              ///< batched passes, prefill and decode
+  int64_t steps = 0;  ///< batched passes, prefill and decode
   int64_t decode_steps = 0;
-  int64_t decode_tokens = 0;      ///< over decode steps; the mean batch is decode_tokens / decode_steps
+  int64_t decode_tokens = 0;  ///< over decode steps; the mean batch is decode_tokens / decode_steps
   int64_t prefill_tokens = 0;
   int64_t busy_us = 0;
   int64_t prefill_us = 0, decode_us = 0, sampling_us = 0, copy_us = 0;
-  int64_t forks = 0;              ///< prefixes taken over from another request
-  int64_t copies = 0;             ///< KV copied between sequences
+  int64_t forks = 0;                 ///< prefixes taken over from another request
+  int64_t copies = 0;                ///< KV copied between sequences
   int64_t spills = 0, restores = 0;  ///< KV to and from host memory
-  int64_t evictions = 0;          ///< kept KV dropped for room
+  int64_t evictions = 0;             ///< kept KV dropped for room
   int64_t preemptions = 0;
 };
 
-/// One model replica (HOUSE.md, "Seams"). Nothing but plain values crosses; no call blocks but Poll. One caller thread.
+/// One model replica (HOUSE.md, "Seams"). Nothing but plain values crosses; no call blocks but
+/// Poll. One caller thread.
 ///
-/// Life of a request:  Submit -> waiting -> running -> [preempted -> waiting ...] -> finished -> one Completion.
-/// The engine's own business: batching, the order of work within priorities, the prefix tree and where KV lies.
+/// Life of a request:  Submit -> waiting -> running -> [preempted -> waiting ...] -> finished ->
+/// one Completion. The engine's own business: batching, the order of work within priorities, the
+/// prefix tree and where KV lies.
 class Engine {
  public:
   virtual ~Engine() = default;
@@ -114,8 +119,8 @@ class Engine {
   virtual void CancelWaiting() = 0;
   /// `consumers` of what `id` keeps will never come (their rows failed, say).
   virtual void Release(RequestId id, int32_t consumers) = 0;
-  /// Works or waits until something has finished, nothing is left to do, or `deadline_us` on the engine's clock
-  /// (0: do not wait, at most one step of work). Returns what finished, in order.
+  /// Works or waits until something has finished, nothing is left to do, or `deadline_us` on the
+  /// engine's clock (0: do not wait, at most one step of work). Returns what finished, in order.
   virtual std::vector<Completion> Poll(int64_t deadline_us) = 0;
   /// Requests submitted and not yet completed.
   virtual int64_t pending() const = 0;

@@ -18,7 +18,8 @@ constexpr int64_t kDescriptionTimeoutUs = 60'000'000;
 
 bool Readable(int socket, int64_t timeout_us) {
   pollfd descriptor{socket, POLLIN, 0};
-  const int timeout_ms = static_cast<int>(std::clamp<int64_t>((timeout_us + 999) / 1000, 0, 60'000));
+  const int timeout_ms =
+      static_cast<int>(std::clamp<int64_t>((timeout_us + 999) / 1000, 0, 60'000));
   int ready = 0;
   do {
     ready = poll(&descriptor, 1, timeout_ms);
@@ -30,7 +31,8 @@ bool Readable(int socket, int64_t timeout_us) {
 std::string WriteAll(int socket, const std::string& bytes) {
   size_t written = 0;
   while (written < bytes.size()) {
-    const ssize_t count = send(socket, bytes.data() + written, bytes.size() - written, MSG_NOSIGNAL);
+    const ssize_t count =
+        send(socket, bytes.data() + written, bytes.size() - written, MSG_NOSIGNAL);
     if (count < 0 && errno == EINTR) continue;
     if (count <= 0) return std::strerror(errno);
     written += static_cast<size_t>(count);
@@ -55,7 +57,8 @@ bool ReadSome(int socket, FrameReader& reader) {
 RemoteEngine::RemoteEngine(int socket) : socket_(socket) {
   const SteadyClock clock;
   const int64_t deadline_us = clock.NowUs() + kDescriptionTimeoutUs;
-  while (connected_ && !described_ && clock.NowUs() < deadline_us) Receive(deadline_us - clock.NowUs());
+  while (connected_ && !described_ && clock.NowUs() < deadline_us)
+    Receive(deadline_us - clock.NowUs());
   if (!described_) {
     close(socket_);
     throw Error(ErrorCode::kIo, "engine connection: the other end did not describe itself");
@@ -109,13 +112,15 @@ void RemoteEngine::Lose(const std::string& why) {
     lost_.push_back(std::move(completion));
   }
   pending_.clear();
-  std::sort(lost_.begin(), lost_.end(), [](const Completion& a, const Completion& b) { return a.id < b.id; });
+  std::sort(lost_.begin(), lost_.end(),
+            [](const Completion& a, const Completion& b) { return a.id < b.id; });
 }
 
 void RemoteEngine::Take(const std::string& body) {
   FromEngine message = DecodeFromEngine(body);
   if (auto* completion = std::get_if<Completion>(&message)) {
-    // An id that is not pending was lost or never asked for; the other end is not trusted to be right about it.
+    // An id that is not pending was lost or never asked for; the other end is not trusted to be
+    // right about it.
     if (pending_.erase(completion->id) > 0) arrived_.push_back(std::move(*completion));
   } else if (auto* description = std::get_if<EngineDescription>(&message)) {
     description_ = std::move(*description);
@@ -142,7 +147,8 @@ void RemoteEngine::Receive(int64_t timeout_us) {
 std::vector<Completion> RemoteEngine::Poll(int64_t deadline_us) {
   const SteadyClock clock;
   Receive(0);
-  while (connected_ && arrived_.empty() && lost_.empty() && !pending_.empty() && clock.NowUs() < deadline_us) {
+  while (connected_ && arrived_.empty() && lost_.empty() && !pending_.empty() &&
+         clock.NowUs() < deadline_us) {
     Receive(deadline_us - clock.NowUs());
   }
   std::vector<Completion> finished = std::exchange(arrived_, {});
@@ -165,7 +171,8 @@ void ServeEngine(Engine& engine, int socket) {
         if (auto* request = std::get_if<Request>(&message)) engine.Submit(std::move(*request));
         if (const auto* cancel = std::get_if<CancelMessage>(&message)) engine.Cancel(cancel->id);
         if (std::holds_alternative<CancelWaitingMessage>(message)) engine.CancelWaiting();
-        if (const auto* release = std::get_if<ReleaseMessage>(&message)) engine.Release(release->id, release->consumers);
+        if (const auto* release = std::get_if<ReleaseMessage>(&message))
+          engine.Release(release->id, release->consumers);
       }
     }
     const std::vector<Completion> finished = engine.Poll(0);

@@ -9,8 +9,9 @@
 
 namespace halo {
 
-/// The caller's end of an engine behind a connected stream socket. Owns the descriptor. A lost connection fails every
-/// request that is under way, and every later one, with "engine_lost" (retriable).
+/// The caller's end of an engine behind a connected stream socket. Owns the descriptor. A lost
+/// connection fails every request that is under way, and every later one, with "engine_lost"
+/// (retriable).
 class RemoteEngine final : public Engine {
  public:
   /// Waits for the other end's description. Throws Error(kIo).
@@ -45,8 +46,8 @@ class RemoteEngine final : public Engine {
   std::vector<Completion> lost_;
 };
 
-/// Serves one engine on a connected stream socket until the other end closes it. Does not own the descriptor.
-/// Runs in the calling thread; throws Error(kIo) for bytes that are no frame.
+/// Serves one engine on a connected stream socket until the other end closes it. Does not own the
+/// descriptor. Runs in the calling thread; throws Error(kIo) for bytes that are no frame.
 void ServeEngine(Engine& engine, int socket);
 
 }  // namespace halo

@@ -7,16 +7,24 @@ namespace {
 
 using Json = nlohmann::json;
 
-Json ToJson(const Failure& f) { return Json::array({f.operator_id, f.code, f.message, f.retriable}); }
+Json ToJson(const Failure& f) {
+  return Json::array({f.operator_id, f.code, f.message, f.retriable});
+}
 
 Failure FailureFrom(const Json& j) {
-  return {j.at(0).get<std::string>(), j.at(1).get<std::string>(), j.at(2).get<std::string>(), j.at(3).get<bool>()};
+  return {j.at(0).get<std::string>(), j.at(1).get<std::string>(), j.at(2).get<std::string>(),
+          j.at(3).get<bool>()};
 }
 
 Json ToJson(const SamplingParameters& s) {
-  return {{"temperature", s.temperature}, {"top_p", s.top_p},           {"top_k", s.top_k},
-          {"min_p", s.min_p},             {"max_tokens", s.max_tokens}, {"min_tokens", s.min_tokens},
-          {"stop", s.stop},               {"draw_key", s.draw_key}};
+  return {{"temperature", s.temperature},
+          {"top_p", s.top_p},
+          {"top_k", s.top_k},
+          {"min_p", s.min_p},
+          {"max_tokens", s.max_tokens},
+          {"min_tokens", s.min_tokens},
+          {"stop", s.stop},
+          {"draw_key", s.draw_key}};
 }
 
 SamplingParameters SamplingFrom(const Json& j) {
@@ -80,7 +88,9 @@ Json ToJson(const Completion& c) {
           {"tokens", c.tokens},
           {"text", c.text},
           {"cut", c.cut},
-          {"counts", {c.prompt_tokens, c.reused_tokens, c.prefilled_tokens, c.recomputed_tokens, c.output_tokens}},
+          {"counts",
+           {c.prompt_tokens, c.reused_tokens, c.prefilled_tokens, c.recomputed_tokens,
+            c.output_tokens}},
           {"times", {c.started_us, c.finished_us}},
           {"logits_hash", c.logits_hash}};
 }
@@ -90,7 +100,8 @@ Completion CompletionFrom(const Json& j) {
   j.at("id").get_to(c.id);
   const int finish = j.at("finish").get<int>();
   if (finish < 0 || finish > static_cast<int>(FinishReason::kFailed)) {
-    throw Error(ErrorCode::kIo, "engine connection: unknown finish reason " + std::to_string(finish));
+    throw Error(ErrorCode::kIo,
+                "engine connection: unknown finish reason " + std::to_string(finish));
   }
   c.finish = static_cast<FinishReason>(finish);
   if (!j.at("failure").is_null()) c.failure = FailureFrom(j.at("failure"));
@@ -141,9 +152,9 @@ EngineDescription DescriptionFrom(const Json& j) {
 
 /// The counters in the order in which they cross.
 std::vector<int64_t*> Counters(EngineStatistics& s) {
-  return {&s.steps,  &s.decode_steps, &s.decode_tokens, &s.prefill_tokens, &s.busy_us,   &s.prefill_us, &s.decode_us,
-          &s.sampling_us, &s.copy_us, &s.forks,         &s.copies,         &s.spills,    &s.restores,   &s.evictions,
-          &s.preemptions};
+  return {&s.steps,      &s.decode_steps, &s.decode_tokens, &s.prefill_tokens, &s.busy_us,
+          &s.prefill_us, &s.decode_us,    &s.sampling_us,   &s.copy_us,        &s.forks,
+          &s.copies,     &s.spills,       &s.restores,      &s.evictions,      &s.preemptions};
 }
 
 Json ToJson(EngineStatistics s) {
@@ -174,7 +185,8 @@ auto Guarded(const std::string& body, Decode decode) {
     const Json message = Json::from_cbor(body);
     return decode(message, message.at("kind").get<std::string>());
   } catch (const Json::exception& e) {
-    throw Error(ErrorCode::kIo, std::string("engine connection: a message that does not decode: ") + e.what());
+    throw Error(ErrorCode::kIo,
+                std::string("engine connection: a message that does not decode: ") + e.what());
   }
 }
 
@@ -182,8 +194,10 @@ auto Guarded(const std::string& body, Decode decode) {
 
 std::string EncodeFrame(const ToEngine& message) {
   if (const auto* request = std::get_if<Request>(&message)) return Frame(ToJson(*request));
-  if (const auto* cancel = std::get_if<CancelMessage>(&message)) return Frame({{"kind", "cancel"}, {"id", cancel->id}});
-  if (std::holds_alternative<CancelWaitingMessage>(message)) return Frame({{"kind", "cancel_waiting"}});
+  if (const auto* cancel = std::get_if<CancelMessage>(&message))
+    return Frame({{"kind", "cancel"}, {"id", cancel->id}});
+  if (std::holds_alternative<CancelWaitingMessage>(message))
+    return Frame({{"kind", "cancel_waiting"}});
   const auto& release = std::get<ReleaseMessage>(message);
   return Frame({{"kind", "release"}, {"id", release.id}, {"consumers", release.consumers}});
 }
@@ -198,7 +212,8 @@ ToEngine DecodeToEngine(const std::string& body) {
     if (kind == "cancel") return CancelMessage{message.at("id").get<RequestId>()};
     if (kind == "cancel_waiting") return CancelWaitingMessage{};
     if (kind == "release") {
-      return ReleaseMessage{message.at("id").get<RequestId>(), message.at("consumers").get<int32_t>()};
+      return ReleaseMessage{message.at("id").get<RequestId>(),
+                            message.at("consumers").get<int32_t>()};
     }
     throw Error(ErrorCode::kIo, "engine connection: an engine takes no '" + kind + "' message");
   });
@@ -221,8 +236,9 @@ bool FrameReader::Next(std::string& body) {
     size |= static_cast<uint32_t>(static_cast<uint8_t>(buffer_[start_ + i])) << (8 * i);
   }
   if (size > kFrameLimit) {
-    throw Error(ErrorCode::kIo, "engine connection: a message of " + std::to_string(size) + " bytes; at most " +
-                                    std::to_string(kFrameLimit) + " are taken");
+    throw Error(ErrorCode::kIo, "engine connection: a message of " + std::to_string(size) +
+                                    " bytes; at most " + std::to_string(kFrameLimit) +
+                                    " are taken");
   }
   if (buffer_.size() - start_ - kLengthBytes < size) return false;
   body = buffer_.substr(start_ + kLengthBytes, size);

@@ -9,8 +9,9 @@
 
 namespace halo {
 
-/// The Engine seam as messages, so that an engine can live in another process. CBOR inside a frame of a 4-byte
-/// little-endian length; a frame over kFrameLimit or one that does not decode ends the connection.
+/// The Engine seam as messages, so that an engine can live in another process. CBOR inside a frame
+/// of a 4-byte little-endian length; a frame over kFrameLimit or one that does not decode ends the
+/// connection.
 inline constexpr uint32_t kFrameLimit = 256U << 20;
 
 struct CancelMessage {

@@ -1,9 +1,9 @@
 #include "plan/logical_plan.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
-
-#include <fmt/format.h>
 
 #include "base/check.h"
 
@@ -12,7 +12,6 @@ namespace {
 
 /// Operators that put the row's prompt where a shared prefix can begin: all but continuations.
 bool ReadsRowPrompt(const Operator& op) { return op.history != History::kContinue; }
-
 
 void ChooseLayouts(LogicalPlan& plan) {
   std::map<ModelIndex, int32_t> readers;
@@ -51,13 +50,15 @@ void LinkKvSources(LogicalPlan& plan) {
 }
 
 std::string Sampling(const SamplingSpec& sampling) {
-  std::string text = sampling.temperature == 0.0
-                         ? "greedy"
-                         : fmt::format("temperature {:g}, top_p {:g}", sampling.temperature, sampling.top_p);
+  std::string text =
+      sampling.temperature == 0.0
+          ? "greedy"
+          : fmt::format("temperature {:g}, top_p {:g}", sampling.temperature, sampling.top_p);
   if (sampling.top_k > 0) text += fmt::format(", top_k {}", sampling.top_k);
   if (sampling.min_p > 0.0) text += fmt::format(", min_p {:g}", sampling.min_p);
-  text += sampling.max_tokens.expression ? fmt::format(", up to {} tokens", sampling.max_tokens.expression->source())
-                                         : fmt::format(", up to {} tokens", sampling.max_tokens.constant);
+  text += sampling.max_tokens.expression
+              ? fmt::format(", up to {} tokens", sampling.max_tokens.expression->source())
+              : fmt::format(", up to {} tokens", sampling.max_tokens.constant);
   if (!sampling.stop.empty()) text += fmt::format(", {} stop strings", sampling.stop.size());
   return text;
 }
@@ -66,19 +67,26 @@ std::string Sampling(const SamplingSpec& sampling) {
 
 const char* HistoryName(History history) {
   switch (history) {
-    case History::kNone: return "none";
-    case History::kContinue: return "continue";
-    case History::kOutputs: return "outputs";
-    case History::kTranscript: return "transcript";
+    case History::kNone:
+      return "none";
+    case History::kContinue:
+      return "continue";
+    case History::kOutputs:
+      return "outputs";
+    case History::kTranscript:
+      return "transcript";
   }
   return "?";
 }
 
 const char* PromptLayoutName(PromptLayout layout) {
   switch (layout) {
-    case PromptLayout::kInstructionFirst: return "instruction_first";
-    case PromptLayout::kContextFirst: return "context_first";
-    case PromptLayout::kAuto: return "auto";
+    case PromptLayout::kInstructionFirst:
+      return "instruction_first";
+    case PromptLayout::kContextFirst:
+      return "context_first";
+    case PromptLayout::kAuto:
+      return "auto";
   }
   return "?";
 }
@@ -113,7 +121,8 @@ void VerifyLogicalPlan(const LogicalPlan& plan) {
   for (size_t i = 0; i < plan.nodes.size(); ++i) {
     const LogicalNode& node = plan.nodes[i];
     HALO_CHECK(node.op == static_cast<OperatorIndex>(i), "nodes stand at their index");
-    HALO_CHECK(node.model >= 0 && static_cast<size_t>(node.model) < plan.models.size(), "the model exists");
+    HALO_CHECK(node.model >= 0 && static_cast<size_t>(node.model) < plan.models.size(),
+               "the model exists");
     HALO_CHECK(node.layout != PromptLayout::kAuto, "layouts are chosen");
     for (const OperatorIndex input : plan.operator_of(node.op).inputs) {
       HALO_CHECK(input < node.op, "inputs come first");
@@ -124,17 +133,19 @@ void VerifyLogicalPlan(const LogicalPlan& plan) {
     ++consumers[static_cast<size_t>(node.kv_source)];
   }
   for (const LogicalNode& node : plan.nodes) {
-    HALO_CHECK(consumers[static_cast<size_t>(node.op)] == node.kv_consumers, "consumers are counted");
+    HALO_CHECK(consumers[static_cast<size_t>(node.op)] == node.kv_consumers,
+               "consumers are counted");
   }
 }
 
 std::string PrintLogicalPlan(const LogicalPlan& plan) {
   const Workflow& workflow = *plan.workflow;
-  std::string text = fmt::format("workflow {}: {} operators, {} models\n", workflow.name, plan.nodes.size(),
-                                 plan.models.size());
+  std::string text = fmt::format("workflow {}: {} operators, {} models\n", workflow.name,
+                                 plan.nodes.size(), plan.models.size());
   for (const LogicalNode& node : plan.nodes) {
     const Operator& op = plan.operator_of(node.op);
-    text += fmt::format("{:>3}  LLM {}  [{}]{}\n", node.op, op.id, op.model.name, op.is_end ? "  -> output" : "");
+    text += fmt::format("{:>3}  LLM {}  [{}]{}\n", node.op, op.id, op.model.name,
+                        op.is_end ? "  -> output" : "");
     std::string reads = "row prompt";
     if (!op.inputs.empty()) {
       reads = op.history == History::kContinue ? "conversation of" : "row prompt and answers of";
@@ -142,13 +153,16 @@ std::string PrintLogicalPlan(const LogicalPlan& plan) {
       for (const OperatorIndex input : op.inputs) reads += " " + workflow.at(input).id;
     }
     text += fmt::format("       reads   {}\n", reads);
-    if (op.history != History::kContinue) text += fmt::format("       prompt  {}\n", PromptLayoutName(node.layout));
+    if (op.history != History::kContinue)
+      text += fmt::format("       prompt  {}\n", PromptLayoutName(node.layout));
     text += fmt::format("       sample  {}\n", Sampling(op.sampling));
     if (node.kv_source >= 0) {
-      text += fmt::format("       KV      begins with that of {} ({})\n", workflow.at(node.kv_source).id,
+      text += fmt::format("       KV      begins with that of {} ({})\n",
+                          workflow.at(node.kv_source).id,
                           node.kv_source_answer ? "prompt and answer" : "row prompt");
     }
-    if (node.kv_consumers > 0) text += fmt::format("       keeps   KV for {} operators\n", node.kv_consumers);
+    if (node.kv_consumers > 0)
+      text += fmt::format("       keeps   KV for {} operators\n", node.kv_consumers);
   }
   return text;
 }

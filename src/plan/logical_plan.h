@@ -17,8 +17,8 @@ struct LogicalNode {
   ModelIndex model = 0;
   PromptLayout layout = PromptLayout::kInstructionFirst;  ///< never kAuto
 
-  /// The operator whose KV this one's prompt begins with, row by row: the parent of a conversation, or the first operator
-  /// that reads the same row prompt ahead of its instruction. -1: none.
+  /// The operator whose KV this one's prompt begins with, row by row: the parent of a conversation,
+  /// or the first operator that reads the same row prompt ahead of its instruction. -1: none.
   OperatorIndex kv_source = -1;
   bool kv_source_answer = false;  ///< the source's answer is part of the prefix
   int32_t kv_consumers = 0;       ///< operators whose kv_source is this one
@@ -27,16 +27,16 @@ struct LogicalNode {
 
 /// The plan before rows are known: values in topological order, referred to by index.
 struct LogicalPlan {
-  const Workflow* workflow = nullptr;   ///< outlives the plan
-  std::vector<ModelRequest> models;     ///< distinct
-  std::vector<LogicalNode> nodes;       ///< [operators], same order
+  const Workflow* workflow = nullptr;  ///< outlives the plan
+  std::vector<ModelRequest> models;    ///< distinct
+  std::vector<LogicalNode> nodes;      ///< [operators], same order
 
   const LogicalNode& at(OperatorIndex op) const { return nodes[static_cast<size_t>(op)]; }
   const Operator& operator_of(OperatorIndex op) const { return workflow->at(op); }
 };
 
-/// Makes the plan. `prompt_layout: auto` becomes context_first where at least two operators of one model read the same
-/// row prompt, for then its tokens are computed once; else instruction_first.
+/// Makes the plan. `prompt_layout: auto` becomes context_first where at least two operators of one
+/// model read the same row prompt, for then its tokens are computed once; else instruction_first.
 LogicalPlan MakeLogicalPlan(const Workflow& workflow);
 
 /// Throws by HALO_CHECK where a plan contradicts itself: order, indices, counts of consumers.

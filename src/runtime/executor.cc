@@ -32,27 +32,29 @@ struct Instance {
   State state = State::kWaiting;
   InstanceEnd end = InstanceEnd::kUnfinished;
   uint16_t inputs_left = 0;
-  uint16_t readers_left = 0;       // consumers that have not built their prompt yet
-  RequestId request = 0;           // 0: none of its own (merged, or not there yet)
+  uint16_t readers_left = 0;  // consumers that have not built their prompt yet
+  RequestId request = 0;      // 0: none of its own (merged, or not there yet)
   std::unique_ptr<Conversation> conversation;
 };
 
 struct RowState {
   Row row;
-  std::string id_text;              // the id as JSON
+  std::string id_text;  // the id as JSON
   size_t source = 0;
   std::vector<Instance> instances;  // [operators]
   int32_t open_instances = 0;
   int64_t deadline_us = 0;
   int64_t prompt_tokens = 0, output_tokens = 0;
-  std::optional<Failure> failure;   // of the first operator in order that failed
+  std::optional<Failure> failure;  // of the first operator in order that failed
   OperatorIndex failed_operator = -1;
   bool cancelled = false;
 };
 
 /// Rows that wait for one operator's call, the lowest on top whenever it became ready.
 struct HigherRow {
-  bool operator()(const RowState* a, const RowState* b) const { return a->row.index > b->row.index; }
+  bool operator()(const RowState* a, const RowState* b) const {
+    return a->row.index > b->row.index;
+  }
 };
 using ReadyQueue = std::priority_queue<RowState*, std::vector<RowState*>, HigherRow>;
 
@@ -61,7 +63,7 @@ struct Call {
   RowState* row = nullptr;
   OperatorIndex op = 0;
   Engine* engine = nullptr;
-  Request request;                  // prompt moved out
+  Request request;  // prompt moved out
   Signature signature;
   bool mergeable = false;
   std::vector<std::pair<RowState*, OperatorIndex>> followers;
@@ -70,7 +72,9 @@ struct Call {
 Failure Cancelled() { return {"", "cancelled", "the row was cancelled", false}; }
 
 /// True for failures that say something about the row that made the call, not about the call.
-bool IsOfOneRow(const Failure& failure) { return failure.code == "cancelled" || failure.code == "deadline"; }
+bool IsOfOneRow(const Failure& failure) {
+  return failure.code == "cancelled" || failure.code == "deadline";
+}
 
 /// The answer of a call that may be given again.
 struct Answer {
@@ -86,33 +90,35 @@ struct Executor::Impl {
   RunObserver* observer;
 
   struct SourceState {
-    std::vector<PromptBuilder> builders;              // [operators]
-    std::vector<std::vector<OperatorIndex>> named;    // [operators] ancestors that templates may name
-    std::vector<std::vector<OperatorIndex>> kv_consumers;  // [operators] whose KV begins with this one's
-    std::vector<ReadyQueue> ready;                    // [operators] rows whose inputs are there
-    std::vector<int32_t> running;                     // [operators] calls in an engine
-    std::vector<size_t> counts;                       // [operators] index into report.operators
+    std::vector<PromptBuilder> builders;            // [operators]
+    std::vector<std::vector<OperatorIndex>> named;  // [operators] ancestors that templates may name
+    std::vector<std::vector<OperatorIndex>>
+        kv_consumers;               // [operators] whose KV begins with this one's
+    std::vector<ReadyQueue> ready;  // [operators] rows whose inputs are there
+    std::vector<int32_t> running;   // [operators] calls in an engine
+    std::vector<size_t> counts;     // [operators] index into report.operators
     bool closed = false;
-    bool idle = false;                                // open, but has no row now
-    int64_t opened = 0;                               // rows
-    int64_t written = 0;                              // rows
+    bool idle = false;    // open, but has no row now
+    int64_t opened = 0;   // rows
+    int64_t written = 0;  // rows
   };
   std::vector<SourceState> states;
-  std::vector<Engine*> engines;                       // distinct
+  std::vector<Engine*> engines;                                               // distinct
   std::map<std::pair<size_t, int64_t>, std::unique_ptr<RowState>> open_rows;  // (source, index)
-  std::vector<std::pair<size_t, int64_t>> ended_rows;  // to be written, where that is not in input order
+  std::vector<std::pair<size_t, int64_t>>
+      ended_rows;  // to be written, where that is not in input order
   std::unordered_map<RequestId, Call> calls;
   std::unordered_map<Signature, RequestId, SignatureHasher> calls_by_signature;
-  std::unordered_map<Signature, Answer, SignatureHasher> answers;             // of this window
+  std::unordered_map<Signature, Answer, SignatureHasher> answers;  // of this window
   std::deque<Signature> answers_in_order;
-  std::unordered_map<Engine*, int64_t> submitted;     // calls in each engine
+  std::unordered_map<Engine*, int64_t> submitted;  // calls in each engine
   RequestId next_request = 1;
   size_t next_source = 0;
   size_t next_engine = 0;
   bool stopping = false;
   int64_t last_progress_us = 0;
   int64_t last_flush_us = 0;
-  bool unflushed = false;             // rows written since
+  bool unflushed = false;                         // rows written since
   int64_t rows_ended = 0, rows_ended_failed = 0;  // written or not
   RunReport report;
 
@@ -122,8 +128,11 @@ struct Executor::Impl {
   void Prepare();
   void OpenRows();
   bool AllClosed() const;
-  /// Each source has its share of the window, so that a row that takes long holds up its own source only.
-  int64_t WindowOfASource() const { return std::max<int64_t>(1, options.window / static_cast<int64_t>(sources.size())); }
+  /// Each source has its share of the window, so that a row that takes long holds up its own source
+  /// only.
+  int64_t WindowOfASource() const {
+    return std::max<int64_t>(1, options.window / static_cast<int64_t>(sources.size()));
+  }
   bool OpenOneRow(size_t source);
   bool WantsMoreRows(size_t source) const;
   void StartRow(std::unique_ptr<RowState> row);
@@ -140,7 +149,8 @@ struct Executor::Impl {
   void StopMergingInto(const Call& call);
   void PollEngines();
   void OnCompletion(Completion completion);
-  void EndInstance(RowState& row, OperatorIndex op, const Completion& completion, const Call& call, bool merged);
+  void EndInstance(RowState& row, OperatorIndex op, const Completion& completion, const Call& call,
+                   bool merged);
   void FailInstance(RowState& row, OperatorIndex op, Failure failure);
   void Propagate(RowState& row, OperatorIndex op);
   void AbandonDependents(RowState& row, OperatorIndex op);
@@ -153,7 +163,7 @@ struct Executor::Impl {
   void Stop();
   void Abort();
   void WaitForRows();
-  void TakeBack(Call& call);
+  void TakeBack(const Call& call);
   void Remember(const Signature& signature, const Completion& completion);
   RunReport Finish(RunEnd end);
 
@@ -175,7 +185,8 @@ struct Executor::Impl {
   Instance& At(RowState& row, OperatorIndex op) { return row.instances[static_cast<size_t>(op)]; }
 };
 
-Executor::Executor(std::vector<RunSource> sources, ExecutorOptions options, const Clock& clock, RunObserver* observer)
+Executor::Executor(std::vector<RunSource> sources, ExecutorOptions options, const Clock& clock,
+                   RunObserver* observer)
     : impl_(std::make_unique<Impl>(std::move(sources), options, clock, observer)) {
   impl_->Prepare();
 }
@@ -192,10 +203,12 @@ void Executor::Impl::Prepare() {
     SourceState state;
     state.kv_consumers.resize(plan.nodes.size());
     for (const LogicalNode& node : plan.nodes) {
-      if (node.kv_source >= 0) state.kv_consumers[static_cast<size_t>(node.kv_source)].push_back(node.op);
+      if (node.kv_source >= 0)
+        state.kv_consumers[static_cast<size_t>(node.kv_source)].push_back(node.op);
       const ModelBinding& model = source.models[static_cast<size_t>(node.model)];
       state.builders.emplace_back(plan, node.op, model.prompts, source.prompt_column);
-      if (std::find(engines.begin(), engines.end(), model.engine) == engines.end()) engines.push_back(model.engine);
+      if (std::find(engines.begin(), engines.end(), model.engine) == engines.end())
+        engines.push_back(model.engine);
       const Operator& op = plan.operator_of(node.op);
       std::vector<OperatorIndex> named;
       for (OperatorIndex other = 0; other < node.op && op.instruction != nullptr; ++other) {
@@ -231,7 +244,8 @@ RunReport Executor::Run(const StopFlag& stop) {
     impl.CheckLimits();
     const bool working = !impl.calls.empty();
     impl.FlushRows(!working);
-    if (!working && impl.AllClosed() && impl.open_rows.empty()) return impl.Finish(RunEnd::kFinished);
+    if (!working && impl.AllClosed() && impl.open_rows.empty())
+      return impl.Finish(RunEnd::kFinished);
     if (!working && impl.stopping) {
       return impl.Finish(asked >= 1 ? RunEnd::kInterrupted : RunEnd::kStopped);
     }
@@ -239,7 +253,8 @@ RunReport Executor::Run(const StopFlag& stop) {
   }
 }
 
-/// Nothing runs: every source that is open has said that it has nothing yet, or this returns at once.
+/// Nothing runs: every source that is open has said that it has nothing yet, or this returns at
+/// once.
 void Executor::Impl::WaitForRows() {
   int64_t idle = 0;
   for (const SourceState& state : states) {
@@ -253,17 +268,20 @@ void Executor::Impl::WaitForRows() {
 
 bool Executor::Impl::WantsMoreRows(size_t source) const {
   if (options.naive) return open_rows.empty();
-  // Rows are opened only as far as their first calls can be given to the engines, which keeps memory small; counted for each
-  // source, so that one whose operators may not run side by side holds up no other.
+  // Rows are opened only as far as their first calls can be given to the engines, which keeps
+  // memory small; counted for each source, so that one whose operators may not run side by side
+  // holds up no other.
   int64_t ready = 0;
   for (const auto& queue : states[source].ready) ready += static_cast<int64_t>(queue.size());
   int64_t wanted = 0;
-  for (const Engine* engine : engines) wanted += int64_t{kQueuedPerSequence} * engine->Describe().sequences;
+  for (const Engine* engine : engines)
+    wanted += int64_t{kQueuedPerSequence} * engine->Describe().sequences;
   return ready < wanted;
 }
 
 bool Executor::Impl::AllClosed() const {
-  return std::all_of(states.begin(), states.end(), [](const SourceState& state) { return state.closed; });
+  return std::all_of(states.begin(), states.end(),
+                     [](const SourceState& state) { return state.closed; });
 }
 
 void Executor::Impl::OpenRows() {
@@ -286,9 +304,14 @@ bool Executor::Impl::OpenOneRow(size_t source) {
   if (state.closed || state.idle || state.opened - state.written >= WindowOfASource()) return false;
   auto row = std::make_unique<RowState>();
   switch (sources[source].rows->Next(row->row)) {
-    case RowFeed::Pull::kClosed: state.closed = true; return false;
-    case RowFeed::Pull::kNothingYet: state.idle = true; return false;
-    case RowFeed::Pull::kRow: break;
+    case RowFeed::Pull::kClosed:
+      state.closed = true;
+      return false;
+    case RowFeed::Pull::kNothingYet:
+      state.idle = true;
+      return false;
+    case RowFeed::Pull::kRow:
+      break;
   }
   row->source = source;
   StartRow(std::move(row));
@@ -312,7 +335,8 @@ void Executor::Impl::StartRow(std::unique_ptr<RowState> owned) {
     instance.readers_left = static_cast<uint16_t>(op.consumers.size());
     ++CountsOf(row, node.op).logical;
   }
-  const auto [place, added] = open_rows.emplace(std::pair(row.source, row.row.index), std::move(owned));
+  const auto [place, added] =
+      open_rows.emplace(std::pair(row.source, row.row.index), std::move(owned));
   HALO_CHECK(added, "row indices of a source are distinct");
   report.peak_open_rows = std::max(report.peak_open_rows, static_cast<int64_t>(open_rows.size()));
   if (row.row.failure) {
@@ -355,7 +379,8 @@ bool Executor::Impl::NextReady(size_t& best_source, OperatorIndex& best_op) {
       const ReadyQueue& queue = states[s].ready[i];
       const OperatorIndex op = static_cast<OperatorIndex>(i);
       if (queue.empty() || !MaySubmit(s, op)) continue;
-      const std::tuple rank(-sources[s].priority, OrderOf(*queue.top(), op), queue.top()->row.index);
+      const std::tuple rank(-sources[s].priority, OrderOf(*queue.top(), op),
+                            queue.top()->row.index);
       if (found && rank >= best) continue;
       found = true;
       best = rank;
@@ -412,23 +437,27 @@ void Executor::Impl::Send(Call call) {
   ++counts.calls;
   Request request = call.request;
   request.prompt_tokens = instance.conversation->prompt.tokens;
-  request.prompt_text = call.engine->Describe().has_token_ids ? std::string() : instance.conversation->prompt.text;
+  request.prompt_text =
+      call.engine->Describe().has_token_ids ? std::string() : instance.conversation->prompt.text;
   if (call.mergeable) calls_by_signature.emplace(call.signature, call.request.id);
   Engine* engine = call.engine;
   calls.emplace(call.request.id, std::move(call));
   engine->Submit(std::move(request));
 }
 
-void Executor::Impl::BuildRequest(RowState& row, OperatorIndex op, Call& call, Conversation& conversation) {
+void Executor::Impl::BuildRequest(RowState& row, OperatorIndex op, Call& call,
+                                  Conversation& conversation) {
   const LogicalPlan& plan = PlanOf(row);
   const Operator& what = plan.operator_of(op);
   const PromptBuilder& builder = states[row.source].builders[static_cast<size_t>(op)];
   std::vector<const Conversation*> parents;
-  for (const OperatorIndex parent : what.inputs) parents.push_back(At(row, parent).conversation.get());
+  for (const OperatorIndex parent : what.inputs)
+    parents.push_back(At(row, parent).conversation.get());
   std::map<std::string, std::string> ancestors;
   for (const OperatorIndex ancestor : states[row.source].named[static_cast<size_t>(op)]) {
     const Instance& instance = At(row, ancestor);
-    if (instance.conversation) ancestors.emplace(plan.operator_of(ancestor).id, instance.conversation->answer_text);
+    if (instance.conversation)
+      ancestors.emplace(plan.operator_of(ancestor).id, instance.conversation->answer_text);
   }
   conversation = builder.Build(row.row.values, parents, ancestors);
 
@@ -439,10 +468,12 @@ void Executor::Impl::BuildRequest(RowState& row, OperatorIndex op, Call& call, C
   sampling.top_k = what.sampling.top_k;
   sampling.min_p = static_cast<float>(what.sampling.min_p);
   sampling.max_tokens = builder.RowLimit(what.sampling.max_tokens, row.row.values, "max_tokens");
-  if (sampling.max_tokens < 1) throw Failure{what.id, "bad_value", "max_tokens: the row gives 0, expected at least 1", false};
+  if (sampling.max_tokens < 1)
+    throw Failure{what.id, "bad_value", "max_tokens: the row gives 0, expected at least 1", false};
   // A row's limit below a constant minimum is the limit.
-  sampling.min_tokens = std::min(sampling.max_tokens,
-                                 builder.RowLimit(what.sampling.min_tokens, row.row.values, "min_tokens"));
+  sampling.min_tokens =
+      std::min(sampling.max_tokens,
+               builder.RowLimit(what.sampling.min_tokens, row.row.values, "min_tokens"));
   sampling.stop = what.sampling.stop;
   constexpr int64_t kSample = 0;  // one sample a call until `samples` is built
   const int64_t seed = what.sampling.seed.value_or(static_cast<int64_t>(options.seed));
@@ -453,7 +484,8 @@ void Executor::Impl::BuildRequest(RowState& row, OperatorIndex op, Call& call, C
     if (prompt >= *what.max_model_len) {
       throw Failure{what.id, "prompt_too_long",
                     "the prompt has " + std::to_string(prompt) + " tokens, max_model_len is " +
-                        std::to_string(*what.max_model_len) + " with at least one for the answer: " +
+                        std::to_string(*what.max_model_len) +
+                        " with at least one for the answer: " +
                         std::to_string(prompt - *what.max_model_len + 1) + " too many",
                     false};
     }
@@ -484,7 +516,8 @@ void Executor::Impl::AddressRequest(RowState& row, OperatorIndex op, Request& re
   if (options.naive) return;
   for (const OperatorIndex consumer : states[row.source].kv_consumers[static_cast<size_t>(op)]) {
     const State state = At(row, consumer).state;
-    if (state != State::kWaiting && state != State::kReady) continue;  // it came first, or never will
+    if (state != State::kWaiting && state != State::kReady)
+      continue;  // it came first, or never will
     ++request.keep.consumers;
     request.keep.answer = request.keep.answer || PlanOf(row).at(consumer).kv_source_answer;
   }
@@ -518,8 +551,8 @@ void Executor::Impl::PollEngines() {
     Engine* engine = engines[next_engine];
     next_engine = (next_engine + 1) % engines.size();
     if (engine->pending() == 0) continue;
-    // One engine may work on until something finishes; several in one thread take turns step by step. What follows from a
-    // completion is submitted before the next one's turn.
+    // One engine may work on until something finishes; several in one thread take turns step by
+    // step. What follows from a completion is submitted before the next one's turn.
     const int64_t deadline_us = engines.size() == 1 ? now + kPollSliceUs : 0;
     for (Completion& completion : engine->Poll(deadline_us)) {
       finished = true;
@@ -555,7 +588,8 @@ void Executor::Impl::OnCompletion(Completion completion) {
   counts.prefilled_tokens += completion.prefilled_tokens;
   counts.recomputed_tokens += completion.recomputed_tokens;
   counts.output_tokens += completion.output_tokens;
-  if (completion.started_us > 0) counts.busy_us += std::max<int64_t>(0, completion.finished_us - completion.started_us);
+  if (completion.started_us > 0)
+    counts.busy_us += std::max<int64_t>(0, completion.finished_us - completion.started_us);
   EndInstance(*call.row, call.op, completion, call, false);
   if (call.followers.empty()) return;
   if (completion.failure && IsOfOneRow(*completion.failure)) {
@@ -567,11 +601,12 @@ void Executor::Impl::OnCompletion(Completion completion) {
 
 void Executor::Impl::StopMergingInto(const Call& call) {
   const auto found = calls_by_signature.find(call.signature);
-  if (found != calls_by_signature.end() && found->second == call.request.id) calls_by_signature.erase(found);
+  if (found != calls_by_signature.end() && found->second == call.request.id)
+    calls_by_signature.erase(found);
 }
 
 /// The run stops and the engine had not begun: the instance is unfinished, not failed.
-void Executor::Impl::TakeBack(Call& call) {
+void Executor::Impl::TakeBack(const Call& call) {
   OperatorCounts& counts = CountsOf(*call.row, call.op);
   --counts.distinct;
   --counts.executed;
@@ -607,20 +642,22 @@ void Executor::Impl::Remember(const Signature& signature, const Completion& comp
   }
 }
 
-void Executor::Impl::EndInstance(RowState& row, OperatorIndex op, const Completion& completion, const Call& call,
-                                 bool merged) {
+void Executor::Impl::EndInstance(RowState& row, OperatorIndex op, const Completion& completion,
+                                 const Call& call, bool merged) {
   Instance& instance = At(row, op);
   row.prompt_tokens += completion.prompt_tokens;
   row.output_tokens += completion.output_tokens;
   if (observer != nullptr) {
-    observer->OnCall({PlanOf(row).operator_of(op), row.row, call.request, instance.conversation->prompt, completion,
-                      row.source, merged});
+    observer->OnCall({PlanOf(row).operator_of(op), row.row, call.request,
+                      instance.conversation->prompt, completion, row.source, merged});
   }
   if (completion.failure) return FailInstance(row, op, *completion.failure);
   if (row.cancelled) return FailInstance(row, op, Cancelled());
   // The engine watches the deadline of the row that made the call only.
   const bool late = merged && row.deadline_us > 0 && clock.NowUs() > row.deadline_us;
-  if (late) return FailInstance(row, op, {"", "deadline", "the row took longer than its deadline allows", false});
+  if (late)
+    return FailInstance(row, op,
+                        {"", "deadline", "the row took longer than its deadline allows", false});
   Conversation& conversation = *instance.conversation;
   conversation.answer_text = completion.text;
   conversation.answer_tokens = completion.tokens;
@@ -665,7 +702,8 @@ void Executor::Impl::FailInstance(RowState& row, OperatorIndex op, Failure failu
   instance.state = State::kDone;
   instance.end = InstanceEnd::kFailed;
   InstanceDone(row);
-  for (const OperatorIndex consumer : PlanOf(row).operator_of(op).consumers) AbandonDependents(row, consumer);
+  for (const OperatorIndex consumer : PlanOf(row).operator_of(op).consumers)
+    AbandonDependents(row, consumer);
 }
 
 void Executor::Impl::AbandonDependents(RowState& row, OperatorIndex op) {
@@ -682,8 +720,10 @@ void Executor::Impl::AbandonDependents(RowState& row, OperatorIndex op) {
     ++counts.distinct;
     ++counts.unfinished;
     ReleaseKvOf(row, current);
-    for (const OperatorIndex parent : PlanOf(row).operator_of(current).inputs) DropReader(row, parent);
-    for (const OperatorIndex consumer : PlanOf(row).operator_of(current).consumers) pending.push_back(consumer);
+    for (const OperatorIndex parent : PlanOf(row).operator_of(current).inputs)
+      DropReader(row, parent);
+    for (const OperatorIndex consumer : PlanOf(row).operator_of(current).consumers)
+      pending.push_back(consumer);
   }
 }
 
@@ -692,13 +732,15 @@ void Executor::Impl::ReleaseKvOf(RowState& row, OperatorIndex op) {
   if (source < 0 || options.naive) return;
   const RequestId request = At(row, source).request;
   const LogicalNode& node = PlanOf(row).at(op);
-  if (request != 0) sources[row.source].models[static_cast<size_t>(node.model)].engine->Release(request, 1);
+  if (request != 0)
+    sources[row.source].models[static_cast<size_t>(node.model)].engine->Release(request, 1);
 }
 
 void Executor::Impl::DropReader(RowState& row, OperatorIndex parent) {
   Instance& instance = At(row, parent);
   HALO_CHECK(instance.readers_left > 0, "readers are counted");
-  if (--instance.readers_left > 0 || instance.state != State::kDone || !instance.conversation) return;
+  if (--instance.readers_left > 0 || instance.state != State::kDone || !instance.conversation)
+    return;
   // The answer stays for the row's outputs; what only children need goes.
   instance.conversation->messages = {};
   instance.conversation->prompt = {};
@@ -750,11 +792,13 @@ void Executor::Impl::WriteRow(RowState& row) {
   if (observer != nullptr) observer->OnRow(row.source, result);
 }
 
-/// What is done is there for whoever reads the output, and survives a crash, within a tenth of a second; at once if nothing runs,
-/// since a client may wait for an answer before it gives the next row.
+/// What is done is there for whoever reads the output, and survives a crash, within a tenth of a
+/// second; at once if nothing runs, since a client may wait for an answer before it gives the next
+/// row.
 void Executor::Impl::FlushRows(bool idle) {
+  if (!unflushed) return;
   const int64_t now = clock.NowUs();
-  if (!unflushed || (!idle && now - last_flush_us < kFlushEveryUs)) return;
+  if (!idle && now - last_flush_us < kFlushEveryUs) return;
   for (RunSource& source : sources) source.sink->Flush();
   unflushed = false;
   last_flush_us = now;
@@ -764,8 +808,9 @@ void Executor::Impl::CheckLimits() {
   // Rows that have ended, though they may wait for an earlier one to be written.
   const auto failed = static_cast<double>(rows_ended_failed);
   const bool too_many = options.max_failures >= 0 && failed > options.max_failures;
-  const bool too_large_a_share = options.max_failures_share >= 0 && rows_ended >= kRowsBeforeShareCounts &&
-                                 failed > options.max_failures_share * static_cast<double>(rows_ended);
+  const bool too_large_a_share =
+      options.max_failures_share >= 0 && rows_ended >= kRowsBeforeShareCounts &&
+      failed > options.max_failures_share * static_cast<double>(rows_ended);
   if (too_many || too_large_a_share || (options.stop_on_error && rows_ended_failed > 0)) Stop();
 }
 
@@ -851,6 +896,8 @@ class SourceFeed final : public RowFeed {
 
 }  // namespace
 
-std::unique_ptr<RowFeed> FeedFrom(RowSource& source) { return std::make_unique<SourceFeed>(source); }
+std::unique_ptr<RowFeed> FeedFrom(RowSource& source) {
+  return std::make_unique<SourceFeed>(source);
+}
 
 }  // namespace halo

@@ -19,7 +19,7 @@ namespace halo {
 
 /// One model as the runtime sees it.
 struct ModelBinding {
-  Engine* engine = nullptr;   ///< outlives the run
+  Engine* engine = nullptr;  ///< outlives the run
   PromptModel prompts;
 };
 
@@ -30,8 +30,8 @@ class RowFeed {
   enum class Pull : uint8_t { kRow, kNothingYet, kClosed };
   /// kRow fills `row`. kNothingYet: the source is open, ask again later.
   virtual Pull Next(Row& row) = 0;
-  /// Called after kNothingYet when there is nothing else to do: returns when a row may be there, after `most_us` at the
-  /// latest. The default looks again after a millisecond.
+  /// Called after kNothingYet when there is nothing else to do: returns when a row may be there,
+  /// after `most_us` at the latest. The default looks again after a millisecond.
   virtual void Wait(int64_t most_us);
 };
 
@@ -40,24 +40,25 @@ struct RunSource {
   const LogicalPlan* plan = nullptr;
   RowFeed* rows = nullptr;
   ResultSink* sink = nullptr;
-  std::vector<ModelBinding> models;   ///< [plan models]
+  std::vector<ModelBinding> models;  ///< [plan models]
   std::string prompt_column;
-  int32_t priority = 0;               ///< of all its rows; higher goes first
-  int64_t row_timeout_us = 0;         ///< from the opening of a row; 0: none
+  int32_t priority = 0;        ///< of all its rows; higher goes first
+  int64_t row_timeout_us = 0;  ///< from the opening of a row; 0: none
 };
 
 /// How an operator instance (one operator, one row) ended.
 enum class InstanceEnd : uint8_t { kOk, kFailed, kUnfinished };
 
-/// Everything about one call, for --dump-prompts, traces and benchmarks. References live only during the callback.
+/// Everything about one call, for --dump-prompts, traces and benchmarks. References live only
+/// during the callback.
 struct CallRecord {
   const Operator& op;
   const Row& row;
-  const Request& request;             ///< without its prompt, which has moved into `prompt`
+  const Request& request;  ///< without its prompt, which has moved into `prompt`
   const Prompt& prompt;
   const Completion& completion;
   size_t source;
-  bool merged;                        ///< answered by an equal call
+  bool merged;  ///< answered by an equal call
 };
 
 /// Called by the scheduler's thread.
@@ -71,25 +72,30 @@ class RunObserver {
 };
 
 struct ExecutorOptions {
-  bool naive = false;               ///< one row at a time, one operator at a time, nothing shared: the reference
+  bool naive = false;  ///< one row at a time, one operator at a time, nothing shared: the reference
   uint64_t seed = 0;
-  int64_t window = 65536;           ///< most open rows, counted from the oldest unwritten one; sources have equal shares
-  int64_t rows_side_by_side = 1;    ///< rows that are carried through the operators together, see Executor
+  int64_t window =
+      65536;  ///< most open rows, counted from the oldest unwritten one; sources have equal shares
+  int64_t rows_side_by_side =
+      1;  ///< rows that are carried through the operators together, see Executor
   bool input_order = true;
   bool all_outputs = false;
   bool stop_on_error = false;
-  double max_failures = -1;         ///< failed rows after which to stop; negative: no limit
-  double max_failures_share = -1;   ///< of finished rows, looked at from 20 rows on; negative: no limit
+  double max_failures = -1;  ///< failed rows after which to stop; negative: no limit
+  double max_failures_share =
+      -1;  ///< of finished rows, looked at from 20 rows on; negative: no limit
 };
 
-/// Counts of one operator over a run (contract 2). logical = merged + distinct, distinct = executed + unfinished.
+/// Counts of one operator over a run (contract 2). logical = merged + distinct, distinct = executed
+/// + unfinished.
 struct OperatorCounts {
   std::string id;
   std::string model;
   size_t source = 0;
-  int64_t logical = 0, merged = 0, distinct = 0, executed = 0, cached = 0, nulled = 0, skipped = 0, failed = 0,
-          unfinished = 0, calls = 0;
-  int64_t prompt_tokens = 0, reused_tokens = 0, prefilled_tokens = 0, recomputed_tokens = 0, output_tokens = 0;
+  int64_t logical = 0, merged = 0, distinct = 0, executed = 0, cached = 0, nulled = 0, skipped = 0,
+          failed = 0, unfinished = 0, calls = 0;
+  int64_t prompt_tokens = 0, reused_tokens = 0, prefilled_tokens = 0, recomputed_tokens = 0,
+          output_tokens = 0;
   int64_t busy_us = 0;
 };
 
@@ -100,47 +106,55 @@ struct RunCounts {
 };
 
 enum class RunEnd : uint8_t {
-  kFinished,      ///< every row has its result
-  kStopped,       ///< by --on-error stop or --max-failures
-  kInterrupted    ///< the stop flag was raised
+  kFinished,    ///< every row has its result
+  kStopped,     ///< by --on-error stop or --max-failures
+  kInterrupted  ///< the stop flag was raised
 };
 
 struct RunReport {
   RunEnd end = RunEnd::kFinished;
   RunCounts counts;
   int64_t rows_unfinished = 0;
-  std::vector<OperatorCounts> operators;   ///< sources in order, operators in order
+  std::vector<OperatorCounts> operators;  ///< sources in order, operators in order
   int64_t peak_open_rows = 0;
 };
 
-/// What a person asked for by signals: 0 nothing, 1 drain (finish what runs, start nothing new), 2 abort.
+/// What a person asked for by signals: 0 nothing, 1 drain (finish what runs, start nothing new), 2
+/// abort.
 using StopFlag = std::atomic<int>;
 
-/// Runs (workflow, row source) pairs to the end on the calling thread, which is the scheduler's: it owns all state of rows and
-/// instances, builds prompts, feeds the engines, takes their completions and writes rows.
+/// Runs (workflow, row source) pairs to the end on the calling thread, which is the scheduler's: it
+/// owns all state of rows and instances, builds prompts, feeds the engines, takes their completions
+/// and writes rows.
 ///
 /// An operator instance goes forward only:
 ///
 ///     kWaiting --inputs done--> kReady --prompt built--> kSubmitted --completion--> kDone
 ///         |                       |          \--equal call under way--> kMerged ----^
-///         |                       |                 (kSubmitted, if the row that made the equal call gives it up)
+///         |                       |                 (kSubmitted, if the row that made the equal
+///         call gives it up)
 ///         +---- a parent failed --+--> kDone (unfinished)
 ///
-/// There is no barrier: an instance is ready when its own inputs are. Rows go in blocks of `rows_side_by_side`: lower blocks
-/// first, so that rows end early and their KV and memory are given back; within a block operator by operator, so that an
-/// engine prefills prompts of like lengths together and the longest chains start first. Every completion passes OnCompletion. A call is finished and
-/// committed at once as long as there is no journal.
+/// There is no barrier: an instance is ready when its own inputs are. Rows go in blocks of
+/// `rows_side_by_side`: lower blocks first, so that rows end early and their KV and memory are
+/// given back; within a block operator by operator, so that an engine prefills prompts of like
+/// lengths together and the longest chains start first. Every completion passes OnCompletion. A
+/// call is finished and committed at once as long as there is no journal.
 ///
-/// Bounds: open rows (window), calls given to an engine (a few times what it runs at once), merged calls (the window).
+/// Bounds: open rows (window), calls given to an engine (a few times what it runs at once), merged
+/// calls (the window).
 class Executor {
  public:
-  Executor(std::vector<RunSource> sources, ExecutorOptions options, const Clock& clock, RunObserver* observer);
+  Executor(std::vector<RunSource> sources, ExecutorOptions options, const Clock& clock,
+           RunObserver* observer);
   ~Executor();
 
-  /// Runs until every source is closed and every row written. Throws Error(kIo) from sinks and sources.
+  /// Runs until every source is closed and every row written. Throws Error(kIo) from sinks and
+  /// sources.
   RunReport Run(const StopFlag& stop);
 
-  /// Cancels one row that is open: its running calls are cancelled, it ends as failed ("cancelled").
+  /// Cancels one row that is open: its running calls are cancelled, it ends as failed
+  /// ("cancelled").
   void CancelRow(size_t source, int64_t row_index);
 
  private:

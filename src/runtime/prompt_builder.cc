@@ -28,8 +28,9 @@ Spans Join(std::vector<Spans> parts) {
 
 /// A value as prompts show it: text as is, everything else compact JSON (contract 3.2).
 std::string ValueText(const nlohmann::ordered_json& value) {
-  return value.is_string() ? value.get<std::string>()
-                           : value.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  return value.is_string()
+             ? value.get<std::string>()
+             : value.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
 /// Strips white space at the edges of a slot's value, as the template would.
@@ -47,8 +48,9 @@ void TrimEdges(Spans& value, bool left, bool right) {
 
 size_t CommonPrefix(const std::vector<TokenId>& a, const std::vector<TokenId>& b) {
   const size_t limit = std::min(a.size(), b.size());
-  return static_cast<size_t>(std::mismatch(a.begin(), a.begin() + static_cast<ptrdiff_t>(limit), b.begin()).first -
-                             a.begin());
+  return static_cast<size_t>(
+      std::mismatch(a.begin(), a.begin() + static_cast<ptrdiff_t>(limit), b.begin()).first -
+      a.begin());
 }
 
 }  // namespace
@@ -63,30 +65,38 @@ struct PromptBuilder::Impl {
   // Parts of the newest turn, each a slot of the skeleton.
   enum Slot : int32_t { kRowPrompt = 0, kInstruction = 1, kFirstBlock = 2 };
   int32_t slots = 0;
-  ChatTemplate::Skeleton skeleton;      // of a first-turn prompt
+  ChatTemplate::Skeleton skeleton;  // of a first-turn prompt
   bool has_skeleton = false;
   bool has_instruction = false;
-  Spans constant_instruction;           // when it reads nothing
+  Spans constant_instruction;  // when it reads nothing
 
-  bool keep_messages = false;           // a consumer takes this conversation up
+  bool keep_messages = false;  // a consumer takes this conversation up
 
-  /// Tokens that prompts begin with whatever the row: found once by tokenizing, compared with each prompt.
+  /// Tokens that prompts begin with whatever the row: found once by tokenizing, compared with each
+  /// prompt.
   std::vector<TokenId> static_prefix;
 
   Impl(const LogicalPlan& p, OperatorIndex index, const PromptModel& m, std::string prompt_column)
-      : plan(p), node(p.at(index)), op(p.operator_of(index)), model(m), column(std::move(prompt_column)) {
+      : plan(p),
+        node(p.at(index)),
+        op(p.operator_of(index)),
+        model(m),
+        column(std::move(prompt_column)) {
     for (const OperatorIndex consumer : op.consumers) {
       const History history = plan.operator_of(consumer).history;
-      keep_messages = keep_messages || history == History::kContinue || history == History::kTranscript;
+      keep_messages =
+          keep_messages || history == History::kContinue || history == History::kTranscript;
     }
   }
 
   bool uses_chat() const { return op.use_chat_template && model.chat != nullptr; }
 
   Spans RowPrompt(const nlohmann::ordered_json& row) const;
-  Spans Instruction(const nlohmann::ordered_json& row, const std::map<std::string, std::string>& ancestors) const;
+  Spans Instruction(const nlohmann::ordered_json& row,
+                    const std::map<std::string, std::string>& ancestors) const;
   Spans Block(OperatorIndex parent, const Conversation& conversation) const;
-  std::vector<ChatMessage> FirstTurn(Spans row_prompt, Spans instruction, std::vector<Spans> blocks) const;
+  std::vector<ChatMessage> FirstTurn(Spans row_prompt, Spans instruction,
+                                     std::vector<Spans> blocks) const;
   bool CanFill(const std::vector<Spans>& values) const;
   Spans FillSkeleton(std::vector<Spans> values) const;
   Spans RenderPlain(const std::vector<ChatMessage>& messages) const;
@@ -106,11 +116,13 @@ struct PromptBuilder::Impl {
 
 Spans PromptBuilder::Impl::RowPrompt(const nlohmann::ordered_json& row) const {
   const auto found = row.find(column);
-  if (found == row.end()) throw Failure{op.id, "missing_column", "the row has no column '" + column + "'", false};
+  if (found == row.end())
+    throw Failure{op.id, "missing_column", "the row has no column '" + column + "'", false};
   if (!found->is_array()) return {PromptSpan::Data(ValueText(*found))};
-  if (found->empty()) throw Failure{op.id, "empty_prompt", "column '" + column + "' is an empty list", false};
+  if (found->empty())
+    throw Failure{op.id, "empty_prompt", "column '" + column + "' is an empty list", false};
   const size_t element = op.history == History::kContinue ? static_cast<size_t>(op.depth)
-                                                           : RowPromptElement(op, found->size());
+                                                          : RowPromptElement(op, found->size());
   return {PromptSpan::Data(ValueText((*found)[std::min(element, found->size() - 1)]))};
 }
 
@@ -190,7 +202,8 @@ void PromptBuilder::Impl::CompileSkeleton() {
     try {
       skeleton = model.chat->Compile(messages, true, slots);
     } catch (const Failure&) {
-      // The template refuses this conversation with placeholders; rendering a real row will say why.
+      // The template refuses this conversation with placeholders; rendering a real row will say
+      // why.
       skeleton.usable = false;
     }
     has_skeleton = skeleton.usable;
@@ -205,12 +218,13 @@ void PromptBuilder::Impl::CompileSkeleton() {
 
 void PromptBuilder::Impl::MeasureStaticPrefix() {
   if (!has_skeleton || model.vocabulary == nullptr) return;
-  // What unlike fillings have in common does not depend on the row. One token less could still join with the row's first
-  // letters, digits, signs or blanks.
+  // What unlike fillings have in common does not depend on the row. One token less could still join
+  // with the row's first letters, digits, signs or blanks.
   bool first = true;
   for (const char* text : {"A", "9", "\xC3\xA9", ".", " a", "\n\nb", "'s"}) {
     std::vector<Spans> values(static_cast<size_t>(slots), Spans{PromptSpan::Data(text)});
-    const std::vector<TokenId> prompt = model.vocabulary->TokenizePrompt(FillSkeleton(std::move(values)));
+    const std::vector<TokenId> prompt =
+        model.vocabulary->TokenizePrompt(FillSkeleton(std::move(values)));
     if (first) {
       static_prefix = prompt;
     } else {
@@ -252,10 +266,12 @@ void PromptBuilder::Impl::Tokenize(const Spans& spans, Conversation& conversatio
   conversation.prompt.tokens = model.vocabulary->TokenizePrompt(spans);
   const size_t common = CommonPrefix(static_prefix, conversation.prompt.tokens);
   conversation.prompt.static_prefix_tokens =
-      std::max(0, std::min(static_cast<int32_t>(common), static_cast<int32_t>(conversation.prompt.tokens.size()) - 1));
+      std::max(0, std::min(static_cast<int32_t>(common),
+                           static_cast<int32_t>(conversation.prompt.tokens.size()) - 1));
 }
 
-/// True if this operator's template makes the parent's prompt of the parent's messages, be it another model's.
+/// True if this operator's template makes the parent's prompt of the parent's messages, be it
+/// another model's.
 bool PromptBuilder::Impl::RendersLike(const Conversation& parent) const {
   if (parent.chat == used_chat()) return true;
   const Spans rendered = Render(parent.messages);
@@ -267,12 +283,14 @@ Conversation PromptBuilder::Impl::Continue(const Conversation& parent, Spans use
   Conversation child;
   child.chat = used_chat();
   ChatMessage next{"user", std::move(user)};
-  bool extends = !parent.answer_cut &&
-                 (model.vocabulary == nullptr ? parent.prompt.tokens.empty() : SameVocabulary(parent)) &&
-                 RendersLike(parent);
+  bool extends =
+      !parent.answer_cut &&
+      (model.vocabulary == nullptr ? parent.prompt.tokens.empty() : SameVocabulary(parent)) &&
+      RendersLike(parent);
   Spans suffix;
   if (extends && uses_chat()) {
-    ChatTemplate::Continuation continuation = model.chat->Continue(parent.messages, parent.answer_text, next);
+    ChatTemplate::Continuation continuation =
+        model.chat->Continue(parent.messages, parent.answer_text, next);
     extends = continuation.exact;
     suffix = std::move(continuation.suffix);
   } else if (extends) {
@@ -298,7 +316,8 @@ Conversation PromptBuilder::Impl::Continue(const Conversation& parent, Spans use
   std::vector<TokenId> added = model.vocabulary->TokenizePart(suffix);
   // The end token once: the template writes its own after the answer.
   if (parent.answer_ended && !answer.empty() && uses_chat()) {
-    const bool template_ends_turn = !added.empty() && model.vocabulary->IsEndOfGeneration(added.front());
+    const bool template_ends_turn =
+        !added.empty() && model.vocabulary->IsEndOfGeneration(added.front());
     if (template_ends_turn) answer.pop_back();
   } else if (parent.answer_ended && !answer.empty()) {
     answer.pop_back();
@@ -328,7 +347,8 @@ Conversation PromptBuilder::Build(const nlohmann::ordered_json& row,
   if (impl.op.history == History::kContinue) {
     const auto prompt = row.find(impl.column);
     const bool next_element = prompt != row.end() && prompt->is_array();
-    Spans user = Join({next_element ? impl.RowPrompt(row) : Spans{}, impl.Instruction(row, ancestors)});
+    Spans user =
+        Join({next_element ? impl.RowPrompt(row) : Spans{}, impl.Instruction(row, ancestors)});
     return impl.Continue(*parents.front(), std::move(user));
   }
   Spans row_prompt = impl.RowPrompt(row);
@@ -338,7 +358,8 @@ Conversation PromptBuilder::Build(const nlohmann::ordered_json& row,
   values.reserve(static_cast<size_t>(impl.slots));
   values.push_back(row_prompt);
   values.push_back(impl.constant_instruction.empty() ? instruction : Spans());
-  for (size_t i = 0; i < parents.size(); ++i) values.push_back(impl.Block(impl.op.inputs[i], *parents[i]));
+  for (size_t i = 0; i < parents.size(); ++i)
+    values.push_back(impl.Block(impl.op.inputs[i], *parents[i]));
 
   Conversation conversation;
   const bool can_fill = impl.CanFill(values);
@@ -346,12 +367,14 @@ Conversation PromptBuilder::Build(const nlohmann::ordered_json& row,
     conversation.messages = impl.FirstTurn(std::move(row_prompt), std::move(instruction),
                                            {values.begin() + Impl::kFirstBlock, values.end()});
   }
-  const Spans spans = can_fill ? impl.FillSkeleton(std::move(values)) : impl.Render(conversation.messages);
+  const Spans spans =
+      can_fill ? impl.FillSkeleton(std::move(values)) : impl.Render(conversation.messages);
   impl.Tokenize(spans, conversation);
   return conversation;
 }
 
-int32_t PromptBuilder::RowLimit(const RowNumber& number, const nlohmann::ordered_json& row, const char* key) const {
+int32_t PromptBuilder::RowLimit(const RowNumber& number, const nlohmann::ordered_json& row,
+                                const char* key) const {
   if (number.expression == nullptr) return number.constant;
   constexpr int64_t kMost = 1'000'000;
   const nlohmann::ordered_json value = number.expression->Evaluate({{"row", row}});
@@ -363,12 +386,14 @@ int32_t PromptBuilder::RowLimit(const RowNumber& number, const nlohmann::ordered
     amount = std::strtod(text.c_str(), &end);
     if (text.empty() || *end != '\0') amount = -1.0;
   }
-  if (amount < 0.0 || amount > static_cast<double>(kMost) || amount != static_cast<double>(static_cast<int64_t>(amount))) {
+  if (amount < 0.0 || amount > static_cast<double>(kMost) ||
+      amount != static_cast<double>(static_cast<int64_t>(amount))) {
     constexpr size_t kShown = 100;
     std::string shown = value.dump(-1, ' ', true, nlohmann::ordered_json::error_handler_t::replace);
     if (shown.size() > kShown) shown = shown.substr(0, kShown) + "...";
     throw Failure{impl_->op.id, "bad_value",
-                  std::string(key) + ": expected a whole number from 0 to 1000000, got " + shown, false};
+                  std::string(key) + ": expected a whole number from 0 to 1000000, got " + shown,
+                  false};
   }
   return static_cast<int32_t>(amount);
 }

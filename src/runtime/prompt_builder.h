@@ -2,12 +2,11 @@
 
 #include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "model/chat_template.h"
@@ -26,38 +25,44 @@ struct PromptModel {
 
 /// A prompt as an engine takes it, and what a continuation of it needs to know.
 struct Prompt {
-  std::vector<TokenId> tokens;          ///< with a vocabulary
-  std::string text;                     ///< without one; with one only what Conversation needs
-  int32_t static_prefix_tokens = 0;     ///< leading tokens that do not depend on the row
+  std::vector<TokenId> tokens;       ///< with a vocabulary
+  std::string text;                  ///< without one; with one only what Conversation needs
+  int32_t static_prefix_tokens = 0;  ///< leading tokens that do not depend on the row
 };
 
 /// A conversation up to and including an answer: what a child continues (contract 4).
 struct Conversation {
-  std::vector<ChatMessage> messages;    ///< without the answer
+  std::vector<ChatMessage> messages;  ///< without the answer
   Prompt prompt;
-  std::vector<TokenId> answer_tokens;   ///< sampled ids, the end token included
+  std::vector<TokenId> answer_tokens;  ///< sampled ids, the end token included
   std::string answer_text;
-  bool answer_cut = false;              ///< a stop string was cut off
-  bool answer_ended = false;            ///< the last sampled id is an end token
+  bool answer_cut = false;    ///< a stop string was cut off
+  bool answer_ended = false;  ///< the last sampled id is an end token
   Signature vocabulary;
-  const ChatTemplate* chat = nullptr;   ///< which template made the prompt, to compare only; null: none
+  const ChatTemplate* chat =
+      nullptr;  ///< which template made the prompt, to compare only; null: none
 };
 
-/// Makes the prompts of one operator from a row and its parents' conversations. Pure; the constant part of the chat template
-/// is rendered once. Throws Failure where a template or a value is at fault.
+/// Makes the prompts of one operator from a row and its parents' conversations. Pure; the constant
+/// part of the chat template is rendered once. Throws Failure where a template or a value is at
+/// fault.
 class PromptBuilder {
  public:
-  PromptBuilder(const LogicalPlan& plan, OperatorIndex op, const PromptModel& model, std::string prompt_column);
+  PromptBuilder(const LogicalPlan& plan, OperatorIndex op, const PromptModel& model,
+                std::string prompt_column);
   ~PromptBuilder();
   PromptBuilder(PromptBuilder&&) noexcept;
 
-  /// `parents`: one for each input, in `input_ops` order. `ancestors`: outputs of operators that templates may name.
-  /// The result holds the prompt, and the messages if a consumer takes the conversation up; its answer is still empty.
-  Conversation Build(const nlohmann::ordered_json& row, const std::vector<const Conversation*>& parents,
+  /// `parents`: one for each input, in `input_ops` order. `ancestors`: outputs of operators that
+  /// templates may name. The result holds the prompt, and the messages if a consumer takes the
+  /// conversation up; its answer is still empty.
+  Conversation Build(const nlohmann::ordered_json& row,
+                     const std::vector<const Conversation*>& parents,
                      const std::map<std::string, std::string>& ancestors) const;
 
   /// max_tokens or min_tokens of a row: a whole number in range. Throws Failure naming the key.
-  int32_t RowLimit(const RowNumber& number, const nlohmann::ordered_json& row, const char* key) const;
+  int32_t RowLimit(const RowNumber& number, const nlohmann::ordered_json& row,
+                   const char* key) const;
 
   /// True if this operator's prompt needs its parents' messages (they are kept only then).
   bool needs_messages() const;

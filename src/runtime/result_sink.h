@@ -2,12 +2,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 
@@ -31,18 +30,20 @@ struct RowResult {
 class ResultSink {
  public:
   virtual ~ResultSink() = default;
-  virtual void Write(const RowResult& row) = 0;   ///< throws Error(kIo)
+  virtual void Write(const RowResult& row) = 0;  ///< throws Error(kIo)
   /// All rows are written: makes the output appear. Without it only OUT.part is left.
-  virtual void Finish() = 0;                      ///< throws Error(kIo)
+  virtual void Finish() = 0;  ///< throws Error(kIo)
   /// Pushes what is written to the operating system.
   virtual void Flush() = 0;
 };
 
 /// `spec`: path ending in .jsonl or .csv, or "-" for JSONL on `standard_output_fd`.
-/// Files are written to SPEC.part and renamed by Finish(). CSV columns: id, status, one per output name, error_operator,
-/// error_code, error_message, prompt_tokens, output_tokens; non-text values as compact JSON (RFC 4180 quoting).
-/// `output_names` fixes the CSV columns. Throws Error(kUsage) for an unknown ending, Error(kIo).
-std::unique_ptr<ResultSink> OpenResultSink(const std::string& spec, const std::vector<std::string>& output_names,
+/// Files are written to SPEC.part and renamed by Finish(). CSV columns: id, status, one per output
+/// name, error_operator, error_code, error_message, prompt_tokens, output_tokens; non-text values
+/// as compact JSON (RFC 4180 quoting). `output_names` fixes the CSV columns. Throws Error(kUsage)
+/// for an unknown ending, Error(kIo).
+std::unique_ptr<ResultSink> OpenResultSink(const std::string& spec,
+                                           const std::vector<std::string>& output_names,
                                            int standard_output_fd);
 
 }  // namespace halo

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <cstdio>
-
 #include <nlohmann/json.hpp>
 
 namespace halo {
@@ -11,10 +10,14 @@ namespace {
 
 const char* FinishName(FinishReason reason) {
   switch (reason) {
-    case FinishReason::kEndToken: return "end";
-    case FinishReason::kStopString: return "stop";
-    case FinishReason::kMaxTokens: return "length";
-    case FinishReason::kFailed: return "failed";
+    case FinishReason::kEndToken:
+      return "end";
+    case FinishReason::kStopString:
+      return "stop";
+    case FinishReason::kMaxTokens:
+      return "length";
+    case FinishReason::kFailed:
+      return "failed";
   }
   return "?";
 }
@@ -58,7 +61,8 @@ void CallDump::Finish() {
   FILE* file = static_cast<FILE*>(file_);
   const bool bad = std::ferror(file) != 0;
   file_ = nullptr;
-  if (std::fclose(file) != 0 || bad) throw Error(ErrorCode::kIo, path_ + ": could not be written completely");
+  if (std::fclose(file) != 0 || bad)
+    throw Error(ErrorCode::kIo, path_ + ": could not be written completely");
 }
 
 }  // namespace halo

@@ -24,7 +24,8 @@ std::string LongestRowPrompt(RowOptions options, const std::string& column) {
     if (found == row->values.end()) continue;
     std::string text;
     if (found->is_array()) {
-      for (const auto& element : *found) text += element.is_string() ? element.get<std::string>() : element.dump();
+      for (const auto& element : *found)
+        text += element.is_string() ? element.get<std::string>() : element.dump();
     } else {
       text = found->is_string() ? found->get<std::string>() : found->dump();
     }
@@ -35,8 +36,8 @@ std::string LongestRowPrompt(RowOptions options, const std::string& column) {
 
 }  // namespace
 
-int64_t EstimateLongestRequest(const LogicalPlan& plan, const RowOptions& rows, const std::string& column,
-                               const Vocabulary& vocabulary) {
+int64_t EstimateLongestRequest(const LogicalPlan& plan, const RowOptions& rows,
+                               const std::string& column, const Vocabulary& vocabulary) {
   const int64_t row_tokens = CountTokens(vocabulary, LongestRowPrompt(rows, column));
   std::vector<int64_t> conversation(plan.nodes.size(), 0);  // prompt and answer, [operators]
   int64_t longest = 0;

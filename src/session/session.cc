@@ -1,5 +1,6 @@
 #include "halo/session.h"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,12 +11,10 @@
 #include <ctime>
 #include <filesystem>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <thread>
 #include <utility>
-
-#include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -47,39 +46,49 @@ KvLayout LayoutByName(const std::string& name) {
   if (name == "auto") return KvLayout::kAuto;
   if (name == "split") return KvLayout::kSplit;
   if (name == "unified") return KvLayout::kUnified;
-  throw Error(ErrorCode::kUsage, "--kv-layout: expected auto, split or unified, got '" + name + "'");
+  throw Error(ErrorCode::kUsage,
+              "--kv-layout: expected auto, split or unified, got '" + name + "'");
 }
 
-/// Throws Error(kUsage) if the folder that `path` would be written to is not there or not ours to write to.
+/// Throws Error(kUsage) if the folder that `path` would be written to is not there or not ours to
+/// write to.
 void RequireFolderOf(const std::string& path, const std::string& flag) {
   if (path.empty() || path == "-") return;
   const std::filesystem::path given = std::filesystem::path(path).parent_path();
   const std::string folder = given.empty() ? "." : given.string();
   if (access(folder.c_str(), W_OK) == 0) return;
-  throw Error(ErrorCode::kUsage, flag + " " + path + ": cannot write to the folder " + folder + ": " + std::strerror(errno));
+  throw Error(ErrorCode::kUsage, flag + " " + path + ": cannot write to the folder " + folder +
+                                     ": " + std::strerror(errno));
 }
 
 /// Throws Error(kUsage) if writing `path` would overwrite what the run reads.
 void RequireOther(const std::string& path, const std::string& input, const std::string& flag) {
   std::error_code not_there;  // then they are two
   if (path.empty() || !std::filesystem::equivalent(path, input, not_there)) return;
-  throw Error(ErrorCode::kUsage, flag + " " + path + " is an input of this run: choose another file");
+  throw Error(ErrorCode::kUsage,
+              flag + " " + path + " is an input of this run: choose another file");
 }
 
-/// The rows that a workflow names itself: a file in its folder or below. A workflow file may be anybody's, so it cannot make a
-/// person's run read what lies elsewhere (contract 6).
+/// The rows that a workflow names itself: a file in its folder or below. A workflow file may be
+/// anybody's, so it cannot make a person's run read what lies elsewhere (contract 6).
 std::string DatasetOf(const Workflow& workflow, const std::string& workflow_path) {
-  if (workflow.dataset.empty()) throw Error(ErrorCode::kUsage, "no rows given: use -i ROWS.jsonl, or name a file in the workflow's `dataset`");
-  const auto folder = std::filesystem::weakly_canonical(std::filesystem::absolute(workflow_path)).parent_path();
+  if (workflow.dataset.empty())
+    throw Error(ErrorCode::kUsage,
+                "no rows given: use -i ROWS.jsonl, or name a file in the workflow's `dataset`");
+  const auto folder =
+      std::filesystem::weakly_canonical(std::filesystem::absolute(workflow_path)).parent_path();
   const auto rows = std::filesystem::weakly_canonical(folder / workflow.dataset);
-  const auto [folder_end, unused] = std::mismatch(folder.begin(), folder.end(), rows.begin(), rows.end());
+  const auto [folder_end, unused] =
+      std::mismatch(folder.begin(), folder.end(), rows.begin(), rows.end());
   if (folder_end != folder.end()) {
-    throw Error(ErrorCode::kUsage, "the workflow's dataset '" + workflow.dataset +
-                                       "' lies outside its folder: if you trust it, give it with -i");
+    throw Error(ErrorCode::kUsage,
+                "the workflow's dataset '" + workflow.dataset +
+                    "' lies outside its folder: if you trust it, give it with -i");
   }
   std::error_code ignored;  // what cannot be looked at is not there
   if (!std::filesystem::is_regular_file(rows, ignored)) {
-    throw Error(ErrorCode::kUsage, "no rows given, and the workflow's dataset '" + workflow.dataset +
+    throw Error(ErrorCode::kUsage, "no rows given, and the workflow's dataset '" +
+                                       workflow.dataset +
                                        "' is no file in its folder: use -i ROWS.jsonl");
   }
   return rows.string();
@@ -90,7 +99,8 @@ class TemporaryFolder {
  public:
   TemporaryFolder() {
     std::string pattern = (std::filesystem::temp_directory_path() / "halo-XXXXXX").string();
-    if (mkdtemp(pattern.data()) == nullptr) throw Error(ErrorCode::kIo, "cannot make a folder for temporary files");
+    if (mkdtemp(pattern.data()) == nullptr)
+      throw Error(ErrorCode::kIo, "cannot make a folder for temporary files");
     path_ = pattern;
   }
   ~TemporaryFolder() {
@@ -111,7 +121,7 @@ struct LoadedModel {
   std::shared_ptr<const Vocabulary> vocabulary;  // shared by engine and prompts, immutable
   std::shared_ptr<const ChatTemplate> chat;      // shared by the prompts of all operators
   std::unique_ptr<LlamaEngine> engine;
-  int32_t expected_tokens = 0;                   // longest prompt and answer foreseen; 0: unknown
+  int32_t expected_tokens = 0;  // longest prompt and answer foreseen; 0: unknown
 };
 
 /// Rows of one input, put into the run.
@@ -144,13 +154,15 @@ class Reporter final : public RunObserver {
     if (!row.failure || failures_.size() >= kShown) return;
     std::string id = row.id.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
     const std::string who = row.failure->operator_id.empty() ? "" : row.failure->operator_id + ": ";
-    failures_.push_back(fmt::format("row {}: {}{} ({})", id, who, row.failure->message, row.failure->code));
+    failures_.push_back(
+        fmt::format("row {}: {}{} ({})", id, who, row.failure->message, row.failure->code));
   }
   std::vector<std::string> failures() const { return failures_; }
   void OnProgress(const RunCounts& counts) override {
     if (!on_progress_) return;
-    on_progress_({rows_total_, counts.rows_ok, counts.rows_failed, calls_total_, counts.calls_done, counts.calls_running,
-                  counts.output_tokens, static_cast<double>(clock_.NowUs() - start_us_) * 1e-6});
+    on_progress_({rows_total_, counts.rows_ok, counts.rows_failed, calls_total_, counts.calls_done,
+                  counts.calls_running, counts.output_tokens,
+                  static_cast<double>(clock_.NowUs() - start_us_) * 1e-6});
   }
 
  private:
@@ -168,8 +180,8 @@ class Reporter final : public RunObserver {
 struct Session::Impl {
   RunOptions options;
   SteadyClock clock;
-  std::vector<std::unique_ptr<Input>> inputs;       // stable addresses: plans point into workflows
-  std::map<std::string, LoadedModel> models;        // by path
+  std::vector<std::unique_ptr<Input>> inputs;  // stable addresses: plans point into workflows
+  std::map<std::string, LoadedModel> models;   // by path
   std::map<ModelRequest, std::string> model_paths;
   std::unique_ptr<TemporaryFolder> temporary;
 
@@ -184,6 +196,7 @@ struct Session::Impl {
   int32_t ExpectedTokens(const LoadedModel& model);
   std::vector<RunSource> Sources();
   int64_t RowsSideBySide() const;
+  ExecutorOptions HowToExecute() const;
   std::string SpoolFolder();
 };
 
@@ -209,7 +222,8 @@ void Session::Impl::LoadWorkflows() {
 void Session::Impl::Resolve() {
   if (!model_paths.empty()) return;
   std::set<ModelRequest> requests;
-  for (const auto& input : inputs) requests.insert(input->plan.models.begin(), input->plan.models.end());
+  for (const auto& input : inputs)
+    requests.insert(input->plan.models.begin(), input->plan.models.end());
   const ModelSearchPath search{options.models, options.models_file, options.models_folder,
                                options.hugging_face_cache};
   for (ResolvedModel& resolved : ResolveModels({requests.begin(), requests.end()}, search)) {
@@ -246,13 +260,15 @@ void Session::Impl::OpenInputs() {
 void Session::Impl::LoadModels() {
   const std::string date = options.date.empty() ? TodayUtc() : options.date;
   const int32_t threads =
-      options.threads > 0 ? options.threads : static_cast<int32_t>(std::max(1U, std::thread::hardware_concurrency()));
+      options.threads > 0 ? options.threads
+                          : static_cast<int32_t>(std::max(1U, std::thread::hardware_concurrency()));
   const auto share = [&](int64_t bytes) { return bytes / static_cast<int64_t>(models.size()); };
   const int64_t memory = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE);
   const KvLayout layout = LayoutByName(options.kv_layout);
   for (auto& [path, model] : models) {
     model.vocabulary = Vocabulary::Load(path);
-    model.chat = std::make_shared<ChatTemplate>(model.vocabulary->chat_template(), model.vocabulary->bos_text(),
+    model.chat = std::make_shared<ChatTemplate>(model.vocabulary->chat_template(),
+                                                model.vocabulary->bos_text(),
                                                 model.vocabulary->eos_text(), date);
   }
   for (auto& [path, model] : models) {
@@ -262,14 +278,17 @@ void Session::Impl::LoadModels() {
     engine.vocabulary = model.vocabulary;
     engine.threads = threads;
     engine.sequences = options.naive ? 1 : options.sequences;
-    engine.kv_bytes = share(options.worker_memory_bytes > 0 ? options.worker_memory_bytes : memory / 4);
-    engine.kept_bytes = share(options.kept_memory_bytes > 0 ? options.kept_memory_bytes : memory / 8);
+    engine.kv_bytes =
+        share(options.worker_memory_bytes > 0 ? options.worker_memory_bytes : memory / 4);
+    engine.kept_bytes =
+        share(options.kept_memory_bytes > 0 ? options.kept_memory_bytes : memory / 8);
     engine.context_tokens = options.context_tokens;
     model.expected_tokens = ExpectedTokens(model);
     engine.expected_tokens = model.expected_tokens;
     engine.layout = layout;
     engine.reuse = !options.naive;
-    // The reference computes exactly wherever it can, so that it is the same for runs with and without --deterministic.
+    // The reference computes exactly wherever it can, so that it is the same for runs with and
+    // without --deterministic.
     const Exactness by_default = options.naive ? Exactness::kIfKnown : Exactness::kIfFree;
     engine.exactness = options.deterministic == Determinism::kRequired ? Exactness::kRequired
                        : options.deterministic == Determinism::kOff    ? Exactness::kOff
@@ -286,12 +305,14 @@ int32_t Session::Impl::ExpectedTokens(const LoadedModel& model) {
     RowOptions rows;
     rows.spec = options.inputs[i].rows;
     rows.limit = options.limit;
-    longest = std::max(longest, EstimateLongestRequest(inputs[i]->plan, rows, inputs[i]->column, *model.vocabulary));
+    longest = std::max(longest, EstimateLongestRequest(inputs[i]->plan, rows, inputs[i]->column,
+                                                       *model.vocabulary));
   }
   return static_cast<int32_t>(std::min<int64_t>(longest, 1 << 20));
 }
 
-/// As many as an engine can start at once, and no more than what all their conversations can be held for.
+/// As many as an engine can start at once, and no more than what all their conversations can be
+/// held for.
 int64_t Session::Impl::RowsSideBySide() const {
   if (options.naive) return 1;
   size_t operators = 1;
@@ -300,13 +321,15 @@ int64_t Session::Impl::RowsSideBySide() const {
   for (const auto& [path, model] : models) {
     const EngineDescription& engine = model.engine->Describe();
     const int64_t each = model.expected_tokens > 0 ? model.expected_tokens : engine.context_tokens;
-    rows = std::min({rows, int64_t{engine.sequences} / 2, engine.kv_tokens / each / static_cast<int64_t>(operators)});
+    rows = std::min({rows, int64_t{engine.sequences} / 2,
+                     engine.kv_tokens / each / static_cast<int64_t>(operators)});
   }
   return std::max<int64_t>(1, rows);
 }
 
-/// Before models are loaded: what is to be written can be, and is nothing that is read. Files are opened later, so that a run that
-/// cannot start leaves an earlier one's unfinished output as it is.
+/// Before models are loaded: what is to be written can be, and is nothing that is read. Files are
+/// opened later, so that a run that cannot start leaves an earlier one's unfinished output as it
+/// is.
 void Session::Impl::CheckPaths() const {
   RequireFolderOf(options.output, "-o");
   RequireFolderOf(options.dump_prompts, "--dump-prompts");
@@ -321,20 +344,23 @@ void Session::Impl::CheckPaths() const {
 void Session::Impl::OpenOutputs() {
   const bool several = inputs.size() > 1;
   if (several && options.output == "-") {
-    throw Error(ErrorCode::kUsage, "several workflows need -o FOLDER: each gets a file of its own there");
+    throw Error(ErrorCode::kUsage,
+                "several workflows need -o FOLDER: each gets a file of its own there");
   }
   if (several) std::filesystem::create_directories(options.output);
   std::set<std::string> taken;
   for (const auto& input : inputs) {
     input->output = options.output;
     if (several) {
-      input->output = (std::filesystem::path(options.output) / (input->workflow.name + ".jsonl")).string();
+      input->output =
+          (std::filesystem::path(options.output) / (input->workflow.name + ".jsonl")).string();
       if (!taken.insert(input->output).second) {
         throw Error(ErrorCode::kUsage, "two workflows are named '" + input->workflow.name +
                                            "': give one of them another `name`");
       }
     }
-    for (const RunOptions::Input& given : options.inputs) RequireOther(input->output, given.rows, "-o");
+    for (const RunOptions::Input& given : options.inputs)
+      RequireOther(input->output, given.rows, "-o");
     std::vector<std::string> names;
     const Workflow& workflow = input->workflow;
     if (options.all_outputs) {
@@ -363,6 +389,20 @@ std::vector<RunSource> Session::Impl::Sources() {
   return sources;
 }
 
+ExecutorOptions Session::Impl::HowToExecute() const {
+  ExecutorOptions how;
+  how.naive = options.naive;
+  how.seed = options.seed;
+  how.window = options.window;
+  how.rows_side_by_side = RowsSideBySide();
+  how.input_order = options.input_order;
+  how.all_outputs = options.all_outputs;
+  how.stop_on_error = options.stop_on_error;
+  how.max_failures = options.max_failures;
+  how.max_failures_share = options.max_failures_share;
+  return how;
+}
+
 Session::Session(RunOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {}
 Session::~Session() = default;
 
@@ -373,7 +413,8 @@ std::string Session::Explain() {
   return text;
 }
 
-RunOutcome Session::Run(const std::atomic<int>& stop, const std::function<void(const Progress&)>& on_progress) {
+RunOutcome Session::Run(const std::atomic<int>& stop,
+                        const std::function<void(const Progress&)>& on_progress) {
   Impl& impl = *impl_;
   const int64_t start_us = impl.clock.NowUs();
   impl.LoadWorkflows();
@@ -383,7 +424,8 @@ RunOutcome Session::Run(const std::atomic<int>& stop, const std::function<void(c
   impl.LoadModels();
   impl.OpenOutputs();
   std::unique_ptr<CallDump> dump;
-  if (!impl.options.dump_prompts.empty()) dump = std::make_unique<CallDump>(impl.options.dump_prompts);
+  if (!impl.options.dump_prompts.empty())
+    dump = std::make_unique<CallDump>(impl.options.dump_prompts);
 
   int64_t rows_total = 0;
   int64_t calls_total = 0;
@@ -394,18 +436,8 @@ RunOutcome Session::Run(const std::atomic<int>& stop, const std::function<void(c
     calls_total = known ? calls_total + rows * static_cast<int64_t>(input->plan.nodes.size()) : -1;
   }
   Reporter reporter(dump.get(), rows_total, calls_total, on_progress, impl.clock);
-  ExecutorOptions executor_options;
-  executor_options.naive = impl.options.naive;
-  executor_options.seed = impl.options.seed;
-  executor_options.window = impl.options.window;
-  executor_options.rows_side_by_side = impl.RowsSideBySide();
-  executor_options.input_order = impl.options.input_order;
-  executor_options.all_outputs = impl.options.all_outputs;
-  executor_options.stop_on_error = impl.options.stop_on_error;
-  executor_options.max_failures = impl.options.max_failures;
-  executor_options.max_failures_share = impl.options.max_failures_share;
   const int64_t ready_us = impl.clock.NowUs();
-  Executor executor(impl.Sources(), executor_options, impl.clock, &reporter);
+  Executor executor(impl.Sources(), impl.HowToExecute(), impl.clock, &reporter);
   RunReport report = executor.Run(stop);
   if (dump) dump->Finish();
 
@@ -426,15 +458,20 @@ RunOutcome Session::Run(const std::atomic<int>& stop, const std::function<void(c
   outcome.summary_json = SummaryJson(summary).dump(2);
   for (const auto& input : impl.inputs) {
     if (input->output != "-") {
-      outcome.outputs.push_back(report.end == RunEnd::kFinished ? input->output : input->output + ".part");
+      outcome.outputs.push_back(report.end == RunEnd::kFinished ? input->output
+                                                                : input->output + ".part");
     }
   }
   switch (report.end) {
     case RunEnd::kFinished:
       outcome.status = report.counts.rows_failed > 0 ? RunStatus::kRowsFailed : RunStatus::kAllOk;
       break;
-    case RunEnd::kStopped: outcome.status = RunStatus::kStopped; break;
-    case RunEnd::kInterrupted: outcome.status = RunStatus::kInterrupted; break;
+    case RunEnd::kStopped:
+      outcome.status = RunStatus::kStopped;
+      break;
+    case RunEnd::kInterrupted:
+      outcome.status = RunStatus::kInterrupted;
+      break;
   }
   return outcome;
 }

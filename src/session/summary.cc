@@ -32,7 +32,9 @@ Json OperatorJson(const OperatorCounts& c) {
 }
 
 Json EngineJson(const std::string& model, const EngineStatistics& s) {
-  const double mean = s.decode_steps > 0 ? static_cast<double>(s.decode_tokens) / static_cast<double>(s.decode_steps) : 0.0;
+  const double mean = s.decode_steps > 0 ? static_cast<double>(s.decode_tokens) /
+                                               static_cast<double>(s.decode_steps)
+                                         : 0.0;
   return {{"worker", 0},
           {"model", model},
           {"steps", s.steps},

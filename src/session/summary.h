@@ -1,10 +1,9 @@
 #pragma once
 
+#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "runtime/executor.h"
 
@@ -13,11 +12,11 @@ namespace halo {
 struct SummaryInput {
   const RunReport* report = nullptr;
   int64_t rows_total = -1;
-  double elapsed_s = 0.0;   ///< of execution, models loaded
-  double setup_s = 0.0;     ///< reading, checking and loading before it
+  double elapsed_s = 0.0;  ///< of execution, models loaded
+  double setup_s = 0.0;    ///< reading, checking and loading before it
   uint64_t seed = 0;
   std::string planner;
-  bool deterministic = false;   ///< every engine computed exactly
+  bool deterministic = false;                                     ///< every engine computed exactly
   std::vector<std::pair<std::string, EngineStatistics>> engines;  ///< (model, counters)
 };
 

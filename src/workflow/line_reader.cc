@@ -21,7 +21,8 @@ bool Readable(int fd, int64_t wait_us) {
   constexpr int64_t kUsPerMs = 1000;
   pollfd descriptor{fd, POLLIN, 0};
   const int ready = poll(&descriptor, 1, static_cast<int>((wait_us + kUsPerMs - 1) / kUsPerMs));
-  return ready > 0;  // a signal ends the wait early: the caller looks at what was asked and comes again
+  return ready >
+         0;  // a signal ends the wait early: the caller looks at what was asked and comes again
 }
 
 }  // namespace
@@ -56,7 +57,8 @@ LineReader::Line LineReader::Take(size_t length_bytes) {
 bool LineReader::HasLine() {
   const size_t held = end_ - begin_;
   const char* text = buffer_.data() + begin_;
-  const void* found = held > searched_ ? std::memchr(text + searched_, '\n', held - searched_) : nullptr;
+  const void* found =
+      held > searched_ ? std::memchr(text + searched_, '\n', held - searched_) : nullptr;
   if (found != nullptr) {
     searched_ = static_cast<size_t>(static_cast<const char*>(found) - text);
     return true;
@@ -76,7 +78,8 @@ bool LineReader::Ready(int64_t wait_us) {
   // Whoever writes without end and never a whole line must not keep the caller.
   for (int reads = 0; !at_end_ && reads < kReadsAtOnce; ++reads) {
     if (HasLine()) return true;
-    const auto left = std::chrono::duration_cast<std::chrono::microseconds>(deadline - Clock::now()).count();
+    const auto left =
+        std::chrono::duration_cast<std::chrono::microseconds>(deadline - Clock::now()).count();
     if (!Readable(fd_, std::max<int64_t>(0, left))) return false;
     Fill();
   }

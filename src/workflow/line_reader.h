@@ -27,12 +27,13 @@ class LineReader {
   /// The next line, or nothing at the end; a UTF-8 byte order mark before the first line is left
   /// out. Throws Error(kIo).
   std::optional<Line> Next();
-  /// True if Next will not block: a line is whole, or the end was reached. Waits for that at most `wait_us`, and reads at
-  /// most a few MiB. Throws Error(kIo).
+  /// True if Next will not block: a line is whole, or the end was reached. Waits for that at most
+  /// `wait_us`, and reads at most a few MiB. Throws Error(kIo).
   bool Ready(int64_t wait_us);
 
  private:
-  /// A whole line is held: its length is in searched_. Lets go of the beginning of one that is too long.
+  /// A whole line is held: its length is in searched_. Lets go of the beginning of one that is too
+  /// long.
   bool HasLine();
   /// Reads more bytes after those that are held; false at the end.
   bool Fill();
@@ -42,10 +43,10 @@ class LineReader {
   std::string path_;
   std::function<void(std::string_view)> tee_;
   std::string buffer_;
-  size_t begin_ = 0;  ///< of the bytes not yet given out
-  size_t end_ = 0;    ///< behind the last byte read
-  size_t searched_ = 0;   ///< bytes after begin_ that hold no line's end
-  bool too_long_ = false; ///< the beginning of this line was let go
+  size_t begin_ = 0;       ///< of the bytes not yet given out
+  size_t end_ = 0;         ///< behind the last byte read
+  size_t searched_ = 0;    ///< bytes after begin_ that hold no line's end
+  bool too_long_ = false;  ///< the beginning of this line was let go
   int64_t lines_ = 0;
   bool at_end_ = false;
 };

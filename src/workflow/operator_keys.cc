@@ -402,13 +402,16 @@ void ReadOperators(KeyContext& context, const YamlField& field, WorkflowDraft& w
 }
 
 /// Every key of a file in this dialect.
-/// The name becomes that of a file where several workflows run as one batch, so it must not lead elsewhere.
+/// The name becomes that of a file where several workflows run as one batch, so it must not lead
+/// elsewhere.
 void ReadWorkflowName(KeyContext& context, const YamlField& field, WorkflowDraft& draft) {
   draft.name = context.reader.Word(field).value_or("");
-  const bool plain = std::none_of(draft.name.begin(), draft.name.end(),
-                                  [](char c) { return c == '/' || static_cast<unsigned char>(c) < ' '; });
+  const bool plain = std::none_of(draft.name.begin(), draft.name.end(), [](char c) {
+    return c == '/' || static_cast<unsigned char>(c) < ' ';
+  });
   if (!plain || draft.name.starts_with('.')) {
-    context.reader.Fault(field, "a workflow's name has no '/', no control character and no '.' in front");
+    context.reader.Fault(field,
+                         "a workflow's name has no '/', no control character and no '.' in front");
   }
 }
 

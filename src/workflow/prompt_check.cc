@@ -45,13 +45,15 @@ Place PlaceInScalar(const YamlNode& scalar, std::string_view text, int32_t line,
   return {scalar.line, scalar.column + quote + column - 1};
 }
 
-/// Where a scalar's value begins, for faults that only a row brings out. Column 0 (unknown) where lines of the value are not
-/// lines of the file: folded blocks, quoted scalars with escapes or of several lines.
+/// Where a scalar's value begins, for faults that only a row brings out. Column 0 (unknown) where
+/// lines of the value are not lines of the file: folded blocks, quoted scalars with escapes or of
+/// several lines.
 SourceLocation ValueBegins(const YamlNode& scalar, std::string_view text, const std::string& file) {
   const bool literal = scalar.offset < text.size() && text[scalar.offset] == '|';
   const auto length = static_cast<int32_t>(scalar.text.size());
   const Place end = PlaceInScalar(scalar, text, 1, length + 1);
-  const bool one_line = end.line == scalar.line && end.column >= scalar.column + length && length > 0;
+  const bool one_line =
+      end.line == scalar.line && end.column >= scalar.column + length && length > 0;
   if (!literal && !one_line) return {file, scalar.line, 0};
   const Place begin = PlaceInScalar(scalar, text, 1, 1);
   return {file, begin.line, begin.column};

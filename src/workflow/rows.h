@@ -2,30 +2,30 @@
 
 #include <cstdint>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 
 namespace halo {
 
-/// One row of input. `id` is the row's `id` field as it was written (string or number), else its index.
+/// One row of input. `id` is the row's `id` field as it was written (string or number), else its
+/// index.
 struct Row {
   int64_t index = 0;
   nlohmann::ordered_json id;
-  nlohmann::ordered_json values;      ///< an object: column -> value
-  std::optional<Failure> failure;     ///< a bad line of standard input: the row exists and has failed
+  nlohmann::ordered_json values;   ///< an object: column -> value
+  std::optional<Failure> failure;  ///< a bad line of standard input: the row exists and has failed
 };
 
 struct RowOptions {
-  std::string spec;                   ///< path ending in .jsonl, .json or .csv, or "-" (JSONL on standard input)
+  std::string spec;  ///< path ending in .jsonl, .json or .csv, or "-" (JSONL on standard input)
   std::vector<std::string> required_columns;
-  int64_t limit = -1;                 ///< rows to take from the front; -1: all
-  std::string spool_folder;           ///< where standard input is spooled; must exist when spec is "-"
-  int standard_input_fd = 0;          ///< what "-" reads; the caller keeps it open
+  int64_t limit = -1;         ///< rows to take from the front; -1: all
+  std::string spool_folder;   ///< where standard input is spooled; must exist when spec is "-"
+  int standard_input_fd = 0;  ///< what "-" reads; the caller keeps it open
 };
 
 /// Rows in order, one at a time, in bounded memory.
@@ -34,7 +34,8 @@ class RowSource {
   virtual ~RowSource() = default;
   /// The next row, or nothing at the end. Blocks where Ready is false.
   virtual std::optional<Row> Next() = 0;
-  /// True if Next will not block. Waits for that at most `wait_us`. Only standard input is ever not ready.
+  /// True if Next will not block. Waits for that at most `wait_us`. Only standard input is ever not
+  /// ready.
   virtual bool Ready(int64_t /*wait_us*/) { return true; }
   /// Rows in total, where that is known before reading them (-1: standard input).
   virtual int64_t total() const = 0;
@@ -42,9 +43,10 @@ class RowSource {
   virtual const std::vector<std::string>& columns() const = 0;
 };
 
-/// Opens and scans a source (contract section 2): every malformed line, duplicate id and missing required column is
-/// named with line and column in one Error(kRows) (at most 100 diagnostics, then a count). Standard input is not
-/// scanned ahead: a bad line there becomes a failed row with id "line:N".
+/// Opens and scans a source (contract section 2): every malformed line, duplicate id and missing
+/// required column is named with line and column in one Error(kRows) (at most 100 diagnostics, then
+/// a count). Standard input is not scanned ahead: a bad line there becomes a failed row with id
+/// "line:N".
 std::unique_ptr<RowSource> OpenRows(const RowOptions& options);
 
 /// Rows that are in memory already, for tests and embedding.

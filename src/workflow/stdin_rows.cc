@@ -59,7 +59,9 @@ class StandardInputSource final : public RowSource {
   }
   bool Ready(int64_t wait_us) override {
     constexpr int kLinesAtOnce = 1000;  // blank ones give no row
-    for (int i = 0; i < kLinesAtOnce && !ahead_ && !ended_ && lines_.Ready(i == 0 ? wait_us : 0); ++i) Advance();
+    for (int i = 0; i < kLinesAtOnce && !ahead_ && !ended_ && lines_.Ready(i == 0 ? wait_us : 0);
+         ++i)
+      Advance();
     return ahead_ || ended_;
   }
   int64_t total() const override { return -1; }

@@ -12,7 +12,8 @@ namespace halo {
 namespace {
 
 TEST(Philox, AgreesWithTheKnownAnswersOfTheRandom123Library) {
-  EXPECT_EQ(Philox4x32(0, 0), (std::array<uint32_t, 4>{0x6627E8D5U, 0xE169C58DU, 0xBC57AC4CU, 0x9B00DBD8U}));
+  EXPECT_EQ(Philox4x32(0, 0),
+            (std::array<uint32_t, 4>{0x6627E8D5U, 0xE169C58DU, 0xBC57AC4CU, 0x9B00DBD8U}));
 }
 
 TEST(UniformDraw, LiesInTheUnitIntervalAndDependsOnKeyAndIndex) {
@@ -61,7 +62,8 @@ TEST(Utf8, ReplacesIllFormedParts) {
   EXPECT_EQ(ReplaceInvalidUtf8("a\xFFz"), "a\xEF\xBF\xBDz");
   EXPECT_EQ(ReplaceInvalidUtf8("a\xE2\x82"), "a\xEF\xBF\xBD");
   EXPECT_EQ(ReplaceInvalidUtf8("fine \xC3\xA9"), "fine \xC3\xA9");
-  EXPECT_EQ(FindInvalidUtf8(ReplaceInvalidUtf8("\xC3\x28\xA0\xE2\x28\xA1\xF0\x28\x8C\xBC")), std::string_view::npos);
+  EXPECT_EQ(FindInvalidUtf8(ReplaceInvalidUtf8("\xC3\x28\xA0\xE2\x28\xA1\xF0\x28\x8C\xBC")),
+            std::string_view::npos);
 }
 
 TEST(DidYouMean, SuggestsOnlyWhatIsNear) {
@@ -73,7 +75,8 @@ TEST(DidYouMean, SuggestsOnlyWhatIsNear) {
 }
 
 TEST(Error, NamesEveryPlace) {
-  const Error error(ErrorCode::kWorkflow, {{{"a.yaml", 3, 7}, "first"}, {{"a.yaml", 9, 0}, "second"}, {{}, "third"}});
+  const Error error(ErrorCode::kWorkflow,
+                    {{{"a.yaml", 3, 7}, "first"}, {{"a.yaml", 9, 0}, "second"}, {{}, "third"}});
   EXPECT_STREQ(error.what(), "a.yaml:3:7: first\na.yaml:9: second\nthird");
 }
 

@@ -42,7 +42,10 @@ std::unique_ptr<SimulatedEngine> MakeSimulated(int32_t sequences, VirtualClock& 
   options.sequences = sequences;
   options.context_tokens = 512;
   options.script = [](const Request& request) {
-    return ScriptedReply{"reply to " + std::to_string(request.prompt_text.size()), 1000, FinishReason::kEndToken, {}};
+    return ScriptedReply{"reply to " + std::to_string(request.prompt_text.size()),
+                         1000,
+                         FinishReason::kEndToken,
+                         {}};
   };
   return std::make_unique<SimulatedEngine>(std::move(options), clock);
 }
@@ -133,7 +136,8 @@ class Conformance : public testing::TestWithParam<Kind> {
       const bool virtual_time = engine_->Describe().name == "simulated" && !remote();
       for (Completion& completion : engine_->Poll(virtual_time ? 0 : clock.NowUs() + 100'000)) {
         const RequestId id = completion.id;
-        EXPECT_TRUE(all.emplace(id, std::move(completion)).second) << "request " << id << " was answered twice";
+        EXPECT_TRUE(all.emplace(id, std::move(completion)).second)
+            << "request " << id << " was answered twice";
       }
     }
     return all;
@@ -157,14 +161,16 @@ TEST_P(Conformance, DescribesItself) {
 TEST_P(Conformance, AnswersEachRequestOnce) {
   Start(4);
   constexpr RequestId kRequests = 30;
-  for (RequestId id = 1; id <= kRequests; ++id) engine_->Submit(Ask(id, 5 + static_cast<int32_t>(id), static_cast<int32_t>(id)));
+  for (RequestId id = 1; id <= kRequests; ++id)
+    engine_->Submit(Ask(id, 5 + static_cast<int32_t>(id), static_cast<int32_t>(id)));
   EXPECT_EQ(engine_->pending(), static_cast<int64_t>(kRequests));
   const auto all = Drain();
   ASSERT_EQ(all.size(), kRequests);
   for (const auto& [id, completion] : all) {
     EXPECT_FALSE(completion.failure.has_value()) << id;
     EXPECT_EQ(completion.prompt_tokens, 5 + static_cast<int64_t>(id));
-    EXPECT_EQ(completion.prompt_tokens, completion.reused_tokens + completion.prefilled_tokens) << id;
+    EXPECT_EQ(completion.prompt_tokens, completion.reused_tokens + completion.prefilled_tokens)
+        << id;
     EXPECT_GE(completion.output_tokens, 1);
     EXPECT_LE(completion.output_tokens, 8);
     EXPECT_EQ(FindInvalidUtf8(completion.text), std::string::npos);
@@ -242,7 +248,8 @@ TEST_P(Conformance, HigherPriorityAndLowerOrderGoFirst) {
   const bool virtual_time = engine_->Describe().name == "simulated" && !remote();
   const SteadyClock clock;
   while (engine_->pending() > 0) {
-    for (const Completion& c : engine_->Poll(virtual_time ? 0 : clock.NowUs() + 100'000)) ends.push_back(c.id);
+    for (const Completion& c : engine_->Poll(virtual_time ? 0 : clock.NowUs() + 100'000))
+      ends.push_back(c.id);
   }
   // Through a socket the first may have started before the others came.
   if (remote()) {
@@ -252,20 +259,26 @@ TEST_P(Conformance, HigherPriorityAndLowerOrderGoFirst) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Engines, Conformance,
-    testing::Values(Kind{"Llama", [](int32_t n) -> std::unique_ptr<Harness> { return std::make_unique<LlamaHarness>(n); }},
-                    Kind{"Simulated",
-                         [](int32_t n) -> std::unique_ptr<Harness> { return std::make_unique<SimulatedHarness>(n); }},
-                    Kind{"LlamaSocket",
-                         [](int32_t n) -> std::unique_ptr<Harness> {
-                           return std::make_unique<SocketHarness>(std::make_unique<LlamaHarness>(n));
-                         }},
-                    Kind{"SimulatedSocket",
-                         [](int32_t n) -> std::unique_ptr<Harness> {
-                           return std::make_unique<SocketHarness>(std::make_unique<SimulatedHarness>(n));
-                         }}),
-    [](const auto& kind) { return std::string(kind.param.name); });
+INSTANTIATE_TEST_SUITE_P(Engines, Conformance,
+                         testing::Values(Kind{"Llama",
+                                              [](int32_t n) -> std::unique_ptr<Harness> {
+                                                return std::make_unique<LlamaHarness>(n);
+                                              }},
+                                         Kind{"Simulated",
+                                              [](int32_t n) -> std::unique_ptr<Harness> {
+                                                return std::make_unique<SimulatedHarness>(n);
+                                              }},
+                                         Kind{"LlamaSocket",
+                                              [](int32_t n) -> std::unique_ptr<Harness> {
+                                                return std::make_unique<SocketHarness>(
+                                                    std::make_unique<LlamaHarness>(n));
+                                              }},
+                                         Kind{"SimulatedSocket",
+                                              [](int32_t n) -> std::unique_ptr<Harness> {
+                                                return std::make_unique<SocketHarness>(
+                                                    std::make_unique<SimulatedHarness>(n));
+                                              }}),
+                         [](const auto& kind) { return std::string(kind.param.name); });
 
 TEST(RemoteEngine, ALostConnectionFailsWhatIsUnderWay) {
   int sockets[2];

@@ -1,9 +1,9 @@
-// Exact answers: every call's logits, bit for bit those of the reference, whatever was done to run calls together.
+// Exact answers: every call's logits, bit for bit those of the reference, whatever was done to run
+// calls together.
 #include "engine/llama/exactness.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
 #include <llama.h>
 
 #include <cmath>
@@ -37,7 +37,8 @@ struct Batching {
 
 const Batching kReference{"reference", 1, 1};
 
-/// Calls in rounds: trees of shared prefixes, conversations on finished calls, urgent calls that preempt.
+/// Calls in rounds: trees of shared prefixes, conversations on finished calls, urgent calls that
+/// preempt.
 struct Traffic {
   uint64_t seed = 1;
   int contexts = 4;
@@ -57,7 +58,6 @@ struct Outcome {
   std::map<RequestId, Answer> answers;
   EngineStatistics statistics;
   int64_t reused_tokens = 0;
-  int64_t recomputed_tokens = 0;
 };
 
 std::vector<TokenId> Tokens(RandomStream& random, size_t count) {
@@ -67,7 +67,8 @@ std::vector<TokenId> Tokens(RandomStream& random, size_t count) {
 }
 
 /// The requests of one round, the same for every engine as long as earlier answers are.
-std::vector<Request> Round(const Traffic& traffic, int round, const std::map<RequestId, Request>& asked,
+std::vector<Request> Round(const Traffic& traffic, int round,
+                           const std::map<RequestId, Request>& asked,
                            const std::map<RequestId, Answer>& answers) {
   RandomStream random(traffic.seed * 1000 + static_cast<uint64_t>(round));
   RequestId id = 1 + static_cast<RequestId>(round) * 1000;
@@ -77,7 +78,8 @@ std::vector<Request> Round(const Traffic& traffic, int round, const std::map<Req
     request.id = id++;
     request.order = static_cast<int64_t>(request.id);
     request.prompt_tokens = std::move(prompt);
-    request.sampling.max_tokens = 1 + static_cast<int32_t>(random.Below(static_cast<uint64_t>(traffic.answer_tokens)));
+    request.sampling.max_tokens =
+        1 + static_cast<int32_t>(random.Below(static_cast<uint64_t>(traffic.answer_tokens)));
     request.sampling.temperature = random.Below(2) == 0 ? 0.0F : 0.7F;
     request.sampling.draw_key = request.id;
     request.keep = {1, true};
@@ -86,7 +88,8 @@ std::vector<Request> Round(const Traffic& traffic, int round, const std::map<Req
     return requests.back();
   };
   for (int context = 0; context < traffic.contexts; ++context) {
-    const auto length = static_cast<size_t>(traffic.context_tokens / 2) + random.Below(static_cast<uint64_t>(traffic.context_tokens));
+    const auto length = static_cast<size_t>(traffic.context_tokens / 2) +
+                        random.Below(static_cast<uint64_t>(traffic.context_tokens));
     const std::vector<TokenId> shared = Tokens(random, length);
     for (int call = 0; call < traffic.calls_per_context; ++call) {
       std::vector<TokenId> prompt = shared;
@@ -97,7 +100,8 @@ std::vector<Request> Round(const Traffic& traffic, int round, const std::map<Req
   }
   for (const auto& [parent, request] : asked) {
     if (random.Below(2) == 0) continue;
-    // A turn on top of what was decoded: its KV was made a token at a time, the reference prefills all of it.
+    // A turn on top of what was decoded: its KV was made a token at a time, the reference prefills
+    // all of it.
     std::vector<TokenId> prompt = request.prompt_tokens;
     const std::vector<TokenId>& said = answers.at(parent).tokens;
     prompt.insert(prompt.end(), said.begin(), said.end());
@@ -108,7 +112,8 @@ std::vector<Request> Round(const Traffic& traffic, int round, const std::map<Req
   return requests;
 }
 
-Outcome RunTraffic(const Traffic& traffic, const std::string& model, const Batching& batching, bool reference) {
+Outcome RunTraffic(const Traffic& traffic, const std::string& model, const Batching& batching,
+                   bool reference) {
   LlamaEngineOptions options;
   options.model_name = "m";
   options.model_path = model;
@@ -134,7 +139,6 @@ Outcome RunTraffic(const Traffic& traffic, const std::string& model, const Batch
       EXPECT_FALSE(completion.failure) << (completion.failure ? completion.failure->message : "");
       EXPECT_NE(completion.logits_hash, 0U);
       outcome.reused_tokens += completion.reused_tokens;
-      outcome.recomputed_tokens += completion.recomputed_tokens;
       outcome.answers[completion.id] = {std::move(completion.tokens), completion.logits_hash};
     }
   };
@@ -157,8 +161,10 @@ Outcome RunTraffic(const Traffic& traffic, const std::string& model, const Batch
 void ExpectEqual(const Outcome& outcome, const Outcome& reference, const std::string& what) {
   ASSERT_EQ(outcome.answers.size(), reference.answers.size()) << what;
   size_t different = 0;
-  for (const auto& [id, answer] : reference.answers) different += outcome.answers.at(id) == answer ? 0 : 1;
-  EXPECT_EQ(different, 0U) << what << ": calls whose logits differ from the reference's, of " << reference.answers.size();
+  for (const auto& [id, answer] : reference.answers)
+    different += outcome.answers.at(id) == answer ? 0 : 1;
+  EXPECT_EQ(different, 0U) << what << ": calls whose logits differ from the reference's, of "
+                           << reference.answers.size();
 }
 
 const std::vector<Batching>& Batchings() {
@@ -198,7 +204,7 @@ TEST_P(WeightTypes, LogitsOfTinyDoNotDependOnBatching) {
   const Traffic traffic;
   const Outcome reference = RunTraffic(traffic, model, kReference, true);
   EXPECT_EQ(reference.reused_tokens, 0);
-  bool forked = false, spilled = false, restored = false, preempted = false, recomputed = false;
+  bool forked = false, spilled = false, restored = false, preempted = false;
   for (const Batching& batching : Batchings()) {
     const Outcome outcome = RunTraffic(traffic, model, batching, false);
     ExpectEqual(outcome, reference, batching.name);
@@ -206,9 +212,9 @@ TEST_P(WeightTypes, LogitsOfTinyDoNotDependOnBatching) {
     spilled = spilled || outcome.statistics.spills > 0;
     restored = restored || outcome.statistics.restores > 0;
     preempted = preempted || outcome.statistics.preemptions > 0;
-    recomputed = recomputed || outcome.recomputed_tokens > 0;
   }
-  EXPECT_TRUE(forked && spilled && restored && preempted) << "the traffic does not reach what it is to test";
+  EXPECT_TRUE(forked && spilled && restored && preempted)
+      << "the traffic does not reach what it is to test";
 }
 
 TEST_P(WeightTypes, LogitsOfWidth512DoNotDependOnBatching) {
@@ -239,13 +245,19 @@ TEST(ExactnessTest, LogitsOfQwen3WithWideHeadsDoNotDependOnBatching) {
 
 TEST(ExactnessTest, LogitsOf135mDoNotDependOnBatching) {
   const std::string model = test::SynthModel(ShapeByName("135m"), "Q8_0");
-  const Traffic traffic{.seed = 3, .contexts = 2, .calls_per_context = 3, .rounds = 2, .context_tokens = 80, .answer_tokens = 8};
+  const Traffic traffic{.seed = 3,
+                        .contexts = 2,
+                        .calls_per_context = 3,
+                        .rounds = 2,
+                        .context_tokens = 80,
+                        .answer_tokens = 8};
   const Outcome reference = RunTraffic(traffic, model, kReference, true);
   ExpectEqual(RunTraffic(traffic, model, Batchings()[1], false), reference, "two threads");
 }
 
 TEST(ExactnessTest, WithoutItTheHashesSeeADifference) {
-  // Else equal hashes would prove nothing: the same traffic with stock kernels must not be bitwise equal.
+  // Else equal hashes would prove nothing: the same traffic with stock kernels must not be bitwise
+  // equal.
   const std::string model = test::TinyModel("F16", 24);
   const SteadyClock clock;
   std::set<uint64_t> hashes;
@@ -270,7 +282,8 @@ TEST(ExactnessTest, WithoutItTheHashesSeeADifference) {
   EXPECT_EQ(hashes.size(), 2U);
 }
 
-/// Logits after a prompt, computed in passes of `chunk` tokens, and after one more token that is decoded.
+/// Logits after a prompt, computed in passes of `chunk` tokens, and after one more token that is
+/// decoded.
 std::vector<float> LogitsOf(const std::string& model_path, bool exact, size_t chunk) {
   llama_model_params params = llama_model_default_params();
   params.use_extra_bufts = false;
@@ -290,11 +303,14 @@ std::vector<float> LogitsOf(const std::string& model_path, bool exact, size_t ch
   for (size_t at = 0; at <= kPrompt;) {
     const size_t end = at == kPrompt ? kPrompt + 1 : std::min(kPrompt, at + chunk);
     std::vector<KvRoom::BatchToken> batch;
-    for (; at < end; ++at) batch.push_back({tokens[at], static_cast<int32_t>(at), 0, at + 1 == end});
+    for (; at < end; ++at)
+      batch.push_back({tokens[at], static_cast<int32_t>(at), 0, at + 1 == end});
     bool restored = false;
     EXPECT_TRUE(room.Decode(batch, restored));
     const float* row = room.Logits(static_cast<int32_t>(batch.size()) - 1);
-    if (at >= kPrompt) logits.insert(logits.end(), row, row + llama_vocab_n_tokens(llama_model_get_vocab(model.get())));
+    if (at >= kPrompt)
+      logits.insert(logits.end(), row,
+                    row + llama_vocab_n_tokens(llama_model_get_vocab(model.get())));
   }
   return logits;
 }
@@ -320,7 +336,8 @@ TEST(ExactnessTest, ExactKernelsComputeTheSameFunctionAsTheStockOnes) {
     EXPECT_GT(difference, 0.0) << type << ": the exact kernels were not used";
     EXPECT_LT(difference, 2.0 * rounding) << type;
     EXPECT_EQ(LogitsOf(model, true, 1), LogitsOf(model, true, 512)) << type;
-    std::cout << type << ": rounding of stock kernels " << rounding << ", exact against stock " << difference << "\n";
+    std::cout << type << ": rounding of stock kernels " << rounding << ", exact against stock "
+              << difference << "\n";
   }
 }
 

@@ -86,11 +86,14 @@ class LlamaEngineTest : public testing::Test {
 class BothLayouts : public LlamaEngineTest, public testing::WithParamInterface<KvLayout> {};
 
 INSTANTIATE_TEST_SUITE_P(Layout, BothLayouts, testing::Values(KvLayout::kSplit, KvLayout::kUnified),
-                         [](const auto& c) { return c.param == KvLayout::kSplit ? "Split" : "Unified"; });
+                         [](const auto& c) {
+                           return c.param == KvLayout::kSplit ? "Split" : "Unified";
+                         });
 
 TEST_P(BothLayouts, EveryPromptTokenIsComputedOnce) {
   Make({.layout = GetParam()});
-  // A header of all, a context of each group, an instruction of each request: a tree of 40 + 6 x 100 + 24 x 10 tokens.
+  // A header of all, a context of each group, an instruction of each request: a tree of 40 + 6 x
+  // 100 + 24 x 10 tokens.
   const std::vector<TokenId> header = Tokens(1, 40);
   RequestId id = 1;
   for (uint64_t group = 0; group < 6; ++group) {
@@ -132,7 +135,8 @@ TEST_P(BothLayouts, AConversationStartsFromItsParentsKv) {
   }
   const auto children = Drain();
   for (RequestId id = 2; id <= 3; ++id) {
-    // The last sampled token of the parent has no KV; the first child computes it, the second finds it done.
+    // The last sampled token of the parent has no KV; the first child computes it, the second finds
+    // it done.
     EXPECT_EQ(children.at(id).prefilled_tokens, id == 2 ? 16 : 15) << id;
   }
 }
@@ -163,13 +167,15 @@ TEST_P(BothLayouts, AnswersBeginAlikeWithAndWithoutReuse) {
   }
   std::cout << "[ share    ] " << equal << " of 24 answers and " << first_equal
             << " of 24 first tokens equal the reference's\n";
-  // Rounding differs with the batch and a random model soon says something else (exactness is a later issue); but the first
-  // token comes straight from the prompt's KV, and a prefix taken from the wrong place would change nearly all of them.
+  // Rounding differs with the batch and a random model soon says something else (exactness is a
+  // later issue); but the first token comes straight from the prompt's KV, and a prefix taken from
+  // the wrong place would change nearly all of them.
   EXPECT_GE(first_equal, 18);
 }
 
 TEST_F(LlamaEngineTest, DrawsDoNotDependOnTheBatch) {
-  // One request alone and among others whose prefixes it does not share: same key, same draws, nearly same logits.
+  // One request alone and among others whose prefixes it does not share: same key, same draws,
+  // nearly same logits.
   Request request = Ask(1, Tokens(4, 30), 8);
   request.sampling.temperature = 0.7F;
   request.sampling.draw_key = 99;
@@ -215,9 +221,14 @@ TEST_P(BothLayouts, AHigherPriorityPreemptsAndTheLowerStillFinishes) {
 
 TEST_P(BothLayouts, MoreThanFitsAtOnceStillFinishes) {
   // 12,288 bytes of KV a token would be plenty here; this gives room for about 700 tokens.
-  Make({.sequences = 16, .kv_bytes = 700 * 2048, .kept_bytes = 1 << 20, .context_tokens = 600, .layout = GetParam()});
+  Make({.sequences = 16,
+        .kv_bytes = 700 * 2048,
+        .kept_bytes = 1 << 20,
+        .context_tokens = 600,
+        .layout = GetParam()});
   ASSERT_EQ(engine_->Describe().kv_bytes_per_token, 2048);
-  for (RequestId id = 1; id <= 20; ++id) engine_->Submit(Ask(id, Tokens(300 + id, 100 + 20 * (id % 5)), 50));
+  for (RequestId id = 1; id <= 20; ++id)
+    engine_->Submit(Ask(id, Tokens(300 + id, 100 + 20 * (id % 5)), 50));
   engine_->Submit(Ask(21, Tokens(999, 500), 90));
   EXPECT_EQ(Drain().size(), 21U);
 }
@@ -302,14 +313,20 @@ TEST_F(LlamaEngineTest, APromptTooLongSaysByHowMuch) {
   engine_->Submit(Ask(1, Tokens(1, 130)));
   const std::vector<Completion> finished = engine_->Poll(0);
   ASSERT_EQ(finished.size(), 1U);
-  EXPECT_NE(finished[0].failure->message.find("31 too many"), std::string::npos) << finished[0].failure->message;
+  EXPECT_NE(finished[0].failure->message.find("31 too many"), std::string::npos)
+      << finished[0].failure->message;
 }
 
-/// Random arrivals, priorities, sharing, cancellations and releases, with every invariant looked at after each step.
+/// Random arrivals, priorities, sharing, cancellations and releases, with every invariant looked at
+/// after each step.
 TEST_P(BothLayouts, InvariantsHoldUnderRandomTraffic) {
   constexpr uint64_t kSeed = 31;
   RandomStream random(kSeed);
-  Make({.sequences = 5, .kv_bytes = 1500 * 2048, .kept_bytes = 600 * 2048, .context_tokens = 400, .layout = GetParam()});
+  Make({.sequences = 5,
+        .kv_bytes = 1500 * 2048,
+        .kept_bytes = 600 * 2048,
+        .context_tokens = 400,
+        .layout = GetParam()});
   std::vector<std::vector<TokenId>> stems;
   for (uint64_t i = 0; i < 6; ++i) stems.push_back(Tokens(i, 20 + 10 * i));
   std::map<RequestId, std::vector<TokenId>> histories;
@@ -320,11 +337,13 @@ TEST_P(BothLayouts, InvariantsHoldUnderRandomTraffic) {
       std::vector<TokenId> prompt = stems[random.Below(stems.size())];
       RequestId parent = 0;
       if (!histories.empty() && random.Below(3) == 0) {
-        const auto chosen = std::next(histories.begin(), static_cast<ptrdiff_t>(random.Below(histories.size())));
+        const auto chosen =
+            std::next(histories.begin(), static_cast<ptrdiff_t>(random.Below(histories.size())));
         parent = chosen->first;
         prompt = chosen->second;
       }
-      Request request = Ask(next, Joined(prompt, Tokens(5000 + next, 1 + random.Below(30))), 1 + static_cast<int32_t>(random.Below(20)));
+      Request request = Ask(next, Joined(prompt, Tokens(5000 + next, 1 + random.Below(30))),
+                            1 + static_cast<int32_t>(random.Below(20)));
       if (request.prompt_tokens.size() > 350) continue;
       request.consumes = parent;
       request.priority = static_cast<int32_t>(random.Below(3));

@@ -17,24 +17,30 @@ std::vector<float> RandomLogits(uint64_t seed, size_t count, double spread) {
   std::vector<float> logits(count);
   for (float& logit : logits) {
     const double u = std::max(1e-12, random.Uniform());
-    logit = static_cast<float>(spread * std::sqrt(-2.0 * std::log(u)) * std::cos(6.283185307179586 * random.Uniform()));
+    logit = static_cast<float>(spread * std::sqrt(-2.0 * std::log(u)) *
+                               std::cos(6.283185307179586 * random.Uniform()));
   }
   return logits;
 }
 
-/// The definition, with a full sort and doubles: which tokens may be drawn, and with what probability.
-std::vector<double> ReferenceDistribution(const std::vector<float>& logits, const SamplingParameters& p) {
+/// The definition, with a full sort and doubles: which tokens may be drawn, and with what
+/// probability.
+std::vector<double> ReferenceDistribution(const std::vector<float>& logits,
+                                          const SamplingParameters& p) {
   std::vector<double> weights(logits.size());
   const float largest = *std::max_element(logits.begin(), logits.end());
-  for (size_t i = 0; i < logits.size(); ++i) weights[i] = std::exp((static_cast<double>(logits[i]) - largest) / p.temperature);
+  for (size_t i = 0; i < logits.size(); ++i)
+    weights[i] = std::exp((static_cast<double>(logits[i]) - largest) / p.temperature);
   std::vector<size_t> order(logits.size());
   std::iota(order.begin(), order.end(), 0U);
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return weights[a] > weights[b]; });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return weights[a] > weights[b]; });
   std::vector<size_t> kept;
   for (const size_t i : order) {
     if (weights[i] >= static_cast<double>(p.min_p)) kept.push_back(i);
   }
-  if (p.top_k > 0 && kept.size() > static_cast<size_t>(p.top_k)) kept.resize(static_cast<size_t>(p.top_k));
+  if (p.top_k > 0 && kept.size() > static_cast<size_t>(p.top_k))
+    kept.resize(static_cast<size_t>(p.top_k));
   double mass = 0.0;
   for (const size_t i : kept) mass += weights[i];
   std::vector<double> distribution(logits.size(), 0.0);
@@ -61,8 +67,8 @@ struct Case {
 
 class SamplerCases : public testing::TestWithParam<Case> {};
 
-/// Draws at evenly spaced points invert the cumulative distribution in id order; so the share of draws that give a token is
-/// its probability, to the spacing.
+/// Draws at evenly spaced points invert the cumulative distribution in id order; so the share of
+/// draws that give a token is its probability, to the spacing.
 TEST_P(SamplerCases, DrawsFollowTheDefinition) {
   const Case& c = GetParam();
   Sampler sampler;
@@ -83,14 +89,17 @@ TEST_P(SamplerCases, DrawsFollowTheDefinition) {
     }
     double distance = 0.0;
     for (size_t i = 0; i < c.vocabulary; ++i) {
-      // A token at the nucleus' edge may fall to either side by rounding; nothing else may be drawn that should not.
+      // A token at the nucleus' edge may fall to either side by rounding; nothing else may be drawn
+      // that should not.
       if (seen[i] > 0.0 && expected[i] == 0.0) {
         EXPECT_LE(seen[i], 2.0 / kDraws) << c.name << " token " << i;
       }
       distance += std::abs(seen[i] - expected[i]);
     }
-    const auto support = static_cast<double>(std::count_if(expected.begin(), expected.end(), [](double d) { return d > 0; }));
-    EXPECT_LE(distance, 2.0 * std::min(support, static_cast<double>(kDraws)) / kDraws + 1e-3) << c.name << " seed " << seed;
+    const auto support = static_cast<double>(
+        std::count_if(expected.begin(), expected.end(), [](double d) { return d > 0; }));
+    EXPECT_LE(distance, 2.0 * std::min(support, static_cast<double>(kDraws)) / kDraws + 1e-3)
+        << c.name << " seed " << seed;
   }
 }
 

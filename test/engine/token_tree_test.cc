@@ -59,7 +59,8 @@ TEST(TokenTree, AgreesWithComparingEveryHolder) {
   };
   for (TokenTree::HolderId step = 0; step < 4000; ++step) {
     if (holders.size() > 40 || (!holders.empty() && random.Below(3) == 0)) {
-      auto victim = std::next(holders.begin(), static_cast<ptrdiff_t>(random.Below(holders.size())));
+      auto victim =
+          std::next(holders.begin(), static_cast<ptrdiff_t>(random.Below(holders.size())));
       tree.Remove(victim->first);
       holders.erase(victim);
     } else {
@@ -72,7 +73,8 @@ TEST(TokenTree, AgreesWithComparingEveryHolder) {
     size_t longest = 0;
     const auto common = [&prompt](const Tokens& tokens) {
       size_t length = 0;
-      while (length < std::min(prompt.size(), tokens.size()) && prompt[length] == tokens[length]) ++length;
+      while (length < std::min(prompt.size(), tokens.size()) && prompt[length] == tokens[length])
+        ++length;
       return length;
     };
     for (const auto& [holder, tokens] : holders) longest = std::max(longest, common(tokens));
@@ -81,7 +83,8 @@ TEST(TokenTree, AgreesWithComparingEveryHolder) {
     size_t sharing = 0;
     for (const auto& [holder, tokens] : holders) sharing += common(tokens) == longest ? 1 : 0;
     ASSERT_EQ(match.holders.size(), sharing) << "seed " << kSeed << " step " << step;
-    for (const TokenTree::HolderId holder : match.holders) ASSERT_EQ(common(holders.at(holder)), longest);
+    for (const TokenTree::HolderId holder : match.holders)
+      ASSERT_EQ(common(holders.at(holder)), longest);
   }
 }
 

@@ -16,7 +16,7 @@ constexpr const char* kSections[] = {"workflow", "rows",   "script",  "options",
 
 struct Section {
   std::string name;
-  std::string argument;   // the rest of the header line
+  std::string argument;  // the rest of the header line
   int32_t line = 0;
   std::vector<TestLine> lines;
 };
@@ -32,13 +32,15 @@ std::string Trim(const std::string& text) {
 }
 
 std::string Unescape(std::string text) {
-  for (size_t at = text.find("\\n"); at != std::string::npos; at = text.find("\\n", at)) text.replace(at, 2, "\n");
+  for (size_t at = text.find("\\n"); at != std::string::npos; at = text.find("\\n", at))
+    text.replace(at, 2, "\n");
   return text;
 }
 
 /// Takes the indentation of the section's first line off all of them; blank lines at its end go.
 void Outdent(const std::string& path, Section& section) {
-  while (!section.lines.empty() && Trim(section.lines.back().text).empty()) section.lines.pop_back();
+  while (!section.lines.empty() && Trim(section.lines.back().text).empty())
+    section.lines.pop_back();
   size_t indent = std::string::npos;
   for (TestLine& line : section.lines) {
     const size_t first = line.text.find_first_not_of(' ');
@@ -60,13 +62,16 @@ std::vector<Section> ReadSections(const std::string& path) {
   for (int32_t number = 1; std::getline(file, text); ++number) {
     const bool inner = text.empty() || text[0] == ' ';
     if (inner) {
-      if (!sections.empty()) sections.back().lines.push_back({number, text});
-      else if (!Trim(text).empty()) Fail(path, number, "this line is in no section");
+      if (!sections.empty())
+        sections.back().lines.push_back({number, text});
+      else if (!Trim(text).empty())
+        Fail(path, number, "this line is in no section");
       continue;
     }
     if (text[0] == '#') continue;
     const std::string name = text.substr(0, text.find(' '));
-    const bool known = std::any_of(std::begin(kSections), std::end(kSections), [&](const char* s) { return name == s; });
+    const bool known = std::any_of(std::begin(kSections), std::end(kSections),
+                                   [&](const char* s) { return name == s; });
     if (!known) Fail(path, number, "there is no section '" + name + "'");
     sections.push_back({name, Trim(text.substr(name.size())), number, {}});
   }
@@ -98,7 +103,8 @@ ScriptRule ParseScriptRule(const std::string& path, const TestLine& line) {
   static const std::regex kSetting(R"(^(.*?)(?:^|\s{2,})(latency_ms|finish)=(\S+)\s*$)");
   static const std::regex kFailure(R"(^!(\S+)\s*(.*)$)");
   std::smatch match;
-  if (!std::regex_match(line.text, match, kRule)) Fail(path, line.number, "expected 'operator(row) -> reply'");
+  if (!std::regex_match(line.text, match, kRule))
+    Fail(path, line.number, "expected 'operator(row) -> reply'");
   ScriptRule rule;
   rule.line = line.number;
   rule.operator_pattern = match[1];
@@ -111,7 +117,8 @@ ScriptRule ParseScriptRule(const std::string& path, const TestLine& line) {
     reply = match[1].str();
   }
   reply = reply.substr(0, reply.find_last_not_of(' ') + 1);
-  if (std::regex_match(reply, match, kFailure)) rule.failure = Failure{"", match[1], match[2], false};
+  if (std::regex_match(reply, match, kFailure))
+    rule.failure = Failure{"", match[1], match[2], false};
   rule.reply = Unescape(reply);
   return rule;
 }
@@ -119,7 +126,8 @@ ScriptRule ParseScriptRule(const std::string& path, const TestLine& line) {
 EnsureRule ParseEnsureRule(const std::string& path, const TestLine& word) {
   static const std::regex kRule(R"(^(\w+)(?:\(([\w.-]+)\))?(=|>=|<=)(\S+)$)");
   std::smatch match;
-  if (!std::regex_match(word.text, match, kRule)) Fail(path, word.number, "expected 'name(operator)=value': " + word.text);
+  if (!std::regex_match(word.text, match, kRule))
+    Fail(path, word.number, "expected 'name(operator)=value': " + word.text);
   return {word.number, match[1], match[2], match[3], match[4]};
 }
 
@@ -130,7 +138,8 @@ std::vector<PromptRule> ParsePrompts(const std::string& path, const Section& sec
   for (const TestLine& line : section.lines) {
     std::smatch match;
     if (!line.text.empty() && line.text[0] != ' ') {
-      if (!std::regex_match(line.text, match, kHead)) Fail(path, line.number, "expected 'operator(row)'");
+      if (!std::regex_match(line.text, match, kHead))
+        Fail(path, line.number, "expected 'operator(row)'");
       rules.push_back({line.number, match[1], match[2], ""});
       continue;
     }
@@ -146,7 +155,8 @@ void Store(const Section& section, HalotestFile& file) {
     for (const TestLine& line : section.lines) file.workflow += line.text + "\n";
   } else if (name == "script") {
     for (const TestLine& line : section.lines) {
-      if (!line.text.empty() && line.text[0] != '#') file.script.push_back(ParseScriptRule(file.path, line));
+      if (!line.text.empty() && line.text[0] != '#')
+        file.script.push_back(ParseScriptRule(file.path, line));
     }
   } else if (name == "options") {
     for (const TestLine& word : Words(section)) {
@@ -155,11 +165,13 @@ void Store(const Section& section, HalotestFile& file) {
           equals == std::string::npos ? "true" : word.text.substr(equals + 1);
     }
   } else if (name == "ensure") {
-    for (const TestLine& word : Words(section)) file.ensure.push_back(ParseEnsureRule(file.path, word));
+    for (const TestLine& word : Words(section))
+      file.ensure.push_back(ParseEnsureRule(file.path, word));
   } else if (name == "prompts") {
     file.prompts = ParsePrompts(file.path, section);
   } else if (name == "expect_same_as") {
-    if (section.argument != "naive") Fail(file.path, section.line, "expected 'expect_same_as naive'");
+    if (section.argument != "naive")
+      Fail(file.path, section.line, "expected 'expect_same_as naive'");
     file.same_as_naive = true;
   } else {
     std::vector<TestLine>& lines = name == "rows"      ? file.rows

@@ -2,11 +2,10 @@
 
 #include <cstdint>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "engine/engine.h"
@@ -15,16 +14,16 @@ namespace halo::test {
 
 /// One line of a section, without its indentation.
 struct TestLine {
-  int32_t number = 0;   ///< in the file, from 1
+  int32_t number = 0;  ///< in the file, from 1
   std::string text;
 };
 
 /// `operator(row) -> reply  latency_ms=N  finish=stop`
 struct ScriptRule {
   int32_t line = 0;
-  std::string operator_pattern;   ///< `*` stands for any text
+  std::string operator_pattern;  ///< `*` stands for any text
   std::string row_pattern;
-  std::string reply;              ///< {{operator}}, {{row}}, {{prompt}}, {{max_tokens}}; \n is a line break
+  std::string reply;  ///< {{operator}}, {{row}}, {{prompt}}, {{max_tokens}}; \n is a line break
   int64_t latency_us = 0;
   FinishReason finish = FinishReason::kEndToken;
   std::optional<Failure> failure;
@@ -35,7 +34,7 @@ struct EnsureRule {
   int32_t line = 0;
   std::string name;
   std::string argument;
-  std::string comparison;   ///< =, >=, <=
+  std::string comparison;  ///< =, >=, <=
   std::string value;
 };
 
@@ -50,17 +49,17 @@ struct PromptRule {
 /// A data-driven test of parser, plan and scheduler; test/logic/README.md says how one is written.
 struct HalotestFile {
   std::string path;
-  std::string name;                                       ///< the file's stem
-  std::string workflow;                                   ///< YAML; its line 1 is the first line below the header
-  std::vector<TestLine> rows;                             ///< JSON, or "!code message": a line that could not be read
+  std::string name;            ///< the file's stem
+  std::string workflow;        ///< YAML; its line 1 is the first line below the header
+  std::vector<TestLine> rows;  ///< JSON, or "!code message": a line that could not be read
   std::vector<ScriptRule> script;
-  std::map<std::string, std::string> options;             ///< a word without "=" is "true"
+  std::map<std::string, std::string> options;  ///< a word without "=" is "true"
   std::vector<EnsureRule> ensure;
   std::vector<PromptRule> prompts;
   std::vector<TestLine> expect;
   bool has_expect = false;
   std::vector<TestLine> explain;
-  std::vector<TestLine> error;                            ///< regular expressions, one for each diagnostic
+  std::vector<TestLine> error;  ///< regular expressions, one for each diagnostic
   bool same_as_naive = false;
 
   /// "path:line"

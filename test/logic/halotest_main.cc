@@ -1,5 +1,5 @@
-// logic_test [--update]: each test/logic/*.halotest is one test, Logic.<stem>. --update (or HALOTEST_UPDATE=1) rewrites the
-// `expect` sections with what the runs gave; review the difference.
+// logic_test [--update]: each test/logic/*.halotest is one test, Logic.<stem>. --update (or
+// HALOTEST_UPDATE=1) rewrites the `expect` sections with what the runs gave; review the difference.
 
 #include <gtest/gtest.h>
 
@@ -38,13 +38,15 @@ int main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) update = update || std::strcmp(argv[i], "--update") == 0;
 
   std::vector<std::filesystem::path> paths;
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(HALO_SOURCE_DIR "/test/logic")) {
+  for (const auto& entry :
+       std::filesystem::recursive_directory_iterator(HALO_SOURCE_DIR "/test/logic")) {
     if (entry.path().extension() == ".halotest") paths.push_back(entry.path());
   }
   std::sort(paths.begin(), paths.end());
   for (const std::filesystem::path& path : paths) {
-    testing::RegisterTest("Logic", path.stem().c_str(), nullptr, nullptr, __FILE__, __LINE__,
-                          [text = path.string(), update]() -> testing::Test* { return new LogicTest(text, update); });
+    testing::RegisterTest(
+        "Logic", path.stem().c_str(), nullptr, nullptr, __FILE__, __LINE__,
+        [text = path.string(), update]() -> testing::Test* { return new LogicTest(text, update); });
   }
   return RUN_ALL_TESTS();
 }

@@ -23,10 +23,14 @@ std::string ReplaceAll(std::string text, const std::string& what, const std::str
 const char* FinishName(const Completion& completion) {
   if (completion.failure) return "failed";
   switch (completion.finish) {
-    case FinishReason::kEndToken: return "end";
-    case FinishReason::kStopString: return "stop";
-    case FinishReason::kMaxTokens: return "length";
-    case FinishReason::kFailed: return "failed";
+    case FinishReason::kEndToken:
+      return "end";
+    case FinishReason::kStopString:
+      return "stop";
+    case FinishReason::kMaxTokens:
+      return "length";
+    case FinishReason::kFailed:
+      return "failed";
   }
   return "?";
 }
@@ -37,16 +41,18 @@ struct Outcome {
   std::vector<Json> rows;
   bool output_finished = false;
   int64_t elapsed_us = 0;
-  std::map<std::string, int64_t> running, peak_running;                       // by operator; "": all
-  std::map<std::string, std::vector<std::string>> started, ended, finishes;   // by operator: rows, rows, reasons
-  std::map<std::pair<std::string, std::string>, std::string> prompts;         // (operator, row)
+  std::map<std::string, int64_t> running, peak_running;  // by operator; "": all
+  std::map<std::string, std::vector<std::string>> started, ended,
+      finishes;  // by operator: rows, rows, reasons
+  std::map<std::pair<std::string, std::string>, std::string> prompts;  // (operator, row)
 };
 
 class OutcomeObserver final : public RunObserver {
  public:
   explicit OutcomeObserver(Outcome& outcome) : outcome_(outcome) {}
   void OnCall(const CallRecord& call) override {
-    const std::string row = call.row.id.is_string() ? call.row.id.get<std::string>() : call.row.id.dump();
+    const std::string row =
+        call.row.id.is_string() ? call.row.id.get<std::string>() : call.row.id.dump();
     outcome_.prompts[{call.op.id, row}] = call.prompt.text;
     outcome_.ended[call.op.id].push_back(row);
     outcome_.finishes[call.op.id].emplace_back(FinishName(call.completion));
@@ -64,7 +70,8 @@ bool SameAsFarAsGiven(const Json& expected, const Json& actual) {
   for (const auto& [key, value] : expected.items()) {
     if (!actual.contains(key)) return false;
     // Outputs are compared whole: one too many is a difference.
-    if (key == "outputs" ? value != actual[key] : !SameAsFarAsGiven(value, actual[key])) return false;
+    if (key == "outputs" ? value != actual[key] : !SameAsFarAsGiven(value, actual[key]))
+      return false;
   }
   return true;
 }
@@ -89,7 +96,8 @@ class HalotestRunner {
       SCOPED_TRACE("the naive run");
       const Outcome naive = Execute(true);
       ExpectAccounting(naive.report);
-      EXPECT_EQ(JoinRows(outcome.rows), JoinRows(naive.rows)) << file_.path << ": expect_same_as naive";
+      EXPECT_EQ(JoinRows(outcome.rows), JoinRows(naive.rows))
+          << file_.path << ": expect_same_as naive";
     }
   }
 
@@ -112,7 +120,8 @@ class HalotestRunner {
         } else if (i >= found.size()) {
           HALOTEST_FAILURE(file_.error[i].number) << "not reported: " << file_.error[i].text;
         } else if (!std::regex_search(found[i].ToString(), std::regex(file_.error[i].text))) {
-          HALOTEST_FAILURE(file_.error[i].number) << found[i].ToString() << "\ndoes not match " << file_.error[i].text;
+          HALOTEST_FAILURE(file_.error[i].number)
+              << found[i].ToString() << "\ndoes not match " << file_.error[i].text;
         }
       }
     }
@@ -136,7 +145,8 @@ class HalotestRunner {
       text = ReplaceAll(text, "{{prompt}}", request.prompt_text);
       return {text, rule.latency_us, rule.finish, rule.failure};
     }
-    return {request.script_operator + ":" + request.script_row, 0, FinishReason::kEndToken, std::nullopt};
+    return {request.script_operator + ":" + request.script_row, 0, FinishReason::kEndToken,
+            std::nullopt};
   }
 
   std::vector<Row> Rows() const {
@@ -145,7 +155,8 @@ class HalotestRunner {
       const int64_t index = static_cast<int64_t>(rows.size());
       if (line.text[0] != '!') {
         const Json values = Json::parse(line.text, nullptr, false);
-        if (!values.is_object()) throw std::runtime_error(file_.At(line.number) + ": a row is a JSON object");
+        if (!values.is_object())
+          throw std::runtime_error(file_.At(line.number) + ": a row is a JSON object");
         rows.push_back(MakeTestRow(index, values));
         continue;
       }
@@ -170,7 +181,8 @@ class HalotestRunner {
     ListFeed feed(Rows());
     ListSink sink;
     std::shared_ptr<const ChatTemplate> chat;
-    if (Option("chat", "none") == "chatml") chat = std::make_shared<ChatTemplate>("", "", "", "2026-01-31");
+    if (Option("chat", "none") == "chatml")
+      chat = std::make_shared<ChatTemplate>("", "", "", "2026-01-31");
     RunSource source = rig.Source(feed, sink, chat);
     source.prompt_column = ResolveColumn(rig.workflow, Option("column", ""));
     source.row_timeout_us = std::stoll(Option("row_timeout_ms", "0")) * 1000;
@@ -201,7 +213,9 @@ class HalotestRunner {
     for (const TestLine& line : file_.explain) {
       const size_t found = plan.find(line.text, from);
       if (found == std::string::npos) {
-        HALOTEST_FAILURE(line.number) << "the plan does not say (there or later): " << line.text << "\n" << plan;
+        HALOTEST_FAILURE(line.number)
+            << "the plan does not say (there or later): " << line.text << "\n"
+            << plan;
       } else {
         from = found + line.text.size();
       }
@@ -224,13 +238,20 @@ class HalotestRunner {
   /// The value that a rule asks for, as text; nothing if there is no such property.
   static std::optional<std::string> Property(const EnsureRule& rule, const Outcome& outcome) {
     static const std::map<std::string, int64_t OperatorCounts::*> kCounts = {
-        {"logical", &OperatorCounts::logical},           {"merged", &OperatorCounts::merged},
-        {"distinct", &OperatorCounts::distinct},         {"executed", &OperatorCounts::executed},
-        {"failed", &OperatorCounts::failed},             {"unfinished", &OperatorCounts::unfinished},
-        {"calls", &OperatorCounts::calls},               {"prompt_tokens", &OperatorCounts::prompt_tokens},
-        {"output_tokens", &OperatorCounts::output_tokens}, {"busy_us", &OperatorCounts::busy_us}};
-    static const std::map<std::string, std::map<std::string, std::vector<std::string>> Outcome::*> kLists = {
-        {"order", &Outcome::started}, {"end_order", &Outcome::ended}, {"finish", &Outcome::finishes}};
+        {"logical", &OperatorCounts::logical},
+        {"merged", &OperatorCounts::merged},
+        {"distinct", &OperatorCounts::distinct},
+        {"executed", &OperatorCounts::executed},
+        {"failed", &OperatorCounts::failed},
+        {"unfinished", &OperatorCounts::unfinished},
+        {"calls", &OperatorCounts::calls},
+        {"prompt_tokens", &OperatorCounts::prompt_tokens},
+        {"output_tokens", &OperatorCounts::output_tokens},
+        {"busy_us", &OperatorCounts::busy_us}};
+    static const std::map<std::string, std::map<std::string, std::vector<std::string>> Outcome::*>
+        kLists = {{"order", &Outcome::started},
+                  {"end_order", &Outcome::ended},
+                  {"finish", &Outcome::finishes}};
     if (const auto count = kCounts.find(rule.name); count != kCounts.end()) {
       const OperatorCounts* counts = CountsOf(outcome, rule.argument);
       if (counts == nullptr) return std::nullopt;
@@ -241,7 +262,9 @@ class HalotestRunner {
       return lists.contains(rule.argument) ? Joined(lists.at(rule.argument)) : "";
     }
     if (rule.name == "peak_running") {
-      return std::to_string(outcome.peak_running.contains(rule.argument) ? outcome.peak_running.at(rule.argument) : 0);
+      return std::to_string(outcome.peak_running.contains(rule.argument)
+                                ? outcome.peak_running.at(rule.argument)
+                                : 0);
     }
     return RunProperty(rule, outcome);
   }
@@ -257,7 +280,9 @@ class HalotestRunner {
     if (rule.name == "elapsed_ms") return std::to_string(outcome.elapsed_us / 1000);
     if (rule.name == "output_finished") return outcome.output_finished ? "true" : "false";
     if (rule.name == "end") {
-      return report.end == RunEnd::kFinished ? "finished" : report.end == RunEnd::kStopped ? "stopped" : "interrupted";
+      return report.end == RunEnd::kFinished  ? "finished"
+             : report.end == RunEnd::kStopped ? "stopped"
+                                              : "interrupted";
     }
     return std::nullopt;
   }
@@ -273,7 +298,9 @@ class HalotestRunner {
       bool holds = *actual == rule.value;
       if (rule.comparison == ">=") holds = std::stoll(*actual) >= std::stoll(rule.value);
       if (rule.comparison == "<=") holds = std::stoll(*actual) <= std::stoll(rule.value);
-      if (!holds) HALOTEST_FAILURE(rule.line) << said << " is " << *actual << ", not " << rule.comparison << rule.value;
+      if (!holds)
+        HALOTEST_FAILURE(rule.line)
+            << said << " is " << *actual << ", not " << rule.comparison << rule.value;
     }
   }
 
@@ -289,8 +316,9 @@ class HalotestRunner {
       if (found == outcome.prompts.end()) {
         HALOTEST_FAILURE(rule.line) << "there was no call " << rule.op << "(" << rule.row << ")";
       } else if (WithoutEnd(found->second) != WithoutEnd(rule.text)) {
-        HALOTEST_FAILURE(rule.line) << "the prompt of " << rule.op << "(" << rule.row << ") is\n" << found->second
-                                    << "\n--- and not\n" << rule.text;
+        HALOTEST_FAILURE(rule.line) << "the prompt of " << rule.op << "(" << rule.row << ") is\n"
+                                    << found->second << "\n--- and not\n"
+                                    << rule.text;
       }
     }
   }
@@ -311,8 +339,8 @@ class HalotestRunner {
       if (!expected.is_object()) {
         HALOTEST_FAILURE(file_.expect[i].number) << "an expected row is a JSON object";
       } else if (!SameAsFarAsGiven(expected, outcome.rows[i])) {
-        HALOTEST_FAILURE(file_.expect[i].number) << "expected " << expected.dump() << "\n     got "
-                                                 << outcome.rows[i].dump();
+        HALOTEST_FAILURE(file_.expect[i].number)
+            << "expected " << expected.dump() << "\n     got " << outcome.rows[i].dump();
       }
     }
   }

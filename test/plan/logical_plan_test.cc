@@ -24,14 +24,16 @@ TEST(LogicalPlanTest, NodesStandInTopologicalOrderAndModelsAreDistinct) {
   ASSERT_EQ(plan.models.size(), 2U);
   EXPECT_EQ(plan.models[0].name, "m");
   EXPECT_EQ(plan.models[1].name, "other");
-  for (size_t i = 0; i < plan.nodes.size(); ++i) EXPECT_EQ(plan.nodes[i].op, static_cast<OperatorIndex>(i));
+  for (size_t i = 0; i < plan.nodes.size(); ++i)
+    EXPECT_EQ(plan.nodes[i].op, static_cast<OperatorIndex>(i));
   EXPECT_EQ(plan.operator_of(3).id, "judge");
   EXPECT_EQ(plan.at(2).model, 1);
 }
 
 TEST(LogicalPlanTest, ModelsDifferByFormatToo) {
   const Workflow workflow = ParseWorkflow(
-      "start_ops: [a, b, c]\nend_ops: [a, b, c]\nops:\n  a: {model: m}\n  b: {model: m, dtype: float16}\n  c: {model: m}\n",
+      "start_ops: [a, b, c]\nend_ops: [a, b, c]\nops:\n  a: {model: m}\n  b: {model: m, dtype: "
+      "float16}\n  c: {model: m}\n",
       "f.yaml");
   const LogicalPlan plan = MakeLogicalPlan(workflow);
   EXPECT_EQ(plan.models.size(), 2U);
@@ -57,7 +59,9 @@ TEST(LogicalPlanTest, AutoLayoutIsContextFirstWhereTheRowsPromptIsShared) {
 
 TEST(LogicalPlanTest, WrittenLayoutsStay) {
   const Workflow workflow = ParseWorkflow(
-      "start_ops: [a, b]\nend_ops: [a, b]\nops:\n  a: {model: m}\n  b: {model: m, prompt_layout: context_first}\n", "f.yaml");
+      "start_ops: [a, b]\nend_ops: [a, b]\nops:\n  a: {model: m}\n  b: {model: m, prompt_layout: "
+      "context_first}\n",
+      "f.yaml");
   const LogicalPlan plan = MakeLogicalPlan(workflow);
   EXPECT_EQ(plan.at(0).layout, PromptLayout::kInstructionFirst);
   EXPECT_EQ(plan.at(1).layout, PromptLayout::kContextFirst);
@@ -73,7 +77,8 @@ ops:
   c: {model: m, input_ops: [a]}
   d: {model: other, input_ops: [a]}
   e: {model: m, input_ops: [b], history: outputs}
-)", "f.yaml");
+)",
+                                          "f.yaml");
   const LogicalPlan plan = MakeLogicalPlan(workflow);
   EXPECT_EQ(plan.at(0).kv_consumers, 2);
   EXPECT_TRUE(plan.at(0).keep_answer);
@@ -87,22 +92,26 @@ ops:
 
 TEST(LogicalPlanTest, KeepCacheFalseKeepsNothing) {
   const Workflow workflow = ParseWorkflow(
-      "start_ops: [a]\nend_ops: [b]\nops:\n  a: {model: m, keep_cache: false}\n  b: {model: m, input_ops: [a]}\n", "f.yaml");
+      "start_ops: [a]\nend_ops: [b]\nops:\n  a: {model: m, keep_cache: false}\n  b: {model: m, "
+      "input_ops: [a]}\n",
+      "f.yaml");
   const LogicalPlan plan = MakeLogicalPlan(workflow);
   EXPECT_EQ(plan.at(0).kv_consumers, 0);
   EXPECT_EQ(plan.at(1).kv_source, -1);
 }
 
 TEST(LogicalPlanTest, ReadersOfDifferentElementsShareNoPrefix) {
-  // With a list-valued row prompt an operator further down reads another element; whether a row's prompt is a list is known
-  // only then, so equal depth is what makes the text the same for certain.
+  // With a list-valued row prompt an operator further down reads another element; whether a row's
+  // prompt is a list is known only then, so equal depth is what makes the text the same for
+  // certain.
   const Workflow workflow = ParseWorkflow(R"(start_ops: [a, b]
 end_ops: [c]
 ops:
   a: {model: m, prompt_layout: context_first}
   b: {model: m, prompt_layout: context_first}
   c: {model: m, prompt_layout: context_first, input_ops: [a, b]}
-)", "f.yaml");
+)",
+                                          "f.yaml");
   const LogicalPlan plan = MakeLogicalPlan(workflow);
   EXPECT_EQ(plan.at(1).kv_source, 0);
   EXPECT_EQ(plan.at(2).kv_source, 0);  // a hint: right for prompts that are texts
@@ -115,7 +124,9 @@ TEST(LogicalPlanTest, PrintsEveryChoice) {
   EXPECT_THAT(text, HasSubstr("  0  LLM v1  [m]\n"));
   EXPECT_THAT(text, HasSubstr("  3  LLM judge  [m]  -> output\n"));
   EXPECT_THAT(text, HasSubstr("sample  greedy, up to 256 tokens\n"));
-  EXPECT_THAT(text, HasSubstr("sample  temperature 0.7, top_p 0.9, top_k 5, min_p 0.1, up to 256 tokens\n"));
+  EXPECT_THAT(
+      text,
+      HasSubstr("sample  temperature 0.7, top_p 0.9, top_k 5, min_p 0.1, up to 256 tokens\n"));
   EXPECT_THAT(text, HasSubstr("up to {{ row.n }} tokens, 2 stop strings\n"));
   EXPECT_THAT(text, HasSubstr("reads   row prompt and answers of v1 v2 v3\n"));
   EXPECT_THAT(text, HasSubstr("keeps   KV for 2 operators\n"));

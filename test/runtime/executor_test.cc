@@ -15,10 +15,13 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 
 constexpr const char* kOne = "start_ops: [a]\nend_ops: [a]\nops:\n  a: {model: m}\n";
-constexpr const char* kOneGreedy = "start_ops: [a]\nend_ops: [a]\nops:\n  a: {model: m, temperature: 0}\n";
+constexpr const char* kOneGreedy =
+    "start_ops: [a]\nend_ops: [a]\nops:\n  a: {model: m, temperature: 0}\n";
 constexpr const char* kChain =
-    "start_ops: [a]\nend_ops: [b]\nops:\n  a: {model: m, prompt: A}\n  b: {model: m, prompt: B, input_ops: [a]}\n";
-constexpr const char* kTwo = "start_ops: [a, b]\nend_ops: [a, b]\nops:\n  a: {model: m}\n  b: {model: m}\n";
+    "start_ops: [a]\nend_ops: [b]\nops:\n  a: {model: m, prompt: A}\n  b: {model: m, prompt: B, "
+    "input_ops: [a]}\n";
+constexpr const char* kTwo =
+    "start_ops: [a, b]\nend_ops: [a, b]\nops:\n  a: {model: m}\n  b: {model: m}\n";
 
 std::vector<Json> Prompts(int count, const std::string& text = "p") {
   std::vector<Json> rows;
@@ -46,8 +49,8 @@ std::vector<std::string> Statuses(const ListSink& sink) {
   return statuses;
 }
 
-RunReport RunSources(std::vector<RunSource> sources, const Clock& clock, ExecutorOptions options = {},
-                     RunObserver* observer = nullptr) {
+RunReport RunSources(std::vector<RunSource> sources, const Clock& clock,
+                     ExecutorOptions options = {}, RunObserver* observer = nullptr) {
   const StopFlag stop{0};
   return Executor(std::move(sources), options, clock, observer).Run(stop);
 }
@@ -85,7 +88,8 @@ TEST(ExecutorTest, AnOpenSourceDoesNotHoldAnotherUp) {
   OpenFeed slow("..........r");
   ListFeed quick = ListFeed::Of(Prompts(2));
   ListSink slow_sink, quick_sink;
-  const RunReport report = RunSources({rig.Source(slow, slow_sink), rig.Source(quick, quick_sink)}, rig.clock);
+  const RunReport report =
+      RunSources({rig.Source(slow, slow_sink), rig.Source(quick, quick_sink)}, rig.clock);
   EXPECT_THAT(Statuses(slow_sink), ElementsAre("ok"));
   EXPECT_THAT(Statuses(quick_sink), ElementsAre("ok", "ok"));
   ExpectAccounting(report, 3);
@@ -116,8 +120,8 @@ TEST(ExecutorTest, SourcesShareEnginesByPriority) {
   sources[1].priority = 5;
   sources[2].priority = 2;
   const RunReport report = RunSources(sources, rig.clock);
-  // The engine has one place, so a few of the first rows are opened before the others are known; within what is open the
-  // priority decides.
+  // The engine has one place, so a few of the first rows are opened before the others are known;
+  // within what is open the priority decides.
   EXPECT_EQ(started.size(), 9U);
   const auto place = [&](const std::string& row) {
     return std::find(started.begin(), started.end(), row) - started.begin();
@@ -138,20 +142,25 @@ class Observer final : public RunObserver {
   void OnRow(size_t source, const RowResult& row) override { on_row(source, row); }
 };
 
-/// A chain over rows of which row 1's first call takes long; `at` cancels rows when row 0's first call has ended.
+/// A chain over rows of which row 1's first call takes long; `at` cancels rows when row 0's first
+/// call has ended.
 struct CancelRig {
-  explicit CancelRig(const char* yaml, std::vector<int64_t> cancelled, const std::string& prompt_of_others = "p")
+  explicit CancelRig(const char* yaml, std::vector<int64_t> cancelled,
+                     const std::string& prompt_of_others = "p")
       : rig(yaml, "f", Options()), feed(ListFeed::Of(Rows(prompt_of_others))) {
     observer.on_call = [this, cancelled](const CallRecord& call) {
       if (call.row.index == 0 && call.op.id == "a") {
         for (const int64_t row : cancelled) executor->CancelRow(0, row);
       }
     };
-    executor = std::make_unique<Executor>(std::vector<RunSource>{rig.Source(feed, sink)}, ExecutorOptions{}, rig.clock,
-                                          &observer);
+    executor = std::make_unique<Executor>(std::vector<RunSource>{rig.Source(feed, sink)},
+                                          ExecutorOptions{}, rig.clock, &observer);
   }
   static std::vector<Json> Rows(const std::string& prompt_of_others) {
-    return {{{"prompt", "quick"}}, {{"prompt", "slow"}}, {{"prompt", prompt_of_others}}, {{"prompt", prompt_of_others}}};
+    return {{{"prompt", "quick"}},
+            {{"prompt", "slow"}},
+            {{"prompt", prompt_of_others}},
+            {{"prompt", prompt_of_others}}};
   }
   static SimulatedEngineOptions Options() {
     SimulatedEngineOptions options;
@@ -200,7 +209,8 @@ TEST(ExecutorTest, ACancelledRowFailsEvenIfOthersWantItsAnswer) {
 }
 
 TEST(ExecutorTest, ARowThatComesAfterACancellationMakesTheCallAnew) {
-  // Row 1 gives up the only call for "slow" in the moment in which row 2, with the same prompt, comes in.
+  // Row 1 gives up the only call for "slow" in the moment in which row 2, with the same prompt,
+  // comes in.
   SimulatedRig rig(kOneGreedy, "f", CancelRig::Options());
   class Feed final : public RowFeed {
    public:
@@ -232,7 +242,8 @@ TEST(ExecutorTest, ADeadlineOfOneRowIsNotThatOfThoseThatMergedWithIt) {
   SimulatedRig rig(kOneGreedy, "f", Latency(500'000));
   ListFeed hasty = ListFeed::Of(Prompts(2)), patient = ListFeed::Of(Prompts(2));
   ListSink hasty_sink, patient_sink;
-  std::vector<RunSource> sources = {rig.Source(hasty, hasty_sink), rig.Source(patient, patient_sink)};
+  std::vector<RunSource> sources = {rig.Source(hasty, hasty_sink),
+                                    rig.Source(patient, patient_sink)};
   sources[0].row_timeout_us = 100'000;
   const RunReport report = RunSources(sources, rig.clock);
   EXPECT_THAT(Statuses(hasty_sink), ElementsAre("deadline", "deadline"));
@@ -316,7 +327,8 @@ TEST(ExecutorTest, ASourceThatStaysOpenEndsWithAStopSignal) {
   StopFlag stop{0};
   NeverClosed feed(stop);
   ListSink sink;
-  EXPECT_EQ(Executor({rig.Source(feed, sink)}, {}, rig.clock, nullptr).Run(stop).end, RunEnd::kInterrupted);
+  EXPECT_EQ(Executor({rig.Source(feed, sink)}, {}, rig.clock, nullptr).Run(stop).end,
+            RunEnd::kInterrupted);
 }
 
 TEST(ExecutorTest, AnIdleSourceIsWaitedForAndNotAskedWithoutEnd) {
@@ -352,7 +364,8 @@ TEST(ExecutorTest, EachSourceHasAWindowOfItsOwn) {
     return ScriptedReply{"f", straggler ? 1'000'000 : 1000, FinishReason::kEndToken, std::nullopt};
   };
   SimulatedRig rig(kOne, "f", engine);
-  ListFeed held = ListFeed::Of({{{"id", "slow"}, {"prompt", "p"}}, {{"prompt", "q"}}, {{"prompt", "r"}}});
+  ListFeed held =
+      ListFeed::Of({{{"id", "slow"}, {"prompt", "p"}}, {{"prompt", "q"}}, {{"prompt", "r"}}});
   ListFeed free = ListFeed::Of(Prompts(20));
   ListSink held_sink, free_sink;
   size_t free_rows_before_straggler = 0;
@@ -362,7 +375,8 @@ TEST(ExecutorTest, EachSourceHasAWindowOfItsOwn) {
   };
   ExecutorOptions options;
   options.window = 4;
-  RunSources({rig.Source(held, held_sink), rig.Source(free, free_sink)}, rig.clock, options, &observer);
+  RunSources({rig.Source(held, held_sink), rig.Source(free, free_sink)}, rig.clock, options,
+             &observer);
   EXPECT_EQ(free_rows_before_straggler, 20U);
   EXPECT_EQ(held_sink.rows.size(), 3U);
 }
@@ -387,7 +401,8 @@ TEST(ExecutorTest, AFullDiskEndsTheRunWithTheSinksError) {
   class FullSink final : public ResultSink {
    public:
     void Write(const RowResult& row) override {
-      if (row.index == 2) throw Error(ErrorCode::kIo, "out.jsonl.part: cannot write: no space left");
+      if (row.index == 2)
+        throw Error(ErrorCode::kIo, "out.jsonl.part: cannot write: no space left");
     }
     void Finish() override { finished = true; }
     void Flush() override {}
@@ -429,7 +444,8 @@ TEST(ExecutorTest, AFewFailuresAmongFewRowsAreNoShareYet) {
   engine.script = [](const Request& request) {
     ScriptedReply reply;
     reply.latency_us = 1000;
-    if (request.script_row == "1" || request.script_row.size() > 1) reply.failure = Failure{"", "no", "no", false};
+    if (request.script_row == "1" || request.script_row.size() > 1)
+      reply.failure = Failure{"", "no", "no", false};
     return reply;
   };
   SimulatedRig rig(kOne, "f", engine);
@@ -448,7 +464,8 @@ TEST(ExecutorTest, AFewFailuresAmongFewRowsAreNoShareYet) {
 
 TEST(ExecutorTest, DrawKeysDependOnPlaceAndSeedOnly) {
   constexpr const char* kDraws =
-      "start_ops: [a, b, c]\nend_ops: [a, b, c]\nops:\n  a: {model: m}\n  b: {model: m}\n  c: {model: m, seed: 3}\n";
+      "start_ops: [a, b, c]\nend_ops: [a, b, c]\nops:\n  a: {model: m}\n  b: {model: m}\n  c: "
+      "{model: m, seed: 3}\n";
   const auto keys = [&](bool naive, uint64_t seed, int32_t sequences) {
     std::map<std::pair<std::string, std::string>, uint64_t> found;
     SimulatedEngineOptions options;
@@ -458,7 +475,8 @@ TEST(ExecutorTest, DrawKeysDependOnPlaceAndSeedOnly) {
       return ScriptedReply{};
     };
     SimulatedRig rig(kDraws, "f", options);
-    ListFeed feed = ListFeed::Of({{{"prompt", "p"}}, {{"id", "0"}, {"prompt", "p"}}, {{"prompt", "p"}}});
+    ListFeed feed =
+        ListFeed::Of({{{"prompt", "p"}}, {{"id", "0"}, {"prompt", "p"}}, {{"prompt", "p"}}});
     ListSink sink;
     ExecutorOptions executor_options;
     executor_options.naive = naive;
@@ -478,8 +496,10 @@ TEST(ExecutorTest, DrawKeysDependOnPlaceAndSeedOnly) {
 }
 
 TEST(ExecutorTest, ObserversSeeEveryCallAndRowOnce) {
-  SimulatedRig rig("start_ops: [a]\nend_ops: [b]\nops:\n  a: {model: m, temperature: 0}\n  b: {model: m, input_ops: [a]}\n",
-                   "f", Latency(1000));
+  SimulatedRig rig(
+      "start_ops: [a]\nend_ops: [b]\nops:\n  a: {model: m, temperature: 0}\n  b: {model: m, "
+      "input_ops: [a]}\n",
+      "f", Latency(1000));
   ListFeed feed = ListFeed::Of(Prompts(3));
   ListSink sink;
   std::vector<std::string> calls;
@@ -506,13 +526,14 @@ TEST(ExecutorTest, RequestsSayWhatIsWorthKeeping) {
     requests[request.script_operator] = request;
     return ScriptedReply{};
   };
-  SimulatedRig rig("start_ops: [a, v, w]\nend_ops: [b, c, v, w]\nops:\n"
-                   "  a: {model: m, prompt: A}\n"
-                   "  b: {model: m, prompt: B, input_ops: [a]}\n"
-                   "  c: {model: m, prompt: C, input_ops: [a]}\n"
-                   "  v: {model: m, prompt: V, prompt_layout: context_first}\n"
-                   "  w: {model: m, prompt: W, prompt_layout: context_first}\n",
-                   "f", options);
+  SimulatedRig rig(
+      "start_ops: [a, v, w]\nend_ops: [b, c, v, w]\nops:\n"
+      "  a: {model: m, prompt: A}\n"
+      "  b: {model: m, prompt: B, input_ops: [a]}\n"
+      "  c: {model: m, prompt: C, input_ops: [a]}\n"
+      "  v: {model: m, prompt: V, prompt_layout: context_first}\n"
+      "  w: {model: m, prompt: W, prompt_layout: context_first}\n",
+      "f", options);
   ListFeed feed = ListFeed::Of(Prompts(1));
   ListSink sink;
   RunSources({rig.Source(feed, sink)}, rig.clock);
@@ -540,8 +561,8 @@ TEST(ExecutorTest, TheWindowBoundsOpenRowsOverAllSources) {
   ListSink first_sink, second_sink;
   ExecutorOptions options;
   options.window = 4;
-  const RunReport report =
-      RunSources({rig.Source(first, first_sink), rig.Source(second, second_sink)}, rig.clock, options);
+  const RunReport report = RunSources(
+      {rig.Source(first, first_sink), rig.Source(second, second_sink)}, rig.clock, options);
   EXPECT_EQ(report.peak_open_rows, 4);
   EXPECT_EQ(first_sink.rows.size(), 20U);
   EXPECT_EQ(second_sink.rows.size(), 20U);

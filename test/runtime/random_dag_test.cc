@@ -1,5 +1,5 @@
-// Random workflows on the simulated engine: whatever the window, the engine's width, latencies and failures, the rows are
-// those of the naive run byte for byte, and the counts add up.
+// Random workflows on the simulated engine: whatever the window, the engine's width, latencies and
+// failures, the rows are those of the naive run byte for byte, and the counts add up.
 
 #include <gtest/gtest.h>
 
@@ -23,7 +23,7 @@ struct Scenario {
   ExecutorOptions options;
   bool chat = false;
   uint64_t failure_percent = 0;
-  int64_t latency_unit_us = 0;   // 0: every call ends at once
+  int64_t latency_unit_us = 0;  // 0: every call ends at once
 };
 
 class ScenarioMaker {
@@ -60,10 +60,17 @@ class ScenarioMaker {
 
   std::string Prompt(const std::vector<size_t>& ancestors) {
     switch (random_.Below(5)) {
-      case 0: return "";
-      case 1: return "About {{ row.topic }}.";
-      case 2: return ancestors.empty() ? "Alone." : "Given {{ " + Id(ancestors[random_.Below(ancestors.size())]) + " }}";
-      default: return "Say " + std::to_string(random_.Below(3)) + ".";  // often the same as another operator's
+      case 0:
+        return "";
+      case 1:
+        return "About {{ row.topic }}.";
+      case 2:
+        return ancestors.empty()
+                   ? "Alone."
+                   : "Given {{ " + Id(ancestors[random_.Below(ancestors.size())]) + " }}";
+      default:
+        return "Say " + std::to_string(random_.Below(3)) +
+               ".";  // often the same as another operator's
     }
   }
 
@@ -86,7 +93,8 @@ class ScenarioMaker {
       continues = false;
     }
     constexpr const char* kLayouts[] = {"instruction_first", "context_first", "auto"};
-    if (!continues && Chance(60)) text += std::string(", prompt_layout: ") + kLayouts[random_.Below(3)];
+    if (!continues && Chance(60))
+      text += std::string(", prompt_layout: ") + kLayouts[random_.Below(3)];
     return text + "}";
   }
 
@@ -101,7 +109,8 @@ class ScenarioMaker {
       const uint64_t wanted = i == 0 ? 0 : random_.Below(4);
       for (uint64_t k = 0; k < wanted; ++k) {
         const size_t parent = random_.Below(i);
-        if (std::find(parents.begin(), parents.end(), parent) == parents.end()) parents.push_back(parent);
+        if (std::find(parents.begin(), parents.end(), parent) == parents.end())
+          parents.push_back(parent);
       }
       for (const size_t parent : parents) {
         read[parent] = true;
@@ -122,9 +131,16 @@ class ScenarioMaker {
   }
 
   Row MakeRow(int64_t index) {
-    const Json prompts[] = {"one", "two", "{{ row.topic }} <|im_end|>", Json::array({"first", "second", "third"}),
-                            Json::array({"first"}), Json::object({{"k", 1}}), "", " padded \n"};
-    Json values = {{"prompt", prompts[random_.Below(8)]}, {"topic", random_.Below(2) == 0 ? "rain" : "snow"}};
+    const Json prompts[] = {"one",
+                            "two",
+                            "{{ row.topic }} <|im_end|>",
+                            Json::array({"first", "second", "third"}),
+                            Json::array({"first"}),
+                            Json::object({{"k", 1}}),
+                            "",
+                            " padded \n"};
+    Json values = {{"prompt", prompts[random_.Below(8)]},
+                   {"topic", random_.Below(2) == 0 ? "rain" : "snow"}};
     values["length"] = 1 + random_.Below(3);
     if (Chance(5)) values["length"] = "long";
     if (Chance(3)) values.erase("topic");
@@ -144,8 +160,10 @@ class KeepChecker final : public Engine {
   explicit KeepChecker(Engine& inner) : inner_(inner) {}
   const EngineDescription& Describe() const override { return inner_.Describe(); }
   void Submit(Request request) override {
-    EXPECT_TRUE(consumers_left_.emplace(request.id, request.keep.consumers).second) << "a request id is used once";
-    EXPECT_LE(inner_.pending(), int64_t{4} * Describe().sequences) << "the engine's queue is bounded";
+    EXPECT_TRUE(consumers_left_.emplace(request.id, request.keep.consumers).second)
+        << "a request id is used once";
+    EXPECT_LE(inner_.pending(), int64_t{4} * Describe().sequences)
+        << "the engine's queue is bounded";
     if (request.consumes != 0) --consumers_left_.at(request.consumes);
     inner_.Submit(std::move(request));
   }
@@ -157,7 +175,8 @@ class KeepChecker final : public Engine {
   EngineStatistics Statistics() const override { return inner_.Statistics(); }
 
   void ExpectAllConsumed() const {
-    for (const auto& [id, left] : consumers_left_) EXPECT_EQ(left, 0) << "consumers left of request " << id;
+    for (const auto& [id, left] : consumers_left_)
+      EXPECT_EQ(left, 0) << "consumers left of request " << id;
   }
   int64_t requests() const { return static_cast<int64_t>(consumers_left_.size()); }
 
@@ -177,9 +196,11 @@ ScriptedReply Reply(const Scenario& scenario, const Request& request) {
   reply.latency_us = static_cast<int64_t>((hash >> 8) % 8) * scenario.latency_unit_us;
   constexpr const char* kEnds[] = {"", " more", "\n", " {{ row.topic }}"};
   reply.text = "answer" + std::to_string(hash % 5) + kEnds[(hash >> 16) % 4];
-  constexpr FinishReason kReasons[] = {FinishReason::kEndToken, FinishReason::kStopString, FinishReason::kMaxTokens};
+  constexpr FinishReason kReasons[] = {FinishReason::kEndToken, FinishReason::kStopString,
+                                       FinishReason::kMaxTokens};
   reply.finish = kReasons[(hash >> 24) % 3];
-  if ((hash >> 32) % 100 < scenario.failure_percent) reply.failure = Failure{"", "scripted", "as the script says", false};
+  if ((hash >> 32) % 100 < scenario.failure_percent)
+    reply.failure = Failure{"", "scripted", "as the script says", false};
   return reply;
 }
 
@@ -197,7 +218,8 @@ ScenarioResult Play(const Scenario& scenario, bool naive) {
   std::vector<std::unique_ptr<KeepChecker>> checkers;
   ListFeed feed(scenario.rows);
   ListSink sink;
-  const auto chat = scenario.chat ? std::make_shared<ChatTemplate>("", "", "", "2026-01-31") : nullptr;
+  const auto chat =
+      scenario.chat ? std::make_shared<ChatTemplate>("", "", "", "2026-01-31") : nullptr;
   RunSource source = rig.Source(feed, sink, chat);
   for (ModelBinding& model : source.models) {
     checkers.push_back(std::make_unique<KeepChecker>(*model.engine));
@@ -209,9 +231,12 @@ ScenarioResult Play(const Scenario& scenario, bool naive) {
   ScenarioResult result;
   result.report = Executor({source}, options, rig.clock, nullptr).Run(stop);
   // In order of completion the rows are the same, in some order.
-  const auto place = [](const Json& row) { return row["id"].is_string() ? row["id"].get<std::string>() : row["id"].dump(); };
+  const auto place = [](const Json& row) {
+    return row["id"].is_string() ? row["id"].get<std::string>() : row["id"].dump();
+  };
   if (!scenario.options.input_order) {
-    std::sort(sink.rows.begin(), sink.rows.end(), [&](const Json& a, const Json& b) { return place(a) < place(b); });
+    std::sort(sink.rows.begin(), sink.rows.end(),
+              [&](const Json& a, const Json& b) { return place(a) < place(b); });
   }
   result.rows = JoinRows(sink.rows);
   for (const auto& checker : checkers) {

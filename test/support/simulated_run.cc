@@ -16,7 +16,8 @@ ListFeed::ListFeed(std::vector<Row> rows) : rows_(std::move(rows)) {}
 
 ListFeed ListFeed::Of(const std::vector<Json>& values) {
   std::vector<Row> rows;
-  for (const Json& value : values) rows.push_back(MakeTestRow(static_cast<int64_t>(rows.size()), value));
+  for (const Json& value : values)
+    rows.push_back(MakeTestRow(static_cast<int64_t>(rows.size()), value));
   return ListFeed(std::move(rows));
 }
 
@@ -43,13 +44,15 @@ void ExpectAccounting(const RunReport& report, int64_t rows_total) {
     EXPECT_EQ(op.distinct, op.executed + op.cached + op.skipped + op.unfinished);
     EXPECT_EQ(op.prompt_tokens, op.reused_tokens + op.prefilled_tokens);
     EXPECT_LE(op.failed, op.logical);
-    for (const int64_t count : {op.merged, op.distinct, op.executed, op.failed, op.unfinished, op.calls}) {
+    for (const int64_t count :
+         {op.merged, op.distinct, op.executed, op.failed, op.unfinished, op.calls}) {
       EXPECT_GE(count, 0);
     }
   }
 }
 
-SimulatedRig::SimulatedRig(const std::string& yaml, const std::string& name, SimulatedEngineOptions options)
+SimulatedRig::SimulatedRig(const std::string& yaml, const std::string& name,
+                           SimulatedEngineOptions options)
     : workflow(ParseWorkflow(yaml, name)), plan(MakeLogicalPlan(workflow)) {
   options.timeline = std::make_shared<SimulatedTimeline>();
   for (const ModelRequest& model : plan.models) {
@@ -58,12 +61,14 @@ SimulatedRig::SimulatedRig(const std::string& yaml, const std::string& name, Sim
   }
 }
 
-RunSource SimulatedRig::Source(RowFeed& rows, ResultSink& sink, std::shared_ptr<const ChatTemplate> chat) {
+RunSource SimulatedRig::Source(RowFeed& rows, ResultSink& sink,
+                               std::shared_ptr<const ChatTemplate> chat) {
   RunSource source;
   source.plan = &plan;
   source.rows = &rows;
   source.sink = &sink;
-  for (const auto& engine : engines) source.models.push_back({engine.get(), PromptModel{nullptr, chat}});
+  for (const auto& engine : engines)
+    source.models.push_back({engine.get(), PromptModel{nullptr, chat}});
   source.prompt_column = ResolveColumn(workflow, "");
   return source;
 }

@@ -3,10 +3,9 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "engine/simulated/simulated_engine.h"
 #include "plan/logical_plan.h"
@@ -47,23 +46,26 @@ class ListSink final : public ResultSink {
 /// Rows as lines, so that a difference is seen where it is.
 std::string JoinRows(const std::vector<Json>& rows);
 
-/// The identities of contract 2 over a whole run: rows total = ok + failed + unfinished, logical = merged + distinct,
-/// distinct = executed + cached + skipped + unfinished, prompt = reused + prefilled. `rows_total` -1: as many as were opened.
+/// The identities of contract 2 over a whole run: rows total = ok + failed + unfinished, logical =
+/// merged + distinct, distinct = executed + cached + skipped + unfinished, prompt = reused +
+/// prefilled. `rows_total` -1: as many as were opened.
 void ExpectAccounting(const RunReport& report, int64_t rows_total = -1);
 
-/// A workflow with its plan and a simulated engine for each of its models, all on one virtual clock.
+/// A workflow with its plan and a simulated engine for each of its models, all on one virtual
+/// clock.
 class SimulatedRig {
  public:
   SimulatedRig(const std::string& yaml, const std::string& name, SimulatedEngineOptions options);
   SimulatedRig(const SimulatedRig&) = delete;
   SimulatedRig& operator=(const SimulatedRig&) = delete;
 
-  RunSource Source(RowFeed& rows, ResultSink& sink, std::shared_ptr<const ChatTemplate> chat = nullptr);
+  RunSource Source(RowFeed& rows, ResultSink& sink,
+                   std::shared_ptr<const ChatTemplate> chat = nullptr);
 
   VirtualClock clock;
   Workflow workflow;
   LogicalPlan plan;
-  std::vector<std::unique_ptr<SimulatedEngine>> engines;   ///< [plan.models]
+  std::vector<std::unique_ptr<SimulatedEngine>> engines;  ///< [plan.models]
 };
 
 }  // namespace halo::test

@@ -12,16 +12,20 @@ std::string TinyModel(const std::string& weight_type, double mean_output) {
   return SynthModel(ShapeByName("tiny"), weight_type, mean_output);
 }
 
-std::string SynthModel(const SynthShape& shape, const std::string& weight_type, double mean_output) {
-  const std::filesystem::path folder = std::filesystem::path(HALO_BIN_DIR).parent_path() / "test-models";
+std::string SynthModel(const SynthShape& shape, const std::string& weight_type,
+                       double mean_output) {
+  const std::filesystem::path folder =
+      std::filesystem::path(HALO_BIN_DIR).parent_path() / "test-models";
   std::filesystem::create_directories(folder);
-  const std::string path =
-      (folder / (shape.name + "-" + weight_type + "-" + std::to_string(static_cast<int>(mean_output)) + ".gguf")).string();
+  const std::string path = (folder / (shape.name + "-" + weight_type + "-" +
+                                      std::to_string(static_cast<int>(mean_output)) + ".gguf"))
+                               .string();
   if (std::filesystem::exists(path)) return path;
   SynthOptions options;
   options.shape = shape;
-  options.vocabulary_file =
-      VocabularyFile(shape.vocabulary, (std::filesystem::path(HALO_BIN_DIR).parent_path() / "share/halo/vocabularies").string());
+  options.vocabulary_file = VocabularyFile(
+      shape.vocabulary,
+      (std::filesystem::path(HALO_BIN_DIR).parent_path() / "share/halo/vocabularies").string());
   options.weight_type = weight_type;
   options.seed = 1;
   options.mean_output_tokens = mean_output;
@@ -33,8 +37,8 @@ std::string SynthModel(const SynthShape& shape, const std::string& weight_type, 
 }
 
 std::string FreshFolder(const std::string& name) {
-  const std::filesystem::path folder = std::filesystem::path(HALO_BIN_DIR).parent_path() / "test-scratch" /
-                                       (name + "-" + std::to_string(getpid()));
+  const std::filesystem::path folder = std::filesystem::path(HALO_BIN_DIR).parent_path() /
+                                       "test-scratch" / (name + "-" + std::to_string(getpid()));
   std::filesystem::remove_all(folder);
   std::filesystem::create_directories(folder);
   return folder.string();

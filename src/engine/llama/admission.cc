@@ -7,11 +7,13 @@
 namespace halo {
 namespace {
 
-/// Requests looked at in one step beyond those that can start, so that a long queue costs the step nothing.
+/// Requests looked at in one step beyond those that can start, so that a long queue costs the step
+/// nothing.
 constexpr int32_t kLookAhead = 256;
 /// Host memory is written and read at least this fast; used before a copy was measured.
 constexpr double kCopyBytesPerUs = 1000.0;
-/// A prefill this fast is faster than any machine this runs on without a GPU; used before one was measured.
+/// A prefill this fast is faster than any machine this runs on without a GPU; used before one was
+/// measured.
 constexpr double kPrefillUsPerToken = 20.0;
 
 }  // namespace
@@ -54,7 +56,8 @@ LlamaEngine::Admission LlamaEngine::TryAdmit(Live& live) {
     if (source.tokens > 0 && !taken && kept_.contains(source.holder)) DropKept(source.holder);
   }
   if (!taken) room_->Clear(sequence);
-  live.completion.reused_tokens += std::max(0, std::min(live.computed, live.prompt_size) - live.high_water);
+  live.completion.reused_tokens +=
+      std::max(0, std::min(live.computed, live.prompt_size) - live.high_water);
   live.high_water = std::max(live.high_water, live.computed);
   if (!live.counted) {
     live.counted = true;
@@ -75,10 +78,12 @@ LlamaEngine::Admission LlamaEngine::TryAdmit(Live& live) {
 
 bool LlamaEngine::MakeRoom(const Live& live) {
   if (running_ >= room_->shape().sequences) return false;
-  if (room_->shape().layout == KvLayout::kSplit) return true;  // EnsureRoom made every stream long enough
+  if (room_->shape().layout == KvLayout::kSplit)
+    return true;  // EnsureRoom made every stream long enough
   const int64_t wanted = running_worst_case_ + WorstCaseTokens(live);
   if (wanted > room_->shape().tokens) return false;
-  // Unified cells are one pool: idle KV makes way, oldest first. Shared cells are counted for each that holds them.
+  // Unified cells are one pool: idle KV makes way, oldest first. Shared cells are counted for each
+  // that holds them.
   while (true) {
     int64_t idle = 0;
     HolderId oldest = -1;
@@ -122,10 +127,11 @@ LlamaEngine::Source LlamaEngine::FindPrefix(const Live& live) const {
 int32_t LlamaEngine::ChooseSequence(const Live& live, const Source& source, bool& in_place) {
   in_place = false;
   if (const auto kept = kept_.find(source.holder); kept != kept_.end()) {
-    // The last one that needs it takes it over as it lies, so that a conversation never copies; but only if it uses all
-    // of it, or what it cuts off would be lost to others.
-    const bool last = kept->second.consumers == 0 ||
-                      (kept->second.consumers == 1 && kept->second.request == live.request.consumes);
+    // The last one that needs it takes it over as it lies, so that a conversation never copies; but
+    // only if it uses all of it, or what it cuts off would be lost to others.
+    const bool last =
+        kept->second.consumers == 0 ||
+        (kept->second.consumers == 1 && kept->second.request == live.request.consumes);
     const bool whole = source.tokens + 1 >= static_cast<int32_t>(kept->second.tokens.size());
     if (kept->second.sequence >= 0 && !kept->second.is_static && last && whole) {
       in_place = true;
@@ -137,8 +143,8 @@ int32_t LlamaEngine::ChooseSequence(const Live& live, const Source& source, bool
     const Sequence& sequence = sequences_[static_cast<size_t>(i)];
     if (sequence.live != nullptr) continue;
     if (choice < 0) choice = i;
-    // Split streams want the lowest id, but not the one that the prefix would have to leave before it is copied back;
-    // elsewhere an empty one saves a copy.
+    // Split streams want the lowest id, but not the one that the prefix would have to leave before
+    // it is copied back; elsewhere an empty one saves a copy.
     const bool split = room_->shape().layout == KvLayout::kSplit;
     if (split ? sequence.kept != source.holder || sequence.kept < 0 : sequence.kept < 0) {
       choice = i;
@@ -191,9 +197,12 @@ void LlamaEngine::Release(RequestId id, int32_t consumers) {
 
 bool LlamaEngine::PreemptFor(const Live& live) {
   Live* youngest = nullptr;
-  const auto rank = [](const Live& l) { return std::tuple(-l.request.priority, l.request.order, l.request.id); };
+  const auto rank = [](const Live& l) {
+    return std::tuple(-l.request.priority, l.request.order, l.request.id);
+  };
   for (const Sequence& sequence : sequences_) {
-    if (sequence.live == nullptr || sequence.live->request.priority >= live.request.priority) continue;
+    if (sequence.live == nullptr || sequence.live->request.priority >= live.request.priority)
+      continue;
     if (youngest == nullptr || rank(*sequence.live) > rank(*youngest)) youngest = sequence.live;
   }
   if (youngest == nullptr) return false;
@@ -205,13 +214,14 @@ void LlamaEngine::Preempt(Live& live) {
   ++statistics_.preemptions;
   const int32_t sequence = live.sequence;
   const int64_t bytes = live.computed * description_.kv_bytes_per_token;
-  const double prefill_us_per_token =
-      statistics_.prefill_tokens > 0
-          ? static_cast<double>(statistics_.prefill_us) / static_cast<double>(statistics_.prefill_tokens)
-          : kPrefillUsPerToken;
+  const double prefill_us_per_token = statistics_.prefill_tokens > 0
+                                          ? static_cast<double>(statistics_.prefill_us) /
+                                                static_cast<double>(statistics_.prefill_tokens)
+                                          : kPrefillUsPerToken;
   const double spill_us = 2.0 * static_cast<double>(bytes) / kCopyBytesPerUs;  // there and back
   const double recompute_us = prefill_us_per_token * live.computed;
-  if (spill_us < recompute_us && live.computed > 0) live.spilled = room_->Export(sequence, live.computed);
+  if (spill_us < recompute_us && live.computed > 0)
+    live.spilled = room_->Export(sequence, live.computed);
   Detach(live);
   FreeSequence(sequence);
   live.computed = 0;

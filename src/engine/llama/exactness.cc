@@ -13,22 +13,18 @@
 namespace halo {
 namespace {
 
-/// What was found by test (test/engine/exactness_test.cc), for matrices of one type.
+/// Matrices of one type that were found to be exact with split KV, by test
+/// (test/engine/exactness_test.cc).
 struct KnownType {
   ggml_type type;
-  bool exact_split;
-  bool exact_unified;
   bool free;  ///< not slower than the stock kernels
 };
 
-constexpr const char* kWhyNotUnified =
-    "cells of unified KV lie where room was, and attention sums them in tiles counted from the first cell of all; use split";
-
 constexpr std::array<KnownType, 4> kKnownTypes = {{
-    {GGML_TYPE_F16, true, false, true},
-    {GGML_TYPE_Q8_0, true, false, true},
-    {GGML_TYPE_Q4_K, true, false, false},
-    {GGML_TYPE_Q6_K, true, false, false},
+    {GGML_TYPE_F16, true},
+    {GGML_TYPE_Q8_0, true},
+    {GGML_TYPE_Q4_K, false},
+    {GGML_TYPE_Q6_K, false},
 }};
 
 constexpr std::array<const char*, 2> kKnownArchitectures = {"llama", "qwen3"};
@@ -38,7 +34,8 @@ using SetExactDefault = void (*)(bool);
 SetExactDefault FindSwitch() {
   ggml_backend_reg_t cpu = ggml_backend_reg_by_name("CPU");
   if (cpu == nullptr) return nullptr;
-  return reinterpret_cast<SetExactDefault>(ggml_backend_reg_get_proc_address(cpu, "ggml_backend_cpu_set_exact_default"));
+  return reinterpret_cast<SetExactDefault>(
+      ggml_backend_reg_get_proc_address(cpu, "ggml_backend_cpu_set_exact_default"));
 }
 
 /// What the CPU backend was compiled to use.
@@ -66,22 +63,21 @@ std::string WhyNotThisBuild() {
   for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
     ggml_backend_dev_t device = ggml_backend_dev_get(i);
     if (ggml_backend_dev_type(device) != GGML_BACKEND_DEVICE_TYPE_CPU) {
-      return std::string("it was tested on CPUs only, and this process uses ") + ggml_backend_dev_name(device);
+      return std::string("it was tested on CPUs only, and this process uses ") +
+             ggml_backend_dev_name(device);
     }
   }
   return "";
 }
 
-std::string WhyNotThisTensor(const GgufTensor& tensor, KvLayout layout, bool only_if_free) {
+std::string WhyNotThisTensor(const GgufTensor& tensor, bool only_if_free) {
   for (const KnownType& known : kKnownTypes) {
     if (static_cast<int32_t>(known.type) != tensor.type) continue;
-    if (layout == KvLayout::kUnified && !known.exact_unified) return kWhyNotUnified;
-    if (layout != KvLayout::kUnified && !known.exact_split) break;
-    if (only_if_free && !known.free) return "other kernels are faster";
-    return "";
+    return only_if_free && !known.free ? "other kernels are faster" : "";
   }
   return std::string("weights of type ") + ggml_type_name(static_cast<ggml_type>(tensor.type)) +
-         " were not tested (tensor " + std::string(tensor.name) + "); F16, Q8_0 and Q4_K files were";
+         " were not tested (tensor " + std::string(tensor.name) +
+         "); F16, Q8_0 and Q4_K files were";
 }
 
 std::mutex& SwitchLock() {
@@ -95,15 +91,23 @@ bool switched = false;  // guarded by SwitchLock()
 
 std::string WhyNotExact(const std::string& path, KvLayout layout, bool only_if_free) {
   if (std::string why = WhyNotThisBuild(); !why.empty()) return why;
+  if (layout == KvLayout::kUnified) {
+    return "cells of unified KV lie where room was, and attention sums them in tiles counted from "
+           "the first cell of all; "
+           "use split";
+  }
   const GgufFile file = GgufFile::Open(path);
   const std::string architecture(file.Text("general.architecture").value_or("?"));
   bool known = false;
   for (const char* name : kKnownArchitectures) known = known || architecture == name;
-  if (!known) return "models of the architecture " + architecture + " were not tested; llama and qwen3 were";
+  if (!known)
+    return "models of the architecture " + architecture + " were not tested; llama and qwen3 were";
   for (const char* which : {"key", "value"}) {
-    const int64_t heads = std::max<int64_t>(1, file.Integer(architecture + ".attention.head_count").value_or(1));
+    const int64_t heads =
+        std::max<int64_t>(1, file.Integer(architecture + ".attention.head_count").value_or(1));
     const int64_t share = file.Integer(architecture + ".embedding_length").value_or(0) / heads;
-    const int64_t width = file.Integer(architecture + ".attention." + which + "_length").value_or(share);
+    const int64_t width =
+        file.Integer(architecture + ".attention." + which + "_length").value_or(share);
     if (width != 64 && width != 128) {
       return "heads of width " + std::to_string(width) + " were not tested; 64 and 128 were";
     }
@@ -112,8 +116,9 @@ std::string WhyNotExact(const std::string& path, KvLayout layout, bool only_if_f
     constexpr int32_t kMatrix = 2;
     // Norms are multiplied element by element; F32 matrices were not tested.
     if (tensor.type == GGML_TYPE_F32 && tensor.n_dims == 1) continue;
-    if (tensor.n_dims > kMatrix) return "mixtures of experts were not tested (tensor " + std::string(tensor.name) + ")";
-    if (std::string why = WhyNotThisTensor(tensor, layout, only_if_free); !why.empty()) return why;
+    if (tensor.n_dims > kMatrix)
+      return "mixtures of experts were not tested (tensor " + std::string(tensor.name) + ")";
+    if (std::string why = WhyNotThisTensor(tensor, only_if_free); !why.empty()) return why;
   }
   return "";
 }

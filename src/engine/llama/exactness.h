@@ -6,24 +6,28 @@
 
 namespace halo {
 
-/// Exact answers: a token's logits are a function of the tokens before it and of nothing else: not of the batch or chunk it was
-/// computed in, of the number of threads, or of whether the KV before it was prefilled, decoded, copied, spilled or computed
-/// again. Holds on the CPU with the bundled llama.cpp (cmake/patches/llama.cpp/0002-exact-execution.patch) for the rows of the
-/// table in exactness.cc, each of which test/engine/exactness_test.cc compares bit by bit with the reference.
+/// Exact answers: a token's logits are a function of the tokens before it and of nothing else: not
+/// of the batch or chunk it was computed in, of the number of threads, or of whether the KV before
+/// it was prefilled, decoded, copied, spilled or computed again. Holds on the CPU with the bundled
+/// llama.cpp (cmake/patches/llama.cpp/0002-exact-execution.patch) for the rows of the table in
+/// exactness.cc, each of which test/engine/exactness_test.cc compares bit by bit with the
+/// reference.
 ///
-/// Why a table and not a flag: whether two kernels sum in one order is a property of each of them, found by test. What was not
-/// tested is refused.
+/// Why a table and not a flag: whether two kernels sum in one order is a property of each of them,
+/// found by test. What was not tested is refused.
 
-/// Measured, 2 cores (docs/benchmarks/deterministic.md): with F16 and Q8_0 weights the exact kernels are the faster ones, so they
-/// are the default. With Q4_K the stock backend lays weights out anew for wide batches, which exact runs do without: prefill
-/// 0.69 of stock, decode 1.18; there they run when asked for.
+/// Measured, 2 cores (docs/benchmarks/deterministic.md): with F16 and Q8_0 weights the exact
+/// kernels are the faster ones, so they are the default. With Q4_K the stock backend lays weights
+/// out anew for wide batches, which exact runs do without: prefill 0.69 of stock, decode 1.18;
+/// there they run when asked for.
 
-/// Why the model cannot run exactly in this build and layout; empty if it can. With `only_if_free`, a price is a reason too.
-/// `path` has passed CheckGguf.
+/// Why the model cannot run exactly in this build and layout; empty if it can. With `only_if_free`,
+/// a price is a reason too. `path` has passed CheckGguf.
 std::string WhyNotExact(const std::string& path, KvLayout layout, bool only_if_free = false);
 
 /// While it lives, contexts that this process makes compute exactly, if `exact`.
-/// The switch is llama.cpp's, one for the process: it is held for the making of a context only, under a lock.
+/// The switch is llama.cpp's, one for the process: it is held for the making of a context only,
+/// under a lock.
 class ExactBackends {
  public:
   explicit ExactBackends(bool exact);

@@ -42,7 +42,9 @@ void LlamaEngine::KeepStaticPrefix(Live& live) {
   constexpr size_t kHolders = 64;
   for (const HolderId holder : tree_.Longest(prefix, kHolders).holders) {
     const auto kept = kept_.find(holder);
-    if (kept != kept_.end() && kept->second.is_static && kept->second.tokens.size() >= prefix.size()) return;
+    if (kept != kept_.end() && kept->second.is_static &&
+        kept->second.tokens.size() >= prefix.size())
+      return;
   }
   Kept kept;
   kept.blob = room_->Export(live.sequence, live.computed);
@@ -116,7 +118,9 @@ void LlamaEngine::Compact() {
   int32_t hole = 0;
   int32_t last = static_cast<int32_t>(sequences_.size()) - 1;
   while (true) {
-    while (hole < static_cast<int32_t>(sequences_.size()) && sequences_[static_cast<size_t>(hole)].live) ++hole;
+    while (hole < static_cast<int32_t>(sequences_.size()) &&
+           sequences_[static_cast<size_t>(hole)].live)
+      ++hole;
     while (last >= 0 && !sequences_[static_cast<size_t>(last)].live) --last;
     if (hole >= last) return;
     MoveSequence(last, hole);

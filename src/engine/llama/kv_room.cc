@@ -16,7 +16,8 @@ class Timed {
  public:
   explicit Timed(int64_t& total_us) : total_us_(total_us) {}
   ~Timed() {
-    total_us_ += std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start_)
+    total_us_ += std::chrono::duration_cast<std::chrono::microseconds>(
+                     std::chrono::steady_clock::now() - start_)
                      .count();
   }
   Timed(const Timed&) = delete;
@@ -47,7 +48,8 @@ KvRoom::KvRoom(llama_model* model, const Shape& shape) : shape_(shape) {
   params.n_batch = static_cast<uint32_t>(shape.batch_tokens);
   params.n_ubatch = static_cast<uint32_t>(std::min(shape.micro_batch_tokens, shape.batch_tokens));
   params.n_seq_max = static_cast<uint32_t>(shape.sequences);
-  // One row of logits a sequence is all that is ever asked for; the default would reserve n_batch rows.
+  // One row of logits a sequence is all that is ever asked for; the default would reserve n_batch
+  // rows.
   params.n_outputs_max = static_cast<uint32_t>(shape.sequences);
   params.n_threads = shape.threads;
   params.n_threads_batch = shape.threads;
@@ -60,8 +62,8 @@ KvRoom::KvRoom(llama_model* model, const Shape& shape) : shape_(shape) {
     context_.reset(llama_init_from_model(model, params));
   }
   if (!context_) {
-    throw Error(ErrorCode::kConfig, "no room for " + std::to_string(shape.tokens) + " tokens of KV over " +
-                                        std::to_string(shape.sequences) +
+    throw Error(ErrorCode::kConfig, "no room for " + std::to_string(shape.tokens) +
+                                        " tokens of KV over " + std::to_string(shape.sequences) +
                                         " sequences; give less with --worker-memory");
   }
   batch_ = std::make_unique<Batch>(shape.batch_tokens);
@@ -70,7 +72,8 @@ KvRoom::KvRoom(llama_model* model, const Shape& shape) : shape_(shape) {
 KvRoom::~KvRoom() = default;
 
 bool KvRoom::Decode(const std::vector<BatchToken>& batch, bool& restored) {
-  HALO_CHECK(!batch.empty() && batch.size() <= static_cast<size_t>(batch_->capacity), "a batch fits its buffer");
+  HALO_CHECK(!batch.empty() && batch.size() <= static_cast<size_t>(batch_->capacity),
+             "a batch fits its buffer");
   llama_batch& b = batch_->value;
   b.n_tokens = static_cast<int32_t>(batch.size());
   for (size_t i = 0; i < batch.size(); ++i) {
@@ -88,7 +91,9 @@ bool KvRoom::Decode(const std::vector<BatchToken>& batch, bool& restored) {
 
 const float* KvRoom::Logits(int32_t index) { return llama_get_logits_ith(context_.get(), index); }
 
-void KvRoom::Clear(int32_t sequence) { llama_memory_seq_rm(llama_get_memory(context_.get()), sequence, -1, -1); }
+void KvRoom::Clear(int32_t sequence) {
+  llama_memory_seq_rm(llama_get_memory(context_.get()), sequence, -1, -1);
+}
 
 bool KvRoom::Cut(int32_t sequence, int32_t tokens) {
   if (llama_memory_seq_rm(llama_get_memory(context_.get()), sequence, tokens, -1)) return true;
@@ -103,10 +108,13 @@ bool KvRoom::CopyPrefix(int32_t from, int32_t to, int32_t tokens) {
   if (shape_.layout == KvLayout::kUnified) {
     llama_memory_seq_cp(memory, from, to, 0, tokens);
   } else {
-    // llama_memory_seq_cp would copy the whole stream at the next decode, whatever is in it; the state copies cells in use.
+    // llama_memory_seq_cp would copy the whole stream at the next decode, whatever is in it; the
+    // state copies cells in use.
     scratch_.resize(llama_state_seq_get_size(context_.get(), from));
-    const size_t written = llama_state_seq_get_data(context_.get(), scratch_.data(), scratch_.size(), from);
-    if (written == 0 || llama_state_seq_set_data(context_.get(), scratch_.data(), written, to) == 0) {
+    const size_t written =
+        llama_state_seq_get_data(context_.get(), scratch_.data(), scratch_.size(), from);
+    if (written == 0 ||
+        llama_state_seq_set_data(context_.get(), scratch_.data(), written, to) == 0) {
       Clear(to);
       return false;
     }
@@ -135,7 +143,8 @@ bool KvRoom::Import(const KvBlob& blob, int32_t sequence, int32_t tokens) {
   HALO_CHECK(tokens <= blob.tokens, "a blob has no more than it has");
   Timed timed(statistics_.copy_us);
   Clear(sequence);
-  if (llama_state_seq_set_data(context_.get(), blob.bytes.data(), blob.bytes.size(), sequence) == 0) {
+  if (llama_state_seq_set_data(context_.get(), blob.bytes.data(), blob.bytes.size(), sequence) ==
+      0) {
     Clear(sequence);
     return false;
   }

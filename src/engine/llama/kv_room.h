@@ -12,30 +12,33 @@ struct llama_model;
 
 namespace halo {
 
-/// How the cells of a context are divided. Measured on 2 cores with a 135M shape (docs/benchmarks/engine.md):
-/// split streams decode at full speed however many there are, but each has a fixed size and a fork copies; unified cells
-/// fork for nothing and serve mixed lengths, but every token's attention scans all cells in use.
+/// How the cells of a context are divided. Measured on 2 cores with a 135M shape
+/// (docs/benchmarks/engine.md): split streams decode at full speed however many there are, but each
+/// has a fixed size and a fork copies; unified cells fork for nothing and serve mixed lengths, but
+/// every token's attention scans all cells in use.
 enum class KvLayout : uint8_t { kAuto, kUnified, kSplit };
 
 /// KV of one sequence, lying in host memory.
 struct KvBlob {
   std::vector<uint8_t> bytes;
-  int32_t tokens = 0;   ///< positions 0 .. tokens - 1
+  int32_t tokens = 0;  ///< positions 0 .. tokens - 1
 };
 
-/// One llama.cpp context and its sequences: where KV is written, moved, cut and copied. Knows nothing of requests.
-/// The only class that calls llama_memory_* and llama_state_seq_*. Not thread-safe.
+/// One llama.cpp context and its sequences: where KV is written, moved, cut and copied. Knows
+/// nothing of requests. The only class that calls llama_memory_* and llama_state_seq_*. Not
+/// thread-safe.
 class KvRoom {
  public:
   struct Shape {
-    KvLayout layout = KvLayout::kSplit;   ///< never kAuto here
-    int32_t sequences = 1;                ///< at most 256
-    int32_t tokens_per_sequence = 0;      ///< split: cells of each stream; unified: most cells of one sequence
-    int64_t tokens = 0;                   ///< cells over all sequences
+    KvLayout layout = KvLayout::kSplit;  ///< never kAuto here
+    int32_t sequences = 1;               ///< at most 256
+    int32_t tokens_per_sequence =
+        0;               ///< split: cells of each stream; unified: most cells of one sequence
+    int64_t tokens = 0;  ///< cells over all sequences
     int32_t threads = 1;
-    int32_t batch_tokens = 2048;          ///< most tokens of one Decode
+    int32_t batch_tokens = 2048;  ///< most tokens of one Decode
     int32_t micro_batch_tokens = 512;
-    bool exact = false;                   ///< exactness.h; split only
+    bool exact = false;  ///< exactness.h; split only
   };
 
   /// Throws Error(kConfig) if the context cannot be made.
@@ -52,20 +55,24 @@ class KvRoom {
     int32_t sequence;
     bool wants_logits;
   };
-  /// Computes KV for `batch` (ordered by sequence; positions of one sequence ascending and next to what it holds).
-  /// True if it worked; false leaves the memory as it was if `restored`, else the touched sequences are undefined.
+  /// Computes KV for `batch` (ordered by sequence; positions of one sequence ascending and next to
+  /// what it holds). True if it worked; false leaves the memory as it was if `restored`, else the
+  /// touched sequences are undefined.
   bool Decode(const std::vector<BatchToken>& batch, bool& restored);
   /// Logits after batch entry `index` of the last Decode: [vocabulary].
   const float* Logits(int32_t index);
 
   void Clear(int32_t sequence);
-  /// Drops positions from `tokens` on. False if this memory cannot be cut (then the sequence is cleared).
+  /// Drops positions from `tokens` on. False if this memory cannot be cut (then the sequence is
+  /// cleared).
   bool Cut(int32_t sequence, int32_t tokens);
-  /// The first `tokens` positions of `from` become `to`, which is overwritten. False if that failed (`to` is empty).
+  /// The first `tokens` positions of `from` become `to`, which is overwritten. False if that failed
+  /// (`to` is empty).
   bool CopyPrefix(int32_t from, int32_t to, int32_t tokens);
   /// Nothing if the sequence is empty or the copy failed.
   std::shared_ptr<const KvBlob> Export(int32_t sequence, int32_t tokens);
-  /// The first `tokens` positions of the blob become `sequence`. False if that failed (it is empty then).
+  /// The first `tokens` positions of the blob become `sequence`. False if that failed (it is empty
+  /// then).
   bool Import(const KvBlob& blob, int32_t sequence, int32_t tokens);
 
   EngineStatistics& statistics() { return statistics_; }

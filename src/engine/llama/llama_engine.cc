@@ -21,7 +21,8 @@ constexpr int32_t kRoomGranularity = 256;
 constexpr int32_t kBatchTokens = 2048;
 
 int64_t MachineMemoryBytes() {
-  return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<int64_t>(sysconf(_SC_PAGE_SIZE));
+  return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) *
+         static_cast<int64_t>(sysconf(_SC_PAGE_SIZE));
 }
 
 /// llama.cpp's log goes nowhere but here; the last error line is put into our own error messages.
@@ -46,9 +47,11 @@ void InitializeBackend() {
 int64_t HeadWidth(const llama_model* model, const char* which) {
   char text[64] = {};
   std::string architecture = "llama";
-  if (llama_model_meta_val_str(model, "general.architecture", text, sizeof(text)) > 0) architecture = text;
+  if (llama_model_meta_val_str(model, "general.architecture", text, sizeof(text)) > 0)
+    architecture = text;
   const std::string key = architecture + ".attention." + which + "_length";
-  if (llama_model_meta_val_str(model, key.c_str(), text, sizeof(text)) > 0) return std::max(1, std::atoi(text));
+  if (llama_model_meta_val_str(model, key.c_str(), text, sizeof(text)) > 0)
+    return std::max(1, std::atoi(text));
   return llama_model_n_embd(model) / std::max(1, llama_model_n_head(model));
 }
 
@@ -73,7 +76,8 @@ LlamaEngine::LlamaEngine(LlamaEngineOptions options, const Clock& clock)
     const std::string why_not =
         WhyNotExact(options_.model_path, options_.layout, options_.exactness == Exactness::kIfFree);
     if (!why_not.empty() && options_.exactness == Exactness::kRequired) {
-      throw Error(ErrorCode::kConfig, options_.model_name + ": --deterministic is not known to hold here: " + why_not);
+      throw Error(ErrorCode::kConfig,
+                  options_.model_name + ": --deterministic is not known to hold here: " + why_not);
     }
     exact_ = why_not.empty();
     // Weights laid out anew for wide batches have kernels of their own for single rows.
@@ -81,20 +85,22 @@ LlamaEngine::LlamaEngine(LlamaEngineOptions options, const Clock& clock)
   }
   model_.reset(llama_model_load_from_file(options_.model_path.c_str(), params));
   if (!model_) {
-    throw Error(ErrorCode::kModel, options_.model_path + ": llama.cpp cannot load this model: " +
-                                       (LastLlamaError().empty() ? "no reason given" : LastLlamaError()));
+    throw Error(ErrorCode::kModel,
+                options_.model_path + ": llama.cpp cannot load this model: " +
+                    (LastLlamaError().empty() ? "no reason given" : LastLlamaError()));
   }
   if (llama_model_has_encoder(model_.get()) || llama_model_is_diffusion(model_.get())) {
     throw Error(ErrorCode::kModel, options_.model_path + ": only decoder models can run here");
   }
-  can_cut_ = options_.reuse && llama_model_n_swa(model_.get()) == 0 && !llama_model_is_recurrent(model_.get()) &&
-             !llama_model_is_hybrid(model_.get());
+  can_cut_ = options_.reuse && llama_model_n_swa(model_.get()) == 0 &&
+             !llama_model_is_recurrent(model_.get()) && !llama_model_is_hybrid(model_.get());
   const Vocabulary& vocabulary = *options_.vocabulary;
   for (TokenId token = 0; token < vocabulary.size(); ++token) {
     if (vocabulary.IsEndOfGeneration(token)) end_tokens_.push_back(token);
   }
   for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
-    on_gpu_ = on_gpu_ || ggml_backend_dev_type(ggml_backend_dev_get(i)) == GGML_BACKEND_DEVICE_TYPE_GPU;
+    on_gpu_ =
+        on_gpu_ || ggml_backend_dev_type(ggml_backend_dev_get(i)) == GGML_BACKEND_DEVICE_TYPE_GPU;
   }
   const int32_t trained = std::max(1, llama_model_n_ctx_train(model_.get()));
   const int64_t kv_bytes = options_.kv_bytes > 0 ? options_.kv_bytes : MachineMemoryBytes() / 4;
@@ -104,7 +110,8 @@ LlamaEngine::LlamaEngine(LlamaEngineOptions options, const Clock& clock)
   description_.vocabulary = vocabulary.id();
   description_.kv_bytes_per_token = KvBytesPerToken(model_.get());
   description_.kv_tokens = kv_bytes / std::max<int64_t>(1, description_.kv_bytes_per_token);
-  const int64_t wanted = options_.context_tokens > 0 ? std::min(options_.context_tokens, trained) : trained;
+  const int64_t wanted =
+      options_.context_tokens > 0 ? std::min(options_.context_tokens, trained) : trained;
   description_.context_tokens = static_cast<int32_t>(std::min(wanted, description_.kv_tokens));
   description_.sequences =
       std::min(options_.sequences > 0 ? options_.sequences : kDefaultSequences, kSequenceLimit);
@@ -155,7 +162,8 @@ void LlamaEngine::Submit(Request request) {
          false);
   } else {
     live.max_tokens = std::min(live.request.sampling.max_tokens, context - live.prompt_size);
-    waiting_.emplace(std::tuple(-live.request.priority, live.request.order, live.request.id), &live);
+    waiting_.emplace(std::tuple(-live.request.priority, live.request.order, live.request.id),
+                     &live);
   }
 }
 
@@ -186,7 +194,8 @@ void LlamaEngine::Step() {
   if (waiting_.empty() && running_ == 0) return;
   EnsureRoom();
   Admit();
-  HALO_CHECK(running_ > 0 || waiting_.empty(), "a request that fits alone is admitted when nothing runs");
+  HALO_CHECK(running_ > 0 || waiting_.empty(),
+             "a request that fits alone is admitted when nothing runs");
   if (!PrefillStep() && running_ > 0) DecodeStep();
   statistics_.busy_us += clock_.NowUs() - start_us;
 }
@@ -195,9 +204,11 @@ void LlamaEngine::FailExpired() {
   const int64_t now = clock_.NowUs();
   std::vector<Live*> expired;
   for (const auto& [id, live] : live_) {
-    if (live->request.deadline_us > 0 && live->request.deadline_us < now) expired.push_back(live.get());
+    if (live->request.deadline_us > 0 && live->request.deadline_us < now)
+      expired.push_back(live.get());
   }
-  for (Live* live : expired) Fail(*live, "deadline", "the call took longer than its deadline allows", false);
+  for (Live* live : expired)
+    Fail(*live, "deadline", "the call took longer than its deadline allows", false);
 }
 
 void LlamaEngine::EnsureRoom() {
@@ -206,7 +217,8 @@ void LlamaEngine::EnsureRoom() {
   if (!room_) {
     ShapeRoom(std::max<int64_t>(longest, options_.expected_tokens));
   } else if (longest > room_->shape().tokens_per_sequence) {
-    // Rare: a request longer than anything foreseen. Everything is spilled and the room laid out anew.
+    // Rare: a request longer than anything foreseen. Everything is spilled and the room laid out
+    // anew.
     ShapeRoom(std::max<int64_t>(longest, 2 * room_->shape().tokens_per_sequence));
   }
 }
@@ -224,18 +236,22 @@ void LlamaEngine::ShapeRoom(int64_t longest_request) {
   }
   KvRoom::Shape shape;
   const int64_t most = std::min<int64_t>(description_.context_tokens, description_.kv_tokens);
-  const int64_t each = std::min(RoundUp(longest_request, kRoomGranularity), RoundUp(most, kRoomGranularity));
-  const int64_t split_sequences = std::min<int64_t>(description_.sequences, description_.kv_tokens / each);
+  const int64_t each =
+      std::min(RoundUp(longest_request, kRoomGranularity), RoundUp(most, kRoomGranularity));
+  const int64_t split_sequences =
+      std::min<int64_t>(description_.sequences, description_.kv_tokens / each);
   shape.layout = options_.layout;
   if (shape.layout == KvLayout::kAuto) {
-    // Split streams decode faster at any batch size on the CPU (docs/benchmarks/engine.md), unless requests are so long
-    // that the room holds only a few of them side by side: then unified cells let the short ones share what is left.
+    // Split streams decode faster at any batch size on the CPU (docs/benchmarks/engine.md), unless
+    // requests are so long that the room holds only a few of them side by side: then unified cells
+    // let the short ones share what is left.
     constexpr int64_t kFewSequences = 4;
     const bool few = split_sequences < std::min<int64_t>(kFewSequences, description_.sequences);
     shape.layout = few && !exact_ ? KvLayout::kUnified : KvLayout::kSplit;
   }
   const bool split = shape.layout == KvLayout::kSplit;
-  shape.sequences = split ? static_cast<int32_t>(std::max<int64_t>(1, split_sequences)) : description_.sequences;
+  shape.sequences =
+      split ? static_cast<int32_t>(std::max<int64_t>(1, split_sequences)) : description_.sequences;
   shape.tokens_per_sequence = static_cast<int32_t>(each);
   // Unified cells for all sequences at the foreseen length, within the memory given.
   shape.tokens = split ? each * shape.sequences
@@ -246,14 +262,16 @@ void LlamaEngine::ShapeRoom(int64_t longest_request) {
   if (options_.micro_batch_tokens > 0) shape.micro_batch_tokens = options_.micro_batch_tokens;
   shape.exact = exact_;
   // llama.cpp's state of a sequence can be read back only by a context with as many streams.
-  if (!first && (before.layout != shape.layout || (split && before.sequences != shape.sequences))) DropAllKept();
+  if (!first && (before.layout != shape.layout || (split && before.sequences != shape.sequences)))
+    DropAllKept();
   room_ = std::make_unique<KvRoom>(model_.get(), shape);
   sequences_.assign(static_cast<size_t>(shape.sequences), Sequence{});
 }
 
 std::vector<LlamaEngine::Live*> LlamaEngine::ChoosePrefill() const {
-  // On a CPU a pass over several sequences gives each a part of the micro-batch, and attention works best on many tokens of
-  // one: a long prompt alone ran at 430 tokens/s, six in a batch at 366. Short ones together, last, so that they gather.
+  // On a CPU a pass over several sequences gives each a part of the micro-batch, and attention
+  // works best on many tokens of one: a long prompt alone ran at 430 tokens/s, six in a batch at
+  // 366. Short ones together, last, so that they gather.
   const int32_t long_enough = on_gpu_ ? INT32_MAX : 128;
   std::vector<Live*> together;
   for (const Sequence& sequence : sequences_) {
@@ -298,10 +316,12 @@ bool LlamaEngine::PrefillStep() {
   for (Live* live : lives) {
     const int32_t before = live->computed;
     live->computed = computed.at(live->sequence);
-    // First attempts count as prefilled, prompt tokens only; whatever was computed before counts as recomputed.
-    live->completion.recomputed_tokens += std::max(0, std::min(live->high_water, live->computed) - before);
-    live->completion.prefilled_tokens +=
-        std::max(0, std::min(live->computed, live->prompt_size) - std::max(before, live->high_water));
+    // First attempts count as prefilled, prompt tokens only; whatever was computed before counts as
+    // recomputed.
+    live->completion.recomputed_tokens +=
+        std::max(0, std::min(live->high_water, live->computed) - before);
+    live->completion.prefilled_tokens += std::max(
+        0, std::min(live->computed, live->prompt_size) - std::max(before, live->high_water));
     live->high_water = std::max(live->high_water, live->computed);
     if (live->computed == live->request.static_prefix_tokens) KeepStaticPrefix(*live);
     const auto at = logits_at.find(live->sequence);
@@ -319,7 +339,8 @@ void LlamaEngine::DecodeStep() {
   for (const Sequence& sequence : sequences_) {
     Live* live = sequence.live;
     if (live == nullptr) continue;
-    batch.push_back({live->tokens.back(), static_cast<int32_t>(live->tokens.size()) - 1, live->sequence, true});
+    batch.push_back(
+        {live->tokens.back(), static_cast<int32_t>(live->tokens.size()) - 1, live->sequence, true});
     lives.push_back(live);
   }
   const int64_t start_us = clock_.NowUs();
@@ -335,11 +356,13 @@ void LlamaEngine::DecodeStep() {
   }
 }
 
-bool LlamaEngine::RunBatch(const std::vector<KvRoom::BatchToken>& batch, const std::vector<Live*>& lives) {
+bool LlamaEngine::RunBatch(const std::vector<KvRoom::BatchToken>& batch,
+                           const std::vector<Live*>& lives) {
   bool restored = false;
   ++statistics_.steps;
   if (room_->Decode(batch, restored)) return true;
-  // Admission has made room for every token of the batch, so this is a fault of the engine, not of the requests.
+  // Admission has made room for every token of the batch, so this is a fault of the engine, not of
+  // the requests.
   const std::string reason = LastLlamaError().empty() ? "no reason given" : LastLlamaError();
   for (Live* live : lives) {
     Fail(*live, "engine", "llama.cpp could not compute a batch: " + reason, true);
@@ -361,11 +384,11 @@ void LlamaEngine::SampleNext(Live& live, const float* logits) {
   }
   const SamplingParameters& sampling = live.request.sampling;
   const bool hold_back_end = sampled < sampling.min_tokens;
-  const std::span<const TokenId> forbidden = hold_back_end ? std::span<const TokenId>(end_tokens_)
-                                                           : std::span<const TokenId>();
+  const std::span<const TokenId> forbidden =
+      hold_back_end ? std::span<const TokenId>(end_tokens_) : std::span<const TokenId>();
   const TokenId token =
-      sampler_.Sample({logits, static_cast<size_t>(options_.vocabulary->size())}, sampling, forbidden,
-                      UniformDraw(sampling.draw_key, static_cast<uint64_t>(sampled)));
+      sampler_.Sample({logits, static_cast<size_t>(options_.vocabulary->size())}, sampling,
+                      forbidden, UniformDraw(sampling.draw_key, static_cast<uint64_t>(sampled)));
   statistics_.sampling_us += clock_.NowUs() - start_us;
   if (token < 0) {
     Fail(live, "bad_logits", "the model gave no number for any token", true);
@@ -416,7 +439,8 @@ void LlamaEngine::Fail(Live& live, const char* code, std::string message, bool r
   Completion& completion = live.completion;
   completion.finish = FinishReason::kFailed;
   completion.failure = Failure{"", code, std::move(message), retriable};
-  completion.prompt_tokens = completion.reused_tokens + completion.prefilled_tokens;  // what was looked at
+  completion.prompt_tokens =
+      completion.reused_tokens + completion.prefilled_tokens;  // what was looked at
   completion.output_tokens = static_cast<int64_t>(live.tokens.size()) - live.prompt_size;
   completion.finished_us = clock_.NowUs();
   waiting_.erase(std::tuple(-live.request.priority, live.request.order, live.request.id));
@@ -450,18 +474,22 @@ void LlamaEngine::CheckInvariants() const {
     const Sequence& sequence = sequences_[i];
     HALO_CHECK(sequence.live == nullptr || sequence.kept < 0, "a sequence has one holder");
     if (sequence.live != nullptr) {
-      HALO_CHECK(sequence.live->sequence == static_cast<int32_t>(i), "a request knows its sequence");
+      HALO_CHECK(sequence.live->sequence == static_cast<int32_t>(i),
+                 "a request knows its sequence");
       HALO_CHECK(tree_.Contains(sequence.live->holder), "what runs is in the tree");
       ++running;
       worst_case += WorstCaseTokens(*sequence.live);
     }
     if (sequence.kept >= 0) {
-      HALO_CHECK(kept_.at(sequence.kept).sequence == static_cast<int32_t>(i), "what is kept knows its sequence");
+      HALO_CHECK(kept_.at(sequence.kept).sequence == static_cast<int32_t>(i),
+                 "what is kept knows its sequence");
       ++resident;
     }
   }
-  HALO_CHECK(running == running_ && worst_case == running_worst_case_, "counts of running requests agree");
-  HALO_CHECK(tree_.size() == live_holders_.size() + kept_.size(), "the tree holds exactly the holders");
+  HALO_CHECK(running == running_ && worst_case == running_worst_case_,
+             "counts of running requests agree");
+  HALO_CHECK(tree_.size() == live_holders_.size() + kept_.size(),
+             "the tree holds exactly the holders");
   int64_t blob_bytes = 0;
   size_t in_sequences = 0;
   for (const auto& [holder, kept] : kept_) {

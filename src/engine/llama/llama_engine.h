@@ -22,9 +22,9 @@ namespace halo {
 /// Whether logits must not depend on how work is batched (exactness.h).
 enum class Exactness : uint8_t {
   kOff,
-  kIfFree,    ///< where it is known to hold and costs nothing, else off
-  kIfKnown,   ///< where it is known to hold for the model, layout and build, else off
-  kRequired   ///< where it is not known to hold, the engine is not made
+  kIfFree,   ///< where it is known to hold and costs nothing, else off
+  kIfKnown,  ///< where it is known to hold for the model, layout and build, else off
+  kRequired  ///< where it is not known to hold, the engine is not made
 };
 
 struct LlamaEngineOptions {
@@ -32,35 +32,40 @@ struct LlamaEngineOptions {
   std::string model_path;                        ///< has passed CheckGguf
   std::shared_ptr<const Vocabulary> vocabulary;  ///< shared with the tokenizing side; immutable
   int32_t threads = 1;
-  int32_t sequences = 0;           ///< requests that run at once; 0: kDefaultSequences
-  int64_t kv_bytes = 0;            ///< device memory for KV; 0: a quarter of the machine's memory
-  int64_t kept_bytes = 0;          ///< host memory for kept and spilled KV; 0: an eighth of the machine's memory
-  int32_t context_tokens = 0;      ///< longest prompt and answer; 0: what the model was trained for
-  int32_t expected_tokens = 0;     ///< longest prompt and answer foreseen; a hint for the first shape of the room
+  int32_t sequences = 0;  ///< requests that run at once; 0: kDefaultSequences
+  int64_t kv_bytes = 0;   ///< device memory for KV; 0: a quarter of the machine's memory
+  int64_t kept_bytes =
+      0;  ///< host memory for kept and spilled KV; 0: an eighth of the machine's memory
+  int32_t context_tokens = 0;  ///< longest prompt and answer; 0: what the model was trained for
+  int32_t expected_tokens =
+      0;  ///< longest prompt and answer foreseen; a hint for the first shape of the room
   KvLayout layout = KvLayout::kAuto;
-  bool reuse = true;               ///< false: every prompt is computed from its first token (the reference)
+  bool reuse = true;  ///< false: every prompt is computed from its first token (the reference)
   Exactness exactness = Exactness::kOff;
   bool hash_logits = false;        ///< fills Completion::logits_hash
   int32_t batch_tokens = 0;        ///< most tokens of one prefill step; 0: 2048
   int32_t micro_batch_tokens = 0;  ///< most tokens that are computed together; 0: 512
 };
 
-/// llama.cpp behind the Engine seam: continuous batching, planned prefix reuse, admission by worst case.
+/// llama.cpp behind the Engine seam: continuous batching, planned prefix reuse, admission by worst
+/// case.
 ///
 ///   waiting --Admit--> prefilling --PrefillStep--> decoding --DecodeStep--> finished
 ///      ^                    |                          |
 ///      +------- Preempt (spilled, or to be computed again) <+
 ///
-/// A step is a prefill or a decode pass, never both: mixing gains nothing on the CPU and cuts a decode batch into more
-/// passes. Prefill goes first, so that decode runs with as many sequences as there is work for.
+/// A step is a prefill or a decode pass, never both: mixing gains nothing on the CPU and cuts a
+/// decode batch into more passes. Prefill goes first, so that decode runs with as many sequences as
+/// there is work for.
 ///
-/// Reuse. A TokenTree holds what each running, idle and parked holder of KV has or will have. A request takes the longest
-/// prefix there is; if the longest is still being computed by another, it waits for it (leader first), so that no prompt
-/// token is computed twice while it is known to be needed. A finished request's KV stays in its sequence until that is
-/// needed, then moves to host memory; what goes first when host memory is full is what has no known consumer, oldest first.
+/// Reuse. A TokenTree holds what each running, idle and parked holder of KV has or will have. A
+/// request takes the longest prefix there is; if the longest is still being computed by another, it
+/// waits for it (leader first), so that no prompt token is computed twice while it is known to be
+/// needed. A finished request's KV stays in its sequence until that is needed, then moves to host
+/// memory; what goes first when host memory is full is what has no known consumer, oldest first.
 ///
-/// Sequences. With split streams, running sequences must be ids 0 .. n-1 or llama.cpp cuts the batch (HOUSE.md), so a hole is
-/// filled by the next request or by moving the last sequence down.
+/// Sequences. With split streams, running sequences must be ids 0 .. n-1 or llama.cpp cuts the
+/// batch (HOUSE.md), so a hole is filled by the next request or by moving the last sequence down.
 class LlamaEngine final : public Engine {
  public:
   static constexpr int32_t kDefaultSequences = 64;
@@ -75,10 +80,13 @@ class LlamaEngine final : public Engine {
   void CancelWaiting() override;
   void Release(RequestId id, int32_t consumers) override;
   std::vector<Completion> Poll(int64_t deadline_us) override;
-  int64_t pending() const override { return static_cast<int64_t>(live_.size() + completed_.size()); }
+  int64_t pending() const override {
+    return static_cast<int64_t>(live_.size() + completed_.size());
+  }
   EngineStatistics Statistics() const override;
 
-  /// One batched pass, or nothing if there is nothing to do. What Poll repeats; for tests and the engine's own thread.
+  /// One batched pass, or nothing if there is nothing to do. What Poll repeats; for tests and the
+  /// engine's own thread.
   void Step();
   /// Throws by HALO_CHECK if sequences, holders, tree and counts do not agree. For tests.
   void CheckInvariants() const;
@@ -92,32 +100,32 @@ class LlamaEngine final : public Engine {
     Request request;
     Completion completion;
     enum class State : uint8_t { kWaiting, kPrefilling, kDecoding } state = State::kWaiting;
-    std::vector<TokenId> tokens;     ///< prompt, then the answer so far
+    std::vector<TokenId> tokens;  ///< prompt, then the answer so far
     int32_t prompt_size = 0;
-    int32_t max_tokens = 0;          ///< of the answer, after the context is taken into account
-    int32_t computed = 0;            ///< leading tokens whose KV is in `sequence`
+    int32_t max_tokens = 0;  ///< of the answer, after the context is taken into account
+    int32_t computed = 0;    ///< leading tokens whose KV is in `sequence`
     int32_t sequence = -1;
     HolderId holder = -1;
-    int32_t high_water = 0;          ///< most tokens that were ever computed: below it is recomputation
+    int32_t high_water = 0;  ///< most tokens that were ever computed: below it is recomputation
     std::shared_ptr<const KvBlob> spilled;
-    std::string text;                ///< pieces of the answer so far, raw bytes
-    bool counted = false;            ///< reuse and prefill were counted (first attempt)
+    std::string text;      ///< pieces of the answer so far, raw bytes
+    bool counted = false;  ///< reuse and prefill were counted (first attempt)
   };
 
   /// KV of a finished request, or a static prefix.
   struct Kept {
-    RequestId request = 0;           ///< 0: a static prefix
+    RequestId request = 0;  ///< 0: a static prefix
     std::vector<TokenId> tokens;
     int32_t consumers = 0;
     bool is_static = false;
-    int32_t sequence = -1;           ///< where it lies, or -1 when in `blob`
+    int32_t sequence = -1;  ///< where it lies, or -1 when in `blob`
     std::shared_ptr<const KvBlob> blob;
     int64_t last_used = 0;
   };
 
   struct Sequence {
-    Live* live = nullptr;            ///< running here
-    HolderId kept = -1;              ///< idle KV lying here
+    Live* live = nullptr;  ///< running here
+    HolderId kept = -1;    ///< idle KV lying here
   };
 
   // Admission (admission.cc)
@@ -127,7 +135,7 @@ class LlamaEngine final : public Engine {
   struct Source {
     HolderId holder = -1;
     int32_t tokens = 0;
-    bool still_computed = false;     ///< a longer prefix is on its way
+    bool still_computed = false;  ///< a longer prefix is on its way
   };
   Source FindPrefix(const Live& live) const;
   bool MakeRoom(const Live& live);
@@ -174,26 +182,27 @@ class LlamaEngine final : public Engine {
   std::unique_ptr<KvRoom> room_;
   bool exact_ = false;
   bool on_gpu_ = false;
-  bool can_cut_ = true;              ///< full attention: prefixes can be taken
+  bool can_cut_ = true;  ///< full attention: prefixes can be taken
 
   std::unordered_map<RequestId, std::unique_ptr<Live>> live_;
-  std::map<std::tuple<int32_t, int64_t, RequestId>, Live*> waiting_;  ///< (-priority, order, id): next first
+  std::map<std::tuple<int32_t, int64_t, RequestId>, Live*>
+      waiting_;                      ///< (-priority, order, id): next first
   std::vector<Sequence> sequences_;  ///< [room sequences]
   int32_t running_ = 0;
-  int64_t running_worst_case_ = 0;   ///< tokens, over running requests
+  int64_t running_worst_case_ = 0;  ///< tokens, over running requests
 
   TokenTree tree_;
   std::unordered_map<HolderId, Live*> live_holders_;
   std::unordered_map<HolderId, Kept> kept_;
   std::unordered_map<RequestId, HolderId> kept_of_request_;
   HolderId next_holder_ = 1;
-  int64_t kept_bytes_ = 0;           ///< of blobs
+  int64_t kept_bytes_ = 0;  ///< of blobs
   int64_t use_counter_ = 0;
 
   Sampler sampler_;
   std::vector<TokenId> end_tokens_;
   std::vector<Completion> completed_;
-  EngineStatistics statistics_;      ///< what KvRoom does not count, and rooms that were replaced
+  EngineStatistics statistics_;  ///< what KvRoom does not count, and rooms that were replaced
 };
 
 }  // namespace halo

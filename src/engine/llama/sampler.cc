@@ -1,15 +1,16 @@
 #include "engine/llama/sampler.h"
 
 #include <algorithm>
-#include <cmath>
 #include <bit>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
 #include "base/check.h"
 
-// The three loops over the whole vocabulary are compiled for several instruction sets and chosen at run time, so that a
-// binary built without -march=native samples at full speed. ThreadSanitizer starts before the choice can run.
+// The three loops over the whole vocabulary are compiled for several instruction sets and chosen at
+// run time, so that a binary built without -march=native samples at full speed. ThreadSanitizer
+// starts before the choice can run.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__)
 #define HALO_VECTOR_CLONES __attribute__((target_clones("avx2", "default"), optimize("O3")))
 #else
@@ -45,8 +46,9 @@ HALO_VECTOR_CLONES float Largest(const float* __restrict values, size_t count) {
 using FloatLanes = float __attribute__((vector_size(kLanes * sizeof(float))));
 using IntLanes = int32_t __attribute__((vector_size(kLanes * sizeof(int32_t))));
 
-/// x = exp(x) for x <= 0 to about 2 ulp, 0 below kLowestExponent: 2^n * p(f) with a degree-6 polynomial (Cephes' expf).
-/// By reference, since a vector argument's calling convention depends on the instruction set.
+/// x = exp(x) for x <= 0 to about 2 ulp, 0 below kLowestExponent: 2^n * p(f) with a degree-6
+/// polynomial (Cephes' expf). By reference, since a vector argument's calling convention depends on
+/// the instruction set.
 inline __attribute__((always_inline)) void ExpOfNegative(FloatLanes& x) {
   constexpr float kLog2E = 1.44269504088896341F;
   constexpr float kLn2High = 0.693359375F;
@@ -71,8 +73,8 @@ inline __attribute__((always_inline)) void ExpOfNegative(FloatLanes& x) {
 
 /// weights[i] = exp((logits[i] - largest) * scale); returns their sum. NaN and -inf weigh nothing.
 /// `count` is a multiple of kLanes.
-HALO_VECTOR_CLONES double Exponentiate(const float* __restrict logits, float* __restrict weights, size_t count,
-                                       float largest, float scale) {
+HALO_VECTOR_CLONES double Exponentiate(const float* __restrict logits, float* __restrict weights,
+                                       size_t count, float largest, float scale) {
   double total = 0.0;
   constexpr size_t kBlock = 4096;  // float lanes are emptied into a double before they lose digits
   for (size_t start = 0; start < count; start += kBlock) {
@@ -118,7 +120,8 @@ TokenId Sampler::Sample(std::span<const float> logits, const SamplingParameters&
 
   const float largest = Largest(logits.data(), logits.size());
   if (!std::isfinite(largest)) return -1;
-  // Below the smallest temperature whose inverse is a number, nothing but the likeliest token has any weight.
+  // Below the smallest temperature whose inverse is a number, nothing but the likeliest token has
+  // any weight.
   const float scale = 1.0F / parameters.temperature;
   if (!std::isfinite(scale)) return ArgMax(logits);
   const double mass = Weigh(logits, largest, scale);
@@ -158,19 +161,22 @@ double Sampler::GatheredMass() const {
 }
 
 void Sampler::GatherNucleus(double mass_to_keep, double lowest) {
-  // If the tokens above a threshold hold enough, the nucleus is among them. Most distributions end at the first try.
+  // If the tokens above a threshold hold enough, the nucleus is among them. Most distributions end
+  // at the first try.
   for (const float threshold : {0x1p-5F, 0x1p-9F, 0x1p-13F}) {
     if (static_cast<double>(threshold) <= lowest) break;
     Gather(threshold);
     if (GatheredMass() >= mass_to_keep) return;
   }
   constexpr double kRounding = 0.999;
-  Gather(std::min(1.0F, std::max(static_cast<float>(lowest * kRounding), std::numeric_limits<float>::min())));
+  Gather(std::min(
+      1.0F, std::max(static_cast<float>(lowest * kRounding), std::numeric_limits<float>::min())));
 }
 
 void Sampler::Gather(float threshold) {
   candidates_.clear();
-  constexpr size_t kBlock = 64;  // most blocks hold no candidate and are passed over at vector speed
+  constexpr size_t kBlock =
+      64;  // most blocks hold no candidate and are passed over at vector speed
   for (size_t start = 0; start < weights_.size(); start += kBlock) {
     const size_t end = std::min(weights_.size(), start + kBlock);
     if (!AnyAtLeast(weights_.data() + start, end - start, threshold)) continue;
@@ -190,8 +196,8 @@ struct LikelierFirst {
   }
 };
 
-/// Bucket 0 holds the largest weights. The top bits of a positive float order like its value: 3 bits of mantissa and
-/// the exponent make about 700 buckets over the range of weights.
+/// Bucket 0 holds the largest weights. The top bits of a positive float order like its value: 3
+/// bits of mantissa and the exponent make about 700 buckets over the range of weights.
 size_t BucketOf(float weight) {
   constexpr uint32_t kOneBits = 0x3F800000U >> 20;
   const uint32_t bits = std::bit_cast<uint32_t>(weight) >> 20;
@@ -202,15 +208,17 @@ size_t BucketOf(float weight) {
 
 void Sampler::KeepTopK(size_t k) {
   if (candidates_.size() <= k) return;
-  std::nth_element(candidates_.begin(), candidates_.begin() + static_cast<ptrdiff_t>(k), candidates_.end(),
-                   LikelierFirst{});
+  std::nth_element(candidates_.begin(), candidates_.begin() + static_cast<ptrdiff_t>(k),
+                   candidates_.end(), LikelierFirst{});
   candidates_.resize(k);
-  std::sort(candidates_.begin(), candidates_.end(),
-            [](const Candidate& a, const Candidate& b) { return a.token < b.token; });  // the draw walks in id order
+  std::sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) {
+    return a.token < b.token;
+  });  // the draw walks in id order
 }
 
 void Sampler::KeepNucleus(double mass_to_keep) {
-  // Only the bucket in which the nucleus ends is looked at closely; `kept` is the mass of those before it.
+  // Only the bucket in which the nucleus ends is looked at closely; `kept` is the mass of those
+  // before it.
   double kept = 0.0;
   border_.clear();
   if (candidates_.size() > kSmall) {
@@ -219,7 +227,8 @@ void Sampler::KeepNucleus(double mass_to_keep) {
       bucket_mass_[BucketOf(candidate.weight)] += static_cast<double>(candidate.weight);
     }
     size_t edge = 0;
-    while (edge + 1 < kBuckets && kept + bucket_mass_[edge] < mass_to_keep) kept += bucket_mass_[edge++];
+    while (edge + 1 < kBuckets && kept + bucket_mass_[edge] < mass_to_keep)
+      kept += bucket_mass_[edge++];
     for (const Candidate& candidate : candidates_) {
       if (BucketOf(candidate.weight) == edge) border_.push_back(candidate);
     }
@@ -248,7 +257,8 @@ void Sampler::KeepNucleus(double mass_to_keep) {
     kept += static_cast<double>((end++)->weight);
   }
   const Candidate least = *end;
-  std::erase_if(candidates_, [&least](const Candidate& candidate) { return LikelierFirst{}(least, candidate); });
+  std::erase_if(candidates_,
+                [&least](const Candidate& candidate) { return LikelierFirst{}(least, candidate); });
 }
 
 TokenId Sampler::Walk(double draw) const {

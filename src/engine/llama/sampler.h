@@ -9,16 +9,17 @@
 
 namespace halo {
 
-/// Draws one token from logits. A pure function of its arguments; the object only keeps its buffers.
+/// Draws one token from logits. A pure function of its arguments; the object only keeps its
+/// buffers.
 ///
-/// Probabilities are softmax(logits / temperature). min_p keeps those of at least min_p times the largest, top_k the k
-/// largest of these, top_p the fewest of the largest of these that hold top_p of their mass; the draw walks what is left
-/// in id order. Ties go to the lower id.
+/// Probabilities are softmax(logits / temperature). min_p keeps those of at least min_p times the
+/// largest, top_k the k largest of these, top_p the fewest of the largest of these that hold top_p
+/// of their mass; the draw walks what is left in id order. Ties go to the lower id.
 ///
-/// The vocabulary is never sorted. Tokens above a threshold are gathered; if they hold top_p of the mass, the nucleus is
-/// among them. The lowest threshold is (1 - top_p) x mass / V: tokens below it together hold less than 1 - top_p. Of the
-/// gathered, only the bucket in which the nucleus ends is looked at closely, by halving. At temperature 0 nothing is
-/// gathered at all.
+/// The vocabulary is never sorted. Tokens above a threshold are gathered; if they hold top_p of the
+/// mass, the nucleus is among them. The lowest threshold is (1 - top_p) x mass / V: tokens below it
+/// together hold less than 1 - top_p. Of the gathered, only the bucket in which the nucleus ends is
+/// looked at closely, by halving. At temperature 0 nothing is gathered at all.
 class Sampler {
  public:
   /// `logits`: [vocabulary]. `forbidden`: ids that may not be drawn now. `draw`: uniform in [0, 1).

@@ -9,9 +9,9 @@ namespace halo {
 
 struct TokenTree::Node {
   Node* parent = nullptr;
-  std::vector<TokenId> run;                          // tokens on the edge from the parent
-  std::map<TokenId, std::unique_ptr<Node>> children; // by first token of their run
-  std::set<HolderId> holders;                        // that end exactly here
+  std::vector<TokenId> run;                           // tokens on the edge from the parent
+  std::map<TokenId, std::unique_ptr<Node>> children;  // by first token of their run
+  std::set<HolderId> holders;                         // that end exactly here
 };
 
 TokenTree::TokenTree() : root_(std::make_unique<Node>()) {}
@@ -21,8 +21,9 @@ namespace {
 
 size_t CommonLength(std::span<const TokenId> a, std::span<const TokenId> b) {
   const size_t limit = std::min(a.size(), b.size());
-  return static_cast<size_t>(std::mismatch(a.begin(), a.begin() + static_cast<ptrdiff_t>(limit), b.begin()).first -
-                             a.begin());
+  return static_cast<size_t>(
+      std::mismatch(a.begin(), a.begin() + static_cast<ptrdiff_t>(limit), b.begin()).first -
+      a.begin());
 }
 
 }  // namespace
@@ -80,7 +81,8 @@ void TokenTree::Prune(Node* node) {
     parent->children.erase(node->run.front());
     node = parent;
   }
-  // A node that only passes through is joined with its one child, so that the tree stays as small as its holders.
+  // A node that only passes through is joined with its one child, so that the tree stays as small
+  // as its holders.
   if (node->parent != nullptr && node->holders.empty() && node->children.size() == 1) {
     Node* parent = node->parent;
     std::unique_ptr<Node> child = std::move(node->children.begin()->second);
@@ -108,7 +110,8 @@ TokenTree::Match TokenTree::Longest(std::span<const TokenId> prompt, size_t most
 }
 
 void TokenTree::Collect(const Node& node, size_t most, std::vector<HolderId>& holders) {
-  // Breadth first, so that the holders nearest to the match (the shortest, cheapest to copy) come first.
+  // Breadth first, so that the holders nearest to the match (the shortest, cheapest to copy) come
+  // first.
   std::vector<const Node*> level = {&node};
   while (!level.empty() && holders.size() < most) {
     std::vector<const Node*> next;

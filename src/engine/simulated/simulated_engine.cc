@@ -55,7 +55,8 @@ void SimulatedEngine::Submit(Request request) {
 
 void SimulatedEngine::AnnounceStart() {
   if (options_.timeline == nullptr) return;
-  const bool can_start = !waiting_.empty() && static_cast<int32_t>(running_ids_.size()) < options_.sequences;
+  const bool can_start =
+      !waiting_.empty() && static_cast<int32_t>(running_ids_.size()) < options_.sequences;
   if (can_start == start_due_us_.has_value()) return;
   if (can_start) {
     start_due_us_ = clock_.NowUs();
@@ -84,7 +85,8 @@ void SimulatedEngine::CancelWaiting() {
 
 void SimulatedEngine::Release(RequestId, int32_t) {}  // keeps no KV
 
-Completion SimulatedEngine::Complete(const Request& request, int64_t prompt_words, ScriptedReply reply) const {
+Completion SimulatedEngine::Complete(const Request& request, int64_t prompt_words,
+                                     ScriptedReply reply) const {
   Completion completion;
   completion.id = request.id;
   completion.prompt_tokens = prompt_words;
@@ -114,7 +116,8 @@ void SimulatedEngine::StartWaiting() {
     }
     const int64_t prompt_words = CountWords(request.prompt_text);
     if (prompt_words >= options_.context_tokens) {
-      ended_.push_back(Failed(request.id, "prompt_too_long", "the prompt is longer than the context", clock_.NowUs()));
+      ended_.push_back(Failed(request.id, "prompt_too_long",
+                              "the prompt is longer than the context", clock_.NowUs()));
       continue;
     }
     Completion completion = Complete(request, prompt_words, options_.script(request));
@@ -131,7 +134,8 @@ void SimulatedEngine::StartWaiting() {
 }
 
 void SimulatedEngine::DropTop() {
-  if (options_.timeline) options_.timeline->due_us.erase(options_.timeline->due_us.find(running_.top().end_us));
+  if (options_.timeline)
+    options_.timeline->due_us.erase(options_.timeline->due_us.find(running_.top().end_us));
   running_.pop();
 }
 
