@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "commands.h"
+#include "halo/session.h"
 #include "halo_build_info.h"
 
 namespace halo::cli {
@@ -43,9 +44,11 @@ void AddVersionCommand(CLI::App& app, int& exit_code) {
   CLI::App* command =
       app.add_subcommand("version", "Print version, commit, llama.cpp version and backends");
   command->callback([&exit_code] {
+    const std::string why_not = WhyNoExactAnswers();
     std::cout << "halo " << build_info::kVersion << "\ncommit " << build_info::kCommit
               << "\nllama.cpp " << build_info::kLlamaVersion << "\nDuckDB "
-              << build_info::kDuckdbVersion << "\nbackends " << build_info::kBackends << "\n";
+              << build_info::kDuckdbVersion << "\nbackends " << build_info::kBackends
+              << "\nexact answers " << (why_not.empty() ? "yes" : "no: " + why_not) << "\n";
     exit_code = kExitOk;
   });
 }

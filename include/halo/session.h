@@ -84,6 +84,10 @@ struct RunOutcome {
       first_failures;  ///< "row ID: OPERATOR: MESSAGE" of the first few failed rows
 };
 
+/// Why answers equal to those of --naive bit for bit cannot be had from this build on this machine;
+/// empty if they can (which models: docs/benchmarks/deterministic.md).
+std::string WhyNoExactAnswers();
+
 /// The façade over Halo's stages. Each getter computes what it needs, once; nothing is loaded
 /// before it is asked for. Throws halo::Error (see the message; every fault found is in it) before
 /// execution; rows never throw.

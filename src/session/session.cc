@@ -18,6 +18,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "engine/llama/exactness.h"
 #include "engine/llama/llama_engine.h"
 #include "halo_build_info.h"
 #include "model/gguf_check.h"
@@ -475,5 +476,7 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   }
   return outcome;
 }
+
+std::string WhyNoExactAnswers() { return WhyNotExactHere(); }
 
 }  // namespace halo

@@ -89,6 +89,9 @@ class ExactKernels(Equality, unittest.TestCase):
     SERVER_ENVIRONMENT = {"GGML_CPU_EXACT": "1"}
     HALO_FLAG = "--deterministic"
 
+    def setUp(self):
+        support.exact_answers_or_skip(self)
+
 
 if __name__ == "__main__":
     unittest.main(argv=["server_equality_test"], verbosity=1)

@@ -50,26 +50,6 @@ bool CpuHas(const std::string& feature) {
   return false;
 }
 
-std::string WhyNotThisBuild() {
-#if !defined(__x86_64__)
-  return "it was tested on x86-64 only";
-#endif
-  if (FindSwitch() == nullptr) {
-    return "this llama.cpp lacks exact kernels; build with HALO_LLAMA_CPP_SOURCE=BUNDLED";
-  }
-  if (!CpuHas("AVX2") || !CpuHas("FMA") || !CpuHas("F16C") || CpuHas("AVX512")) {
-    return "it was tested with kernels for AVX2, not with those that this build uses on this CPU";
-  }
-  for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
-    ggml_backend_dev_t device = ggml_backend_dev_get(i);
-    if (ggml_backend_dev_type(device) != GGML_BACKEND_DEVICE_TYPE_CPU) {
-      return std::string("it was tested on CPUs only, and this process uses ") +
-             ggml_backend_dev_name(device);
-    }
-  }
-  return "";
-}
-
 std::string WhyNotThisTensor(const GgufTensor& tensor, bool only_if_free) {
   for (const KnownType& known : kKnownTypes) {
     if (static_cast<int32_t>(known.type) != tensor.type) continue;
@@ -89,8 +69,32 @@ bool switched = false;  // guarded by SwitchLock()
 
 }  // namespace
 
+std::string WhyNotExactHere() {
+#if !defined(__x86_64__)
+  return "it was tested on x86-64 only";
+#endif
+  if (FindSwitch() == nullptr) {
+    return "this llama.cpp lacks exact kernels; build with HALO_LLAMA_CPP_SOURCE=BUNDLED";
+  }
+  const bool avx2 = CpuHas("AVX2") && CpuHas("FMA") && CpuHas("F16C");
+  const bool untested_avx512 = CpuHas("AVX512") && !CpuHas("AVX512_VNNI");
+  if (!avx2 || untested_avx512) {
+    return "it was tested with kernels for AVX2 and for AVX-512 with VNNI, not with those that "
+           "this "
+           "build uses on this CPU";
+  }
+  for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
+    ggml_backend_dev_t device = ggml_backend_dev_get(i);
+    if (ggml_backend_dev_type(device) != GGML_BACKEND_DEVICE_TYPE_CPU) {
+      return std::string("it was tested on CPUs only, and this process uses ") +
+             ggml_backend_dev_name(device);
+    }
+  }
+  return "";
+}
+
 std::string WhyNotExact(const std::string& path, KvLayout layout, bool only_if_free) {
-  if (std::string why = WhyNotThisBuild(); !why.empty()) return why;
+  if (std::string why = WhyNotExactHere(); !why.empty()) return why;
   if (layout == KvLayout::kUnified) {
     return "cells of unified KV lie where room was, and attention sums them in tiles counted from "
            "the first cell of all; "

@@ -21,6 +21,8 @@ namespace halo {
 /// out anew for wide batches, which exact runs do without: prefill 0.69 of stock, decode 1.18;
 /// there they run when asked for.
 
+/// Why no model can run exactly in this build on this machine; empty if some can.
+std::string WhyNotExactHere();
 /// Why the model cannot run exactly in this build and layout; empty if it can. With `only_if_free`,
 /// a price is a reason too. `path` has passed CheckGguf.
 std::string WhyNotExact(const std::string& path, KvLayout layout, bool only_if_free = false);
