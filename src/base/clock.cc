@@ -1,6 +1,7 @@
 #include "base/clock.h"
 
 #include <chrono>
+#include <thread>
 
 #include "base/check.h"
 
@@ -10,6 +11,11 @@ int64_t SteadyClock::NowUs() const {
   return std::chrono::duration_cast<std::chrono::microseconds>(
              std::chrono::steady_clock::now().time_since_epoch())
       .count();
+}
+
+void SteadyClock::SleepUntil(int64_t time_us) {
+  const int64_t left_us = time_us - NowUs();
+  if (left_us > 0) std::this_thread::sleep_for(std::chrono::microseconds(left_us));
 }
 
 void VirtualClock::AdvanceTo(int64_t time_us) {

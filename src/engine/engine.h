@@ -63,6 +63,8 @@ struct Request {
   int64_t deadline_us = 0;      ///< on the engine's clock; 0: none. Past it the request fails.
   std::string script_operator;  ///< who asks, for simulated engines and traces
   std::string script_row;
+  int32_t script_sample = 0;   ///< which of the operator's samples
+  int32_t script_attempt = 0;  ///< 0: the first
 };
 
 enum class FinishReason : uint8_t { kEndToken, kStopString, kMaxTokens, kFailed };

@@ -54,7 +54,9 @@ Json ToJson(const Request& r) {
           {"order", r.order},
           {"deadline_us", r.deadline_us},
           {"script_operator", r.script_operator},
-          {"script_row", r.script_row}};
+          {"script_row", r.script_row},
+          {"script_sample", r.script_sample},
+          {"script_attempt", r.script_attempt}};
 }
 
 std::string TextFrom(const Json& j) {
@@ -77,6 +79,8 @@ Request RequestFrom(const Json& j) {
   j.at("deadline_us").get_to(r.deadline_us);
   j.at("script_operator").get_to(r.script_operator);
   j.at("script_row").get_to(r.script_row);
+  j.at("script_sample").get_to(r.script_sample);
+  j.at("script_attempt").get_to(r.script_attempt);
   return r;
 }
 

@@ -65,25 +65,41 @@ struct Template::Impl {
     const Diagnostic diagnostic{Within(where, program.source(), fault.position), fault.message};
     return Failure{"", fault.code, diagnostic.ToString(), false};
   }
-  JinjaEvaluator::Lookup LookupIn(
-      const std::map<std::string, nlohmann::ordered_json>& values) const;
 };
 
-JinjaEvaluator::Lookup Template::Impl::LookupIn(
-    const std::map<std::string, nlohmann::ordered_json>& values) const {
-  return [&values](const std::string& name) -> std::optional<JinjaValue> {
+namespace {
+
+using Values = std::map<std::string, nlohmann::ordered_json>;
+using Answers = std::map<std::string, PromptSpan>;
+const Answers kNoAnswers;
+
+/// The names of a render. Each answer has an origin of its own: kFirstHole and its place.
+JinjaEvaluator::Lookup LookupIn(const Values& values, const Answers& answers) {
+  return [&values, &answers](const std::string& name) -> std::optional<JinjaValue> {
+    if (const auto answer = answers.find(name); answer != answers.end()) {
+      const auto place = static_cast<Origin>(std::distance(answers.begin(), answer));
+      return JinjaValue::Text(MarkedText(answer->second.text, kFirstHole + place));
+    }
     const auto value = values.find(name);
     if (value == values.end()) return std::nullopt;
     return JinjaFromJson(value->second, kFromData);
   };
 }
 
-namespace {
-
-std::vector<std::string> NamesOf(const std::map<std::string, nlohmann::ordered_json>& values) {
+std::vector<std::string> NamesOf(const Values& values, const Answers& answers) {
   std::vector<std::string> names;
   for (const auto& [name, value] : values) names.push_back(name);
+  for (const auto& [name, span] : answers) names.push_back(name);
   return names;
+}
+
+PromptSpan SpanOf(std::string_view bytes, Origin origin, const Answers& answers) {
+  if (origin == kFromTemplate) return PromptSpan::Template(std::string(bytes));
+  if (origin >= kFirstHole) {
+    const PromptSpan& answer = std::next(answers.begin(), origin - kFirstHole)->second;
+    if (answer.text == bytes) return answer;
+  }
+  return PromptSpan::Data(std::string(bytes));
 }
 
 }  // namespace
@@ -113,18 +129,24 @@ const std::set<std::string>& Template::reads() const { return impl_->reads; }
 bool Template::is_constant() const { return impl_->program.is_constant(); }
 const std::string& Template::source() const { return impl_->source; }
 
-std::vector<PromptSpan> Template::Render(
-    const std::map<std::string, nlohmann::ordered_json>& values) const {
+std::vector<PromptSpan> Template::Render(const Values& values, const Answers& answers) const {
   std::vector<PromptSpan> spans;
   if (is_constant()) {
     if (!impl_->source.empty()) spans.push_back(PromptSpan::Template(impl_->source));
     return spans;
   }
   try {
-    JinjaEvaluator run(impl_->program, JinjaSettings(), impl_->LookupIn(values), NamesOf(values));
+    JinjaEvaluator run(impl_->program, JinjaSettings(), LookupIn(values, answers),
+                       NamesOf(values, answers));
     run.Render().ForEachPart([&](std::string_view bytes, Origin origin) {
-      spans.push_back(origin == kFromTemplate ? PromptSpan::Template(std::string(bytes))
-                                              : PromptSpan::Data(std::string(bytes)));
+      PromptSpan span = SpanOf(bytes, origin, answers);
+      const bool joins = span.kind == PromptSpan::Kind::kData && !spans.empty() &&
+                         spans.back().kind == PromptSpan::Kind::kData;
+      if (joins) {
+        spans.back().text += span.text;
+      } else {
+        spans.push_back(std::move(span));
+      }
     });
   } catch (const JinjaFault& fault) {
     throw impl_->ToFailure(fault);
@@ -132,12 +154,23 @@ std::vector<PromptSpan> Template::Render(
   return spans;
 }
 
-nlohmann::ordered_json Template::Evaluate(
-    const std::map<std::string, nlohmann::ordered_json>& values) const {
+nlohmann::ordered_json Template::Evaluate(const Values& values) const {
   if (is_constant()) return impl_->source;
   try {
-    JinjaEvaluator run(impl_->program, JinjaSettings(), impl_->LookupIn(values), NamesOf(values));
+    JinjaEvaluator run(impl_->program, JinjaSettings(), LookupIn(values, kNoAnswers),
+                       NamesOf(values, kNoAnswers));
     return JinjaToJson(run.Evaluate());
+  } catch (const JinjaFault& fault) {
+    throw impl_->ToFailure(fault);
+  }
+}
+
+bool Template::IsTrue(const Values& values) const {
+  if (is_constant()) return !impl_->source.empty();
+  try {
+    JinjaEvaluator run(impl_->program, JinjaSettings(), LookupIn(values, kNoAnswers),
+                       NamesOf(values, kNoAnswers));
+    return run.Truth(run.Evaluate());
   } catch (const JinjaFault& fault) {
     throw impl_->ToFailure(fault);
   }

@@ -44,13 +44,18 @@ class Template {
   const std::string& source() const;
 
   /// Renders with `values` (name -> JSON value; strings as text, everything else compact JSON when
-  /// printed). An undefined name or attribute, a limit or a fault of the template throws Failure
+  /// printed) and `answers` (name -> a span of tokens or data): an answer that is printed as it is
+  /// comes out as that very span, so that a model's answer keeps its ids; what filters make of it
+  /// is data. An undefined name or attribute, a limit or a fault of the template throws Failure
   /// (see base/error.h).
-  std::vector<PromptSpan> Render(const std::map<std::string, nlohmann::ordered_json>& values) const;
+  std::vector<PromptSpan> Render(const std::map<std::string, nlohmann::ordered_json>& values,
+                                 const std::map<std::string, PromptSpan>& answers = {}) const;
   /// Evaluates a template that is one expression ("{{ row.length }}") to a JSON value; throws
   /// Failure.
   nlohmann::ordered_json Evaluate(
       const std::map<std::string, nlohmann::ordered_json>& values) const;
+  /// True if the value of the expression is true as Jinja has it: not none, false, 0 or empty.
+  bool IsTrue(const std::map<std::string, nlohmann::ordered_json>& values) const;
 
  private:
   struct Impl;

@@ -11,7 +11,23 @@ namespace halo {
 namespace {
 
 /// Operators that put the row's prompt where a shared prefix can begin: all but continuations.
-bool ReadsRowPrompt(const Operator& op) { return op.history != History::kContinue; }
+bool ReadsRowPrompt(const Operator& op) {
+  return op.form == PromptForm::kRowPrompt && op.history != History::kContinue;
+}
+
+/// The operator whose answer is the last turn of an assistant in `messages`, if that is all there
+/// is in it: then its conversation may go on here. -1: none.
+OperatorIndex ContinuedBy(const Operator& op) {
+  for (auto message = op.messages.rbegin(); message != op.messages.rend(); ++message) {
+    if (message->role != "assistant") continue;
+    for (const NameBinding& name : op.names) {
+      const bool is_all = message->content->source() == "{{ " + name.name + " }}";
+      if (is_all && name.producers.size() == 1) return name.producers.front();
+    }
+    return -1;
+  }
+  return -1;
+}
 
 void ChooseLayouts(LogicalPlan& plan) {
   std::map<ModelIndex, int32_t> readers;
@@ -38,7 +54,13 @@ void LinkKvSources(LogicalPlan& plan) {
         node.kv_source = parent;
         node.kv_source_answer = true;
       }
-    } else if (node.layout == PromptLayout::kContextFirst) {
+    } else if (op.form == PromptForm::kMessages) {
+      const OperatorIndex parent = ContinuedBy(op);
+      if (parent >= 0 && plan.at(parent).model == node.model) {
+        node.kv_source = parent;
+        node.kv_source_answer = true;
+      }
+    } else if (ReadsRowPrompt(op) && node.layout == PromptLayout::kContextFirst) {
       const auto [found, is_first] = first_reader.emplace(node.model, node.op);
       if (!is_first) node.kv_source = found->second;
     }
@@ -96,9 +118,71 @@ size_t RowPromptElement(const Operator& op, size_t elements) {
   return std::min(static_cast<size_t>(op.depth), elements - 1);
 }
 
+namespace {
+
+void RefuseTools(const Workflow& workflow) {
+  std::vector<Diagnostic> faults;
+  for (const Operator& op : workflow.operators) {
+    if (op.kind == OperatorKind::kInference) continue;
+    const char* kind = op.kind == OperatorKind::kSql    ? "SQL"
+                       : op.kind == OperatorKind::kHttp ? "HTTP"
+                                                        : "functions";
+    faults.push_back({op.location, "'" + op.id + "' calls a tool (" + kind +
+                                       "), and tools cannot be run yet: take it out"});
+  }
+  if (!faults.empty()) throw Error(ErrorCode::kWorkflow, std::move(faults));
+}
+
+std::string Count(size_t count, const char* what) {
+  return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
+}
+
+/// What an operator's prompt takes up, for EXPLAIN.
+std::string WhatItReads(const Workflow& workflow, const Operator& op) {
+  std::string reads;
+  if (op.form == PromptForm::kRowPrompt) {
+    reads = "row prompt";
+    if (op.inputs.empty()) return reads;
+    reads = op.history == History::kContinue     ? "conversation of"
+            : op.history == History::kTranscript ? "row prompt and transcripts of"
+                                                 : "row prompt and answers of";
+    for (const OperatorIndex input : op.inputs) reads += " " + workflow.at(input).id;
+    return reads;
+  }
+  for (const NameBinding& name : op.names) {
+    reads += (reads.empty() ? "" : ", ") + name.name;
+    if (!name.column.empty()) {
+      reads += " (column)";
+    } else if (name.producers.empty()) {
+      reads += " (nothing yet)";
+    } else if (workflow.at(name.producers.front()).id != name.name) {
+      reads += " of " + workflow.at(name.producers.front()).id;
+    }
+  }
+  return reads.empty() ? "nothing" : reads;
+}
+
+/// When an operator runs and what it does with failures, for EXPLAIN; "" for the defaults.
+std::string Conditions(const Operator& op) {
+  std::vector<std::string> parts;
+  if (op.when.expression) parts.push_back("when " + op.when.expression->source());
+  if (!op.over.empty())
+    parts.push_back("until " + op.over.back().expression->source() + " before it");
+  if (op.samples > 1)
+    parts.push_back(fmt::format("{} samples{}", op.samples, op.vote ? " and a vote" : ""));
+  if (op.on_error != OnError::kFail)
+    parts.push_back(op.on_error == OnError::kNull ? "on error null" : "on error skip");
+  if (op.retry.max > 0) parts.push_back(fmt::format("up to {} retries", op.retry.max));
+  if (op.timeout_s > 0.0) parts.push_back(fmt::format("at most {:g} s", op.timeout_s));
+  return fmt::format("{}", fmt::join(parts, "; "));
+}
+
+}  // namespace
+
 LogicalPlan MakeLogicalPlan(const Workflow& workflow) {
   LogicalPlan plan;
   plan.workflow = &workflow;
+  RefuseTools(workflow);
   for (size_t i = 0; i < workflow.operators.size(); ++i) {
     const Operator& op = workflow.operators[i];
     auto model = std::find(plan.models.begin(), plan.models.end(), op.model);
@@ -140,22 +224,19 @@ void VerifyLogicalPlan(const LogicalPlan& plan) {
 
 std::string PrintLogicalPlan(const LogicalPlan& plan) {
   const Workflow& workflow = *plan.workflow;
-  std::string text = fmt::format("workflow {}: {} operators, {} models\n", workflow.name,
-                                 plan.nodes.size(), plan.models.size());
+  std::string text =
+      fmt::format("workflow {}: {}, {}\n", workflow.name, Count(plan.nodes.size(), "operator"),
+                  Count(plan.models.size(), "model"));
   for (const LogicalNode& node : plan.nodes) {
     const Operator& op = plan.operator_of(node.op);
     text += fmt::format("{:>3}  LLM {}  [{}]{}\n", node.op, op.id, op.model.name,
                         op.is_end ? "  -> output" : "");
-    std::string reads = "row prompt";
-    if (!op.inputs.empty()) {
-      reads = op.history == History::kContinue ? "conversation of" : "row prompt and answers of";
-      if (op.history == History::kTranscript) reads = "row prompt and transcripts of";
-      for (const OperatorIndex input : op.inputs) reads += " " + workflow.at(input).id;
-    }
-    text += fmt::format("       reads   {}\n", reads);
+    const std::string conditions = Conditions(op);
+    text += fmt::format("       reads   {}\n", WhatItReads(workflow, op));
     if (op.history != History::kContinue)
       text += fmt::format("       prompt  {}\n", PromptLayoutName(node.layout));
     text += fmt::format("       sample  {}\n", Sampling(op.sampling));
+    if (!conditions.empty()) text += fmt::format("       runs    {}\n", conditions);
     if (node.kv_source >= 0) {
       text += fmt::format("       KV      begins with that of {} ({})\n",
                           workflow.at(node.kv_source).id,

@@ -46,8 +46,10 @@ struct RunSource {
   int64_t row_timeout_us = 0;  ///< from the opening of a row; 0: none
 };
 
-/// How an operator instance (one operator, one row) ended.
-enum class InstanceEnd : uint8_t { kOk, kFailed, kUnfinished };
+/// How an operator instance (one operator, one row) ended (contract 2). kNulled: failed under
+/// `on_error: null`. kSkipped: by `when`, a loop that was over, a skipped input or `on_error:
+/// skip`.
+enum class InstanceEnd : uint8_t { kOk, kNulled, kSkipped, kFailed, kUnfinished };
 
 /// Everything about one call, for --dump-prompts, traces and benchmarks. References live only
 /// during the callback.
@@ -87,7 +89,8 @@ struct ExecutorOptions {
 };
 
 /// Counts of one operator over a run (contract 2). logical = merged + distinct, distinct = executed
-/// + unfinished.
+/// + skipped + unfinished. `skipped` counts instances without a call; `nulled` and `failed` are
+/// ends of executed ones.
 struct OperatorCounts {
   std::string id;
   std::string model;
@@ -129,11 +132,14 @@ using StopFlag = std::atomic<int>;
 ///
 /// An operator instance goes forward only:
 ///
-///     kWaiting --inputs done--> kReady --prompt built--> kSubmitted --completion--> kDone
-///         |                       |          \--equal call under way--> kMerged ----^
-///         |                       |                 (kSubmitted, if the row that made the equal
-///         call gives it up)
-///         +---- a parent failed --+--> kDone (unfinished)
+///     kWaiting --inputs ended--> kReady --prompt built--> kSubmitted --completion--> kDone
+///         |  |                     ^ |  \                    |  ^                      ^
+///         |  |   more samples to send |   --equal call under way--> kMerged ----------|
+///         |  |                           (kSubmitted, if the row that made the equal call
+///         |  |                            gives it up; kept while a failed attempt waits to be
+///         |  |                            made again)
+///         |  +-- `when` is false, a loop is over, an input was skipped --> kDone (skipped)
+///         +----- a parent failed ----------------------------------------> kDone (unfinished)
 ///
 /// There is no barrier: an instance is ready when its own inputs are. Rows go in blocks of
 /// `rows_side_by_side`: lower blocks first, so that rows end early and their KV and memory are
@@ -145,7 +151,7 @@ using StopFlag = std::atomic<int>;
 /// calls (the window).
 class Executor {
  public:
-  Executor(std::vector<RunSource> sources, ExecutorOptions options, const Clock& clock,
+  Executor(std::vector<RunSource> sources, ExecutorOptions options, Clock& clock,
            RunObserver* observer);
   ~Executor();
 

@@ -68,7 +68,8 @@ struct PromptBuilder::Impl {
   ChatTemplate::Skeleton skeleton;  // of a first-turn prompt
   bool has_skeleton = false;
   bool has_instruction = false;
-  Spans constant_instruction;  // when it reads nothing
+  Spans constant_instruction;        // when it reads nothing
+  std::vector<bool> constant_slots;  // [slot] written into the skeleton
 
   bool keep_messages = false;  // a consumer takes this conversation up
 
@@ -92,9 +93,14 @@ struct PromptBuilder::Impl {
   bool uses_chat() const { return op.use_chat_template && model.chat != nullptr; }
 
   Spans RowPrompt(const nlohmann::ordered_json& row) const;
-  Spans Instruction(const nlohmann::ordered_json& row,
-                    const std::map<std::string, std::string>& ancestors) const;
-  Spans Block(OperatorIndex parent, const Conversation& conversation) const;
+  Spans Instruction(const PromptInputs& inputs) const;
+  Spans RenderTemplate(const Template& source, const PromptInputs& inputs) const;
+  Spans Block(OperatorIndex parent, const Conversation* conversation) const;
+  Spans InputBlocks(const PromptInputs& inputs) const;
+  PromptSpan AnswerSpan(const Conversation& conversation) const;
+  std::vector<ChatMessage> Messages(std::vector<Spans> contents) const;
+  std::vector<Spans> Parts(const PromptInputs& inputs) const;
+  std::vector<ChatMessage> Turns(std::vector<Spans> values) const;
   std::vector<ChatMessage> FirstTurn(Spans row_prompt, Spans instruction,
                                      std::vector<Spans> blocks) const;
   bool CanFill(const std::vector<Spans>& values) const;
@@ -126,19 +132,42 @@ Spans PromptBuilder::Impl::RowPrompt(const nlohmann::ordered_json& row) const {
   return {PromptSpan::Data(ValueText((*found)[std::min(element, found->size() - 1)]))};
 }
 
-Spans PromptBuilder::Impl::Instruction(const nlohmann::ordered_json& row,
-                                       const std::map<std::string, std::string>& ancestors) const {
-  if (op.instruction == nullptr) return {};
-  if (op.instruction->is_constant()) return constant_instruction;
-  std::map<std::string, nlohmann::ordered_json> values{{"row", row}};
-  for (const auto& [name, text] : ancestors) values.emplace(name, text);
-  return op.instruction->Render(values);
+Spans PromptBuilder::Impl::RenderTemplate(const Template& source,
+                                          const PromptInputs& inputs) const {
+  if (source.is_constant()) return source.Render({});
+  std::map<std::string, nlohmann::ordered_json> values = inputs.values;
+  values.emplace("row", inputs.row);
+  std::map<std::string, PromptSpan> answers;
+  for (const auto& [name, conversation] : inputs.answers)
+    answers.emplace(name, AnswerSpan(*conversation));
+  return source.Render(values, answers);
 }
 
-Spans PromptBuilder::Impl::Block(OperatorIndex parent, const Conversation& conversation) const {
+Spans PromptBuilder::Impl::Instruction(const PromptInputs& inputs) const {
+  if (op.instruction == nullptr) return {};
+  if (op.instruction->is_constant()) return constant_instruction;
+  return RenderTemplate(*op.instruction, inputs);
+}
+
+/// What a parent said: its ids where they mean the same here, else its text.
+PromptSpan PromptBuilder::Impl::AnswerSpan(const Conversation& conversation) const {
+  if (!conversation.answer_value.is_null())
+    return PromptSpan::Data(ValueText(conversation.answer_value));
+  std::vector<TokenId> tokens = conversation.answer_tokens;
+  if (conversation.answer_ended && !tokens.empty()) tokens.pop_back();
+  if (SameVocabulary(conversation) && !conversation.answer_cut && !tokens.empty())
+    return PromptSpan::Tokens(std::move(tokens), conversation.answer_text);
+  return PromptSpan::Data(conversation.answer_text);
+}
+
+Spans PromptBuilder::Impl::Block(OperatorIndex parent, const Conversation* conversation) const {
   Spans block = {PromptSpan::Template("### " + plan.operator_of(parent).id + "\n")};
+  if (conversation == nullptr) {
+    block.push_back(PromptSpan::Template("null"));
+    return block;
+  }
   if (op.history == History::kTranscript) {
-    for (const ChatMessage& message : conversation.messages) {
+    for (const ChatMessage& message : conversation->messages) {
       block.push_back(PromptSpan::Template(message.role + ":\n"));
       // Within another prompt a conversation is data, whoever wrote it.
       block.push_back(PromptSpan::Data(SpansText(message.content)));
@@ -146,14 +175,23 @@ Spans PromptBuilder::Impl::Block(OperatorIndex parent, const Conversation& conve
     }
     block.push_back(PromptSpan::Template("assistant:\n"));
   }
-  std::vector<TokenId> tokens = conversation.answer_tokens;
-  if (conversation.answer_ended && !tokens.empty()) tokens.pop_back();
-  if (SameVocabulary(conversation) && !conversation.answer_cut && !tokens.empty()) {
-    block.push_back(PromptSpan::Tokens(std::move(tokens), conversation.answer_text));
-  } else {
-    block.push_back(PromptSpan::Data(conversation.answer_text));
-  }
+  block.push_back(AnswerSpan(*conversation));
   return block;
+}
+
+/// A graph node's declared inputs, each under its name.
+Spans PromptBuilder::Impl::InputBlocks(const PromptInputs& inputs) const {
+  std::vector<Spans> blocks;
+  for (const NameBinding& name : op.names) {
+    if (!name.required) continue;
+    Spans block = {PromptSpan::Template("### " + name.name + "\n")};
+    const auto answer = inputs.answers.find(name.name);
+    block.push_back(answer != inputs.answers.end()
+                        ? AnswerSpan(*answer->second)
+                        : PromptSpan::Data(ValueText(inputs.values.at(name.name))));
+    blocks.push_back(std::move(block));
+  }
+  return Join(std::move(blocks));
 }
 
 std::vector<ChatMessage> PromptBuilder::Impl::FirstTurn(Spans row_prompt, Spans instruction,
@@ -183,21 +221,64 @@ Spans PromptBuilder::Impl::RenderPlain(const std::vector<ChatMessage>& messages)
   return Join(std::move(parts));
 }
 
+std::vector<ChatMessage> PromptBuilder::Impl::Messages(std::vector<Spans> contents) const {
+  std::vector<ChatMessage> messages;
+  for (size_t i = 0; i < contents.size(); ++i)
+    messages.push_back({op.messages[i].role, std::move(contents[i])});
+  return messages;
+}
+
+/// The parts of the prompt, one a slot of the skeleton.
+std::vector<Spans> PromptBuilder::Impl::Parts(const PromptInputs& inputs) const {
+  std::vector<Spans> values;
+  if (op.form == PromptForm::kMessages) {
+    for (const MessageSpec& message : op.messages)
+      values.push_back(RenderTemplate(*message.content, inputs));
+    return values;
+  }
+  Spans instruction = Instruction(inputs);
+  if (SpansText(instruction).empty()) instruction.clear();
+  values.push_back(op.form == PromptForm::kBody     ? RenderTemplate(*op.body, inputs)
+                   : op.form == PromptForm::kInputs ? InputBlocks(inputs)
+                                                    : RowPrompt(inputs.row));
+  values.push_back(std::move(instruction));
+  for (size_t i = 0; i < inputs.parents.size(); ++i)
+    values.push_back(Block(op.inputs[i], inputs.parents[i]));
+  return values;
+}
+
+/// The conversation that parts (or slots in their place) make.
+std::vector<ChatMessage> PromptBuilder::Impl::Turns(std::vector<Spans> values) const {
+  if (op.form == PromptForm::kMessages) return Messages(std::move(values));
+  std::vector<Spans> blocks(std::make_move_iterator(values.begin() + kFirstBlock),
+                            std::make_move_iterator(values.end()));
+  return FirstTurn(std::move(values[kRowPrompt]), std::move(values[kInstruction]),
+                   std::move(blocks));
+}
+
 void PromptBuilder::Impl::CompileSkeleton() {
   has_instruction = op.instruction != nullptr && !op.instruction->source().empty();
   if (has_instruction && op.instruction->is_constant()) {
     constant_instruction = {PromptSpan::Template(op.instruction->source())};
   }
   if (op.history == History::kContinue) return;
-  slots = kFirstBlock + static_cast<int32_t>(op.inputs.size());
-  Spans instruction = constant_instruction;
-  if (has_instruction && instruction.empty()) instruction = {PromptSpan::Slot(kInstruction)};
-  std::vector<Spans> blocks;
-  for (size_t i = 0; i < op.inputs.size(); ++i) {
-    blocks.push_back({PromptSpan::Slot(kFirstBlock + static_cast<int32_t>(i))});
+  const bool takes_blocks = op.form == PromptForm::kRowPrompt;
+  slots = op.form == PromptForm::kMessages
+              ? static_cast<int32_t>(op.messages.size())
+              : kFirstBlock + (takes_blocks ? static_cast<int32_t>(op.inputs.size()) : 0);
+  std::vector<Spans> holes;
+  for (int32_t slot = 0; slot < slots; ++slot) holes.push_back({PromptSpan::Slot(slot)});
+  constant_slots.assign(holes.size(), false);
+  for (size_t i = 0; i < op.messages.size(); ++i) {
+    const Template& content = *op.messages[i].content;
+    constant_slots[i] = content.is_constant();
+    if (constant_slots[i]) holes[i] = content.Render({});
   }
-  const std::vector<ChatMessage> messages =
-      FirstTurn({PromptSpan::Slot(kRowPrompt)}, std::move(instruction), std::move(blocks));
+  if (op.form != PromptForm::kMessages && (!has_instruction || !constant_instruction.empty())) {
+    constant_slots[kInstruction] = true;
+    holes[kInstruction] = constant_instruction;
+  }
+  const std::vector<ChatMessage> messages = Turns(std::move(holes));
   if (uses_chat()) {
     try {
       skeleton = model.chat->Compile(messages, true, slots);
@@ -244,14 +325,13 @@ Spans PromptBuilder::Impl::FillSkeleton(std::vector<Spans> values) const {
 /// True if the skeleton says what rendering would; `values` are its slots.
 bool PromptBuilder::Impl::CanFill(const std::vector<Spans>& values) const {
   // An instruction that this row leaves empty takes its message and its blank line away.
-  const bool written = constant_instruction.empty() && has_instruction;
+  const bool written =
+      op.form != PromptForm::kMessages && constant_instruction.empty() && has_instruction;
   if (!has_skeleton || (written && SpansText(values[kInstruction]).empty())) return false;
   if (!uses_chat()) return true;
-  for (const Spans& value : values) {
-    for (const PromptSpan& span : value) {
-      // Spans the author wrote were seen at compile time only if constant; all are checked alike.
-      if (!model.chat->IsOpaque(span.text)) return false;
-    }
+  for (size_t slot = 0; slot < values.size(); ++slot) {
+    // What is constant was seen at compile time.
+    if (!constant_slots[slot] && !model.chat->IsOpaque(SpansText(values[slot]))) return false;
   }
   return true;
 }
@@ -340,33 +420,21 @@ bool PromptBuilder::needs_messages() const {
   return impl_->op.history == History::kContinue || impl_->op.history == History::kTranscript;
 }
 
-Conversation PromptBuilder::Build(const nlohmann::ordered_json& row,
-                                  const std::vector<const Conversation*>& parents,
-                                  const std::map<std::string, std::string>& ancestors) const {
+Conversation PromptBuilder::Build(const PromptInputs& inputs) const {
   const Impl& impl = *impl_;
   if (impl.op.history == History::kContinue) {
-    const auto prompt = row.find(impl.column);
-    const bool next_element = prompt != row.end() && prompt->is_array();
+    const Conversation* parent = inputs.parents.front();
+    HALO_CHECK(parent != nullptr, "an operator that may have no answer has no continuation");
+    const auto prompt = inputs.row.find(impl.column);
+    const bool next_element = prompt != inputs.row.end() && prompt->is_array();
     Spans user =
-        Join({next_element ? impl.RowPrompt(row) : Spans{}, impl.Instruction(row, ancestors)});
-    return impl.Continue(*parents.front(), std::move(user));
+        Join({next_element ? impl.RowPrompt(inputs.row) : Spans{}, impl.Instruction(inputs)});
+    return impl.Continue(*parent, std::move(user));
   }
-  Spans row_prompt = impl.RowPrompt(row);
-  Spans instruction = impl.Instruction(row, ancestors);
-  if (SpansText(instruction).empty()) instruction.clear();
-  std::vector<Spans> values;
-  values.reserve(static_cast<size_t>(impl.slots));
-  values.push_back(row_prompt);
-  values.push_back(impl.constant_instruction.empty() ? instruction : Spans());
-  for (size_t i = 0; i < parents.size(); ++i)
-    values.push_back(impl.Block(impl.op.inputs[i], *parents[i]));
-
+  std::vector<Spans> values = impl.Parts(inputs);
   Conversation conversation;
   const bool can_fill = impl.CanFill(values);
-  if (!can_fill || impl.keep_messages) {
-    conversation.messages = impl.FirstTurn(std::move(row_prompt), std::move(instruction),
-                                           {values.begin() + Impl::kFirstBlock, values.end()});
-  }
+  if (!can_fill || impl.keep_messages) conversation.messages = impl.Turns(values);
   const Spans spans =
       can_fill ? impl.FillSkeleton(std::move(values)) : impl.Render(conversation.messages);
   impl.Tokenize(spans, conversation);

@@ -36,11 +36,21 @@ struct Conversation {
   Prompt prompt;
   std::vector<TokenId> answer_tokens;  ///< sampled ids, the end token included
   std::string answer_text;
-  bool answer_cut = false;    ///< a stop string was cut off
-  bool answer_ended = false;  ///< the last sampled id is an end token
+  nlohmann::ordered_json answer_value;  ///< where the output is no text; null: answer_text is it
+  bool answer_cut = false;              ///< a stop string was cut off
+  bool answer_ended = false;            ///< the last sampled id is an end token
   Signature vocabulary;
   const ChatTemplate* chat =
       nullptr;  ///< which template made the prompt, to compare only; null: none
+};
+
+/// What the prompt of one instance is made of.
+struct PromptInputs {
+  const nlohmann::ordered_json& row;
+  /// PromptForm::kRowPrompt: one for each input, in `input_ops` order; null: it has no answer.
+  std::vector<const Conversation*> parents;
+  std::map<std::string, nlohmann::ordered_json> values;  ///< names that templates may read
+  std::map<std::string, const Conversation*> answers;    ///< the same, where it is an answer's text
 };
 
 /// Makes the prompts of one operator from a row and its parents' conversations. Pure; the constant
@@ -53,12 +63,9 @@ class PromptBuilder {
   ~PromptBuilder();
   PromptBuilder(PromptBuilder&&) noexcept;
 
-  /// `parents`: one for each input, in `input_ops` order. `ancestors`: outputs of operators that
-  /// templates may name. The result holds the prompt, and the messages if a consumer takes the
-  /// conversation up; its answer is still empty.
-  Conversation Build(const nlohmann::ordered_json& row,
-                     const std::vector<const Conversation*>& parents,
-                     const std::map<std::string, std::string>& ancestors) const;
+  /// The result holds the prompt, and the messages if a consumer takes the conversation up; its
+  /// answer is still empty.
+  Conversation Build(const PromptInputs& inputs) const;
 
   /// max_tokens or min_tokens of a row: a whole number in range. Throws Failure naming the key.
   int32_t RowLimit(const RowNumber& number, const nlohmann::ordered_json& row,

@@ -14,37 +14,47 @@ int64_t CountTokens(const Vocabulary& vocabulary, const std::string& text) {
   return static_cast<int64_t>(vocabulary.TokenizePart({PromptSpan::Data(text)}).size());
 }
 
-/// The longest row prompt of the first rows, by bytes.
-std::string LongestRowPrompt(RowOptions options, const std::string& column) {
+/// The longest text that the columns of one of the first rows give, by bytes.
+std::string LongestRowText(RowOptions options, const std::vector<std::string>& columns) {
   options.limit = options.limit < 0 ? kRowsLookedAt : std::min(options.limit, kRowsLookedAt);
   const std::unique_ptr<RowSource> rows = OpenRows(options);
   std::string longest;
   while (std::optional<Row> row = rows->Next()) {
-    const auto found = row->values.find(column);
-    if (found == row->values.end()) continue;
     std::string text;
-    if (found->is_array()) {
-      for (const auto& element : *found)
+    for (const std::string& column : columns) {
+      const auto found = row->values.find(column);
+      if (found == row->values.end()) continue;
+      const auto elements = found->is_array() ? *found : nlohmann::ordered_json::array({*found});
+      for (const auto& element : elements)
         text += element.is_string() ? element.get<std::string>() : element.dump();
-    } else {
-      text = found->is_string() ? found->get<std::string>() : found->dump();
     }
     if (text.size() > longest.size()) longest = std::move(text);
   }
   return longest;
 }
 
+/// Tokens of what the workflow's author wrote into an operator's prompt.
+int64_t WrittenTokens(const Operator& op, const Vocabulary& vocabulary) {
+  int64_t tokens = kMarkupTokens;
+  if (op.instruction != nullptr) tokens += CountTokens(vocabulary, op.instruction->source());
+  if (op.body != nullptr) tokens += CountTokens(vocabulary, op.body->source());
+  for (const MessageSpec& message : op.messages)
+    tokens += CountTokens(vocabulary, message.content->source()) + kMarkupTokens / 4;
+  return tokens;
+}
+
 }  // namespace
 
 int64_t EstimateLongestRequest(const LogicalPlan& plan, const RowOptions& rows,
                                const std::string& column, const Vocabulary& vocabulary) {
-  const int64_t row_tokens = CountTokens(vocabulary, LongestRowPrompt(rows, column));
+  const int64_t row_tokens = CountTokens(
+      vocabulary,
+      LongestRowText(rows, plan.workflow->is_graph ? plan.workflow->columns : std::vector{column}));
   std::vector<int64_t> conversation(plan.nodes.size(), 0);  // prompt and answer, [operators]
   int64_t longest = 0;
   for (const LogicalNode& node : plan.nodes) {
     const Operator& op = plan.operator_of(node.op);
-    int64_t tokens = kMarkupTokens;
-    if (op.instruction != nullptr) tokens += CountTokens(vocabulary, op.instruction->source());
+    int64_t tokens = WrittenTokens(op, vocabulary);
     if (op.history != History::kContinue) tokens += row_tokens;
     for (const OperatorIndex input : op.inputs) {
       const bool whole = op.history == History::kContinue || op.history == History::kTranscript;

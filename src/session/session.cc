@@ -364,11 +364,8 @@ void Session::Impl::OpenOutputs() {
       RequireOther(input->output, given.rows, "-o");
     std::vector<std::string> names;
     const Workflow& workflow = input->workflow;
-    if (options.all_outputs) {
-      for (const Operator& op : workflow.operators) names.push_back(op.id);
-    } else {
-      for (const OperatorIndex op : workflow.end_operators) names.push_back(workflow.at(op).id);
-    }
+    for (const NameBinding& output : options.all_outputs ? workflow.all_outputs : workflow.outputs)
+      names.push_back(output.name);
     input->sink = OpenResultSink(input->output, names, STDOUT_FILENO);
   }
 }

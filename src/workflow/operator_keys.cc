@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <limits>
 #include <set>
-#include <span>
 
 #include "base/text.h"
 #include "workflow/prompt_check.h"
@@ -16,20 +15,6 @@ constexpr int64_t kMaxTokens = 1'000'000;
 constexpr size_t kMaxStopStrings = 16;
 constexpr size_t kMaxIdBytes = 128;
 constexpr size_t kMaxOperators = 10'000;
-
-/// What the readers of single keys need.
-struct KeyContext {
-  ValueReader& reader;
-  std::string_view text;
-};
-
-/// How one key is read. `supported` is false for keys that are checked, but cannot be acted on yet.
-template <typename Target>
-struct KeySpec {
-  const char* name;
-  void (*read)(KeyContext&, const YamlField&, Target&);
-  bool supported = true;
-};
 
 ReferenceList ReadReferences(KeyContext& context, const YamlField& field) {
   const auto texts = context.reader.TextList(field, "the id of an operator");
@@ -170,44 +155,73 @@ void CheckMapping(KeyContext& context, const YamlField& field, OperatorDraft& /*
   if (field.value->kind != YamlNode::Kind::kMapping) context.reader.Mismatch(field, "a mapping");
 }
 
-void CheckRetry(KeyContext& context, const YamlField& field, OperatorDraft& draft) {
-  CheckMapping(context, field, draft);
-  for (const auto& [key, value] : field.value->entries) {
-    if (!key->IsText()) continue;  // reported with the keys of all mappings
-    const YamlField inner{"retry." + key->text, key.get(), value.get()};
-    if (key->text == "max") {
-      context.reader.Whole(inner, {0, 100});
-    } else if (key->text == "backoff_s") {
-      const auto number = context.reader.Number(inner, "a number of seconds");
-      if (number && *number < 0) context.reader.Mismatch(inner, "a number of at least 0");
-    } else {
-      context.reader.diagnostics().Add(key->line, key->column,
-                                       "unknown key '" + key->text +
-                                           "' in retry: it takes max and "
-                                           "backoff_s" +
-                                           DidYouMean(key->text, {"max", "backoff_s"}));
-    }
+void ReadRetry(KeyContext& context, const YamlField& field, OperatorDraft& draft) {
+  if (field.value->kind != YamlNode::Kind::kMapping) {
+    context.reader.Mismatch(field, "a mapping with max and backoff_s");
+    return;
   }
+  static constexpr KeySpec<RetryPolicy> kKeys[] = {
+      {"max",
+       [](KeyContext& c, const YamlField& f, RetryPolicy& retry) {
+         if (const auto n = c.reader.Whole(f, {0, 100})) retry.max = static_cast<int32_t>(*n);
+       }},
+      {"backoff_s",
+       [](KeyContext& c, const YamlField& f, RetryPolicy& retry) {
+         constexpr double kMostS = 3600.0;
+         const char* expected = "a number of seconds from 0 to 3600";
+         const auto number = c.reader.Number(f, expected);
+         if (number && (*number < 0 || *number > kMostS)) c.reader.Mismatch(f, expected);
+         if (number) retry.backoff_s = *number;
+       }},
+  };
+  ReadMapping<RetryPolicy>(context, *field.value, kKeys, "in retry", draft.op.retry);
 }
 
-void CheckOnError(KeyContext& context, const YamlField& field, OperatorDraft& /*draft*/) {
+void ReadOnError(KeyContext& context, const YamlField& field, OperatorDraft& draft) {
   // `on_error: null` is YAML's null, and means the word.
-  if (field.value->kind == YamlNode::Kind::kNull) return;
-  context.reader.Choice(field, {"fail", "null", "skip"});
+  if (field.value->kind == YamlNode::Kind::kNull) {
+    draft.op.on_error = OnError::kNull;
+    return;
+  }
+  const auto word = context.reader.Choice(field, {"fail", "null", "skip"});
+  if (!word) return;
+  draft.op.on_error = *word == "fail"   ? OnError::kFail
+                      : *word == "null" ? OnError::kNull
+                                        : OnError::kSkip;
 }
 
+void ReadWhen(KeyContext& context, const YamlField& field, OperatorDraft& draft) {
+  draft.op.when.expression = ReadCondition(context, field);
+  if (draft.op.when.expression)
+    draft.templates.push_back({draft.op.when.expression, field.value, false});
+}
+
+/// There is no cache across runs yet, so both words hold already, and a time cannot be kept.
 void CheckCache(KeyContext& context, const YamlField& field, OperatorDraft& /*draft*/) {
   const char* expected = "auto, off or a number of seconds";
   const YamlNode& value = *field.value;
   if (value.IsText() && (value.text == "auto" || value.text == "off")) return;
   const auto number = context.reader.Number(field, expected);
-  if (number && *number < 0) context.reader.Mismatch(field, expected);
+  if (!number) return;
+  if (*number < 0) return context.reader.Mismatch(field, expected);
+  context.reader.Fault(field,
+                       "answers are not kept from run to run yet: take the time out, or say off");
 }
 
-void CheckTimeout(KeyContext& context, const YamlField& field, OperatorDraft& /*draft*/) {
+void ReadTimeout(KeyContext& context, const YamlField& field, OperatorDraft& draft) {
   const char* expected = "a number of seconds above 0";
   const auto number = context.reader.Number(field, expected);
-  if (number && *number <= 0) context.reader.Mismatch(field, expected);
+  if (!number) return;
+  if (*number <= 0) return context.reader.Mismatch(field, expected);
+  draft.op.timeout_s = *number;
+}
+
+/// A call of a model changes nothing outside.
+void CheckEffect(KeyContext& context, const YamlField& field, OperatorDraft& /*draft*/) {
+  const auto word = context.reader.Choice(field, {"pure", "read", "write"});
+  if (word && *word != "pure") {
+    context.reader.Fault(field, "a call of a language model is pure: take effect out");
+  }
 }
 
 constexpr double kNoLimit = std::numeric_limits<double>::max();
@@ -284,84 +298,26 @@ constexpr KeySpec<OperatorDraft> kOperatorKeys[] = {
     {"prompt_layout", ReadLayout},
     {"schema", CheckSchema, false},
     {"samples",
-     [](KeyContext& c, const YamlField& f, OperatorDraft&) {
-       c.reader.Whole(f, {1, 1000});
-     },
-     false},
-    {"vote", [](KeyContext& c, const YamlField& f, OperatorDraft&) { c.reader.Boolean(f); }, false},
-    {"when", [](KeyContext& c, const YamlField& f, OperatorDraft&) { c.reader.Word(f); }, false},
+     [](KeyContext& c, const YamlField& f, OperatorDraft& d) {
+       constexpr int64_t kMostSamples = 1000;
+       if (const auto n = c.reader.Whole(f, {1, kMostSamples})) {
+         d.op.samples = static_cast<int32_t>(*n);
+       }
+     }},
+    {"vote",
+     [](KeyContext& c, const YamlField& f, OperatorDraft& d) {
+       d.vote = f.key;
+       if (const auto on = c.reader.Boolean(f)) d.op.vote = *on;
+     }},
+    {"when", ReadWhen},
     {"lora_config", CheckMapping, false},
-    {"timeout_s", CheckTimeout, false},
-    {"retry", CheckRetry, false},
-    {"on_error", CheckOnError, false},
-    {"cache", CheckCache, false},
-    {"effect",
-     [](KeyContext& c, const YamlField& f, OperatorDraft&) {
-       c.reader.Choice(f, {"pure", "read", "write"});
-     },
-     false},
-    {"idempotent", [](KeyContext& c, const YamlField& f, OperatorDraft&) { c.reader.Boolean(f); },
-     false},
+    {"timeout_s", ReadTimeout},
+    {"retry", ReadRetry},
+    {"on_error", ReadOnError},
+    {"cache", CheckCache},
+    {"effect", CheckEffect},
+    {"idempotent", [](KeyContext& c, const YamlField& f, OperatorDraft&) { c.reader.Boolean(f); }},
 };
-
-template <typename Target>
-std::vector<std::string> NamesOf(std::span<const KeySpec<Target>> specs) {
-  std::vector<std::string> names;
-  for (const KeySpec<Target>& spec : specs) names.emplace_back(spec.name);
-  return names;
-}
-
-/// Reads the entries of a mapping by a table; `where` ends the message about an unknown key.
-/// Returns the keys that were there, with those that an unknown key probably meant.
-template <typename Target>
-std::set<std::string> ReadMapping(KeyContext& context, const YamlNode& mapping,
-                                  std::span<const KeySpec<Target>> specs, const std::string& where,
-                                  Target& target) {
-  std::set<std::string> seen;
-  std::set<std::string> given;
-  DiagnosticList& diagnostics = context.reader.diagnostics();
-  for (const auto& [key, value] : mapping.entries) {
-    const bool merge_key = key->text == "<<" && !key->quoted;
-    if (!key->IsText() || merge_key) continue;  // ParseYaml has reported it
-    const auto spec =
-        std::find_if(specs.begin(), specs.end(),
-                     [&name = key->text](const auto& each) { return name == each.name; });
-    if (spec == specs.end()) {
-      const std::vector<std::string> names = NamesOf(specs);
-      diagnostics.Add(key->line, key->column,
-                      "unknown key '" + key->text + "' " + where + DidYouMean(key->text, names));
-      given.insert(NearestWord(key->text, names));
-      continue;
-    }
-    if (!seen.insert(key->text).second) continue;  // a duplicate: the first one counts
-    given.insert(key->text);
-    const size_t before = diagnostics.size();
-    spec->read(context, {spec->name, key.get(), value.get()}, target);
-    if (!spec->supported && diagnostics.size() == before) {
-      diagnostics.Add(key->line, key->column,
-                      std::string(spec->name) + " is not supported yet: take it out");
-    }
-  }
-  return given;
-}
-
-/// Why `id` cannot name an operator, or "".
-std::string IdFault(const std::string& id) {
-  const auto is_letter = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
-  };
-  const auto is_inner = [&](char c) {
-    return is_letter(c) || (c >= '0' && c <= '9') || c == '.' || c == '-';
-  };
-  if (id.size() > kMaxIdBytes) return "an operator id has at most 128 characters";
-  if (id.empty() || !is_letter(id[0]) || !std::all_of(id.begin(), id.end(), is_inner)) {
-    return "'" + id +
-           "' cannot name an operator: expected a letter or '_', then letters, digits, "
-           "'_', '.' or '-'";
-  }
-  if (id == "row") return "'row' cannot name an operator: templates read the row's columns by it";
-  return "";
-}
 
 void ReadOperators(KeyContext& context, const YamlField& field, WorkflowDraft& workflow) {
   if (field.value->kind != YamlNode::Kind::kMapping || field.value->entries.empty()) {
@@ -380,7 +336,7 @@ void ReadOperators(KeyContext& context, const YamlField& field, WorkflowDraft& w
   for (const auto& [key, value] : field.value->entries) {
     const bool merge_key = key->text == "<<" && !key->quoted;
     if (!key->IsText() || merge_key || !seen.insert(key->text).second) continue;
-    const std::string fault = IdFault(key->text);
+    const std::string fault = OperatorIdFault(key->text);
     if (!fault.empty()) diagnostics.Add(key->line, key->column, fault);
     OperatorDraft draft;
     draft.key = key.get();
@@ -401,19 +357,11 @@ void ReadOperators(KeyContext& context, const YamlField& field, WorkflowDraft& w
   }
 }
 
-/// Every key of a file in this dialect.
-/// The name becomes that of a file where several workflows run as one batch, so it must not lead
-/// elsewhere.
 void ReadWorkflowName(KeyContext& context, const YamlField& field, WorkflowDraft& draft) {
-  draft.name = context.reader.Word(field).value_or("");
-  const bool plain = std::none_of(draft.name.begin(), draft.name.end(), [](char c) {
-    return c == '/' || static_cast<unsigned char>(c) < ' ';
-  });
-  if (!plain || draft.name.starts_with('.')) {
-    context.reader.Fault(field,
-                         "a workflow's name has no '/', no control character and no '.' in front");
-  }
+  draft.name = ReadWorkflowNameText(context, field);
 }
+
+/// Every key of a file in this dialect.
 
 constexpr KeySpec<WorkflowDraft> kWorkflowKeys[] = {
     {"start_ops",
@@ -444,6 +392,55 @@ WorkflowDraft ReadOpsFile(const YamlNode& root, std::string_view text,
   }
   return workflow;
 }
+
+std::string OperatorIdFault(const std::string& id) {
+  const auto is_letter = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+  };
+  const auto is_inner = [&](char c) {
+    return is_letter(c) || (c >= '0' && c <= '9') || c == '.' || c == '-';
+  };
+  if (id.size() > kMaxIdBytes) return "an operator id has at most 128 characters";
+  if (id.empty() || !is_letter(id[0]) || !std::all_of(id.begin(), id.end(), is_inner)) {
+    return "'" + id +
+           "' cannot name an operator: expected a letter or '_', then letters, digits, "
+           "'_', '.' or '-'";
+  }
+  if (id == "row") return "'row' cannot name an operator: templates read the row's columns by it";
+  return "";
+}
+
+void CheckOperatorKeys(const OperatorDraft& draft, DiagnosticList& diagnostics) {
+  if (draft.vote != nullptr && draft.op.vote && draft.op.samples == 1) {
+    diagnostics.Add(draft.vote->line, draft.vote->column,
+                    "vote: there is one sample to choose from: add samples: 3, or take vote out");
+  }
+  const SamplingSpec& sampling = draft.op.sampling;
+  if (!draft.min_tokens || sampling.max_tokens.expression || sampling.min_tokens.expression) return;
+  if (sampling.min_tokens.constant <= sampling.max_tokens.constant) return;
+  diagnostics.Add(draft.min_tokens->line, draft.min_tokens->column,
+                  "min_tokens: " + std::to_string(sampling.min_tokens.constant) +
+                      " is more than max_tokens, " + std::to_string(sampling.max_tokens.constant));
+}
+
+std::string ReadWorkflowNameText(KeyContext& context, const YamlField& field) {
+  std::string name = context.reader.Word(field).value_or("");
+  const bool plain = std::none_of(name.begin(), name.end(), [](char c) {
+    return c == '/' || static_cast<unsigned char>(c) < ' ';
+  });
+  if (!plain || name.starts_with('.')) {
+    context.reader.Fault(field,
+                         "a workflow's name has no '/', no control character and no '.' in front");
+  }
+  return name;
+}
+
+std::shared_ptr<const Template> ReadCondition(KeyContext& context, const YamlField& field) {
+  if (!context.reader.Word(field)) return nullptr;
+  return ParseConditionScalar(*field.value, context.text, field.name, context.reader.diagnostics());
+}
+
+std::span<const KeySpec<OperatorDraft>> OperatorKeys() { return kOperatorKeys; }
 
 std::vector<std::string> WorkflowKeyNames() {
   return NamesOf(std::span<const KeySpec<WorkflowDraft>>(kWorkflowKeys));

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "workflow/key_table.h"
 #include "workflow/value_reader.h"
 #include "workflow/workflow.h"
 
@@ -47,6 +48,7 @@ struct OperatorDraft {
   std::optional<Written<History>> history;
   std::optional<Written<PromptLayout>> prompt_layout;
   const YamlNode* min_tokens = nullptr;
+  const YamlNode* vote = nullptr;
   std::vector<TemplateUse> templates;
 };
 
@@ -64,6 +66,23 @@ struct WorkflowDraft {
 /// ranges. Faults go to the diagnostics; what had a fault keeps its default. `text` is the file
 /// that `root` was read from.
 WorkflowDraft ReadOpsFile(const YamlNode& root, std::string_view text, DiagnosticList& diagnostics);
+
+/// A workflow's name. It becomes that of a file where several workflows run as one batch, so it
+/// must not lead elsewhere.
+std::string ReadWorkflowNameText(KeyContext& context, const YamlField& field);
+
+/// A Jinja expression (`when`, `until`), with or without the braces around it. Faults go to the
+/// diagnostics and give nullptr.
+std::shared_ptr<const Template> ReadCondition(KeyContext& context, const YamlField& field);
+
+/// How each key of an operator is read; inference nodes of the `graph` dialect take most of them.
+std::span<const KeySpec<OperatorDraft>> OperatorKeys();
+
+/// Checks the keys of one operator against each other. Faults go to the diagnostics.
+void CheckOperatorKeys(const OperatorDraft& draft, DiagnosticList& diagnostics);
+
+/// Why `id` cannot name an operator, or "".
+std::string OperatorIdFault(const std::string& id);
 
 /// The keys that the dialect knows, for the test that compares them with the published JSON Schema.
 std::vector<std::string> WorkflowKeyNames();

@@ -66,7 +66,9 @@ Place PlaceOfWord(const YamlNode& scalar, std::string_view text, std::string_vie
   const auto is_word = [](char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
   };
-  const size_t first_brace = std::min(value.find("{{"), value.find("{%"));
+  // A condition may stand without braces.
+  size_t first_brace = std::min(value.find("{{"), value.find("{%"));
+  if (first_brace == std::string_view::npos) first_brace = 0;
   for (size_t at = value.find(word, first_brace); at != std::string_view::npos;
        at = value.find(word, at + 1)) {
     const size_t end = at + word.size();
@@ -153,6 +155,12 @@ class ReadChecker {
 
 }  // namespace
 
+SourceLocation LocationOfWord(const YamlNode& scalar, std::string_view text, std::string_view word,
+                              const std::string& file) {
+  const Place place = PlaceOfWord(scalar, text, word);
+  return {file, place.line, place.column};
+}
+
 std::shared_ptr<const Template> ParseTemplateScalar(const YamlNode& scalar, std::string_view text,
                                                     const std::string& key,
                                                     DiagnosticList& diagnostics) {
@@ -165,6 +173,31 @@ std::shared_ptr<const Template> ParseTemplateScalar(const YamlNode& scalar, std:
   } catch (const Error& error) {
     for (const Diagnostic& fault : error.diagnostics()) {
       const Place place = PlaceInScalar(scalar, text, fault.location.line, fault.location.column);
+      diagnostics.Add(place.line, place.column, key + ": " + fault.message);
+    }
+    return nullptr;
+  }
+}
+
+std::shared_ptr<const Template> ParseConditionScalar(const YamlNode& scalar, std::string_view text,
+                                                     const std::string& key,
+                                                     DiagnosticList& diagnostics) {
+  const size_t first = scalar.text.find_first_not_of(" \t\r\n");
+  if (first == std::string::npos || scalar.text.compare(first, 2, "{{") == 0)
+    return ParseTemplateScalar(scalar, text, key, diagnostics);
+  static constexpr std::string_view kOpen = "{{ ";
+  constexpr auto kShift = static_cast<int32_t>(kOpen.size());
+  const std::string wrapped = std::string(kOpen) + scalar.text + " }}";
+  try {
+    Template::Parse(wrapped, {diagnostics.file(), 1, 1});
+    SourceLocation begins = ValueBegins(scalar, text, diagnostics.file());
+    begins.column = std::max(0, begins.column - kShift);
+    return std::make_shared<const Template>(Template::Parse(wrapped, begins));
+  } catch (const Error& error) {
+    for (const Diagnostic& fault : error.diagnostics()) {
+      const int32_t shift = fault.location.line == 1 ? kShift : 0;
+      const Place place = PlaceInScalar(scalar, text, fault.location.line,
+                                        std::max(1, fault.location.column - shift));
       diagnostics.Add(place.line, place.column, key + ": " + fault.message);
     }
     return nullptr;

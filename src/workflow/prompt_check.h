@@ -14,6 +14,16 @@ std::shared_ptr<const Template> ParseTemplateScalar(const YamlNode& scalar, std:
                                                     const std::string& key,
                                                     DiagnosticList& diagnostics);
 
+/// The same for a condition: an expression, with or without the braces around it.
+std::shared_ptr<const Template> ParseConditionScalar(const YamlNode& scalar, std::string_view text,
+                                                     const std::string& key,
+                                                     DiagnosticList& diagnostics);
+
+/// Where `word` stands in the expressions and statements of a scalar; its beginning if it cannot be
+/// found.
+SourceLocation LocationOfWord(const YamlNode& scalar, std::string_view text, std::string_view word,
+                              const std::string& file);
+
 /// Checks that every name that a template reads is `row`, a column of it, or the id of an ancestor.
 /// `inputs[i]` holds the producers of operator i.
 void CheckTemplateReads(const std::vector<OperatorDraft>& operators,

@@ -11,6 +11,7 @@
 #include <set>
 
 #include "base/text.h"
+#include "workflow/graph_workflow.h"
 #include "workflow/operator_graph.h"
 #include "workflow/operator_keys.h"
 #include "workflow/prompt_check.h"
@@ -51,13 +52,49 @@ void ResolveHistory(OperatorDraft& draft, size_t parents, DiagnosticList& diagno
   }
 }
 
-void CheckTokenBounds(const OperatorDraft& draft, DiagnosticList& diagnostics) {
-  const SamplingSpec& sampling = draft.op.sampling;
-  if (!draft.min_tokens || sampling.max_tokens.expression || sampling.min_tokens.expression) return;
-  if (sampling.min_tokens.constant <= sampling.max_tokens.constant) return;
-  diagnostics.Add(draft.min_tokens->line, draft.min_tokens->column,
-                  "min_tokens: " + std::to_string(sampling.min_tokens.constant) +
-                      " is more than max_tokens, " + std::to_string(sampling.max_tokens.constant));
+/// Conversations go on from one answer: not from several samples, and not from none.
+void CheckSamples(const WorkflowDraft& draft, const OperatorGraph& graph,
+                  DiagnosticList& diagnostics) {
+  for (size_t i = 0; i < draft.operators.size(); ++i) {
+    const OperatorDraft& consumer = draft.operators[i];
+    const History history = consumer.op.history;
+    if (history != History::kContinue && history != History::kTranscript) continue;
+    for (const size_t input : graph.inputs[i]) {
+      const Operator& parent = draft.operators[input].op;
+      const std::string takes_up =
+          "'" + consumer.op.id + "' takes up the conversation of '" + parent.id + "', which ";
+      if (parent.samples > 1 && !parent.vote) {
+        diagnostics.Add(consumer.key->line, consumer.key->column,
+                        takes_up + "has several answers: give '" + parent.id +
+                            "' vote: true, or '" + consumer.op.id + "' history: outputs");
+      }
+      if (parent.on_error == OnError::kNull) {
+        diagnostics.Add(consumer.key->line, consumer.key->column,
+                        takes_up +
+                            "may have no answer (on_error: null): use on_error: skip, or "
+                            "history: outputs");
+      }
+    }
+  }
+}
+
+/// True if one of the paths that a template reads begins with `name`.
+bool Reads(const std::shared_ptr<const Template>& reader, const std::string& name) {
+  if (reader == nullptr) return false;
+  const std::set<std::string>& reads = reader->reads();
+  const auto field = reads.lower_bound(name + ".");
+  return reads.contains(name) || (field != reads.end() && field->starts_with(name + "."));
+}
+
+/// In the `ops` dialect a name is the id of an operator before this one.
+void BindNames(Workflow& workflow, OperatorIndex index) {
+  Operator& op = workflow.operators[static_cast<size_t>(index)];
+  for (OperatorIndex other = 0; other < index; ++other) {
+    const std::string& id = workflow.at(other).id;
+    const bool is_input = std::find(op.inputs.begin(), op.inputs.end(), other) != op.inputs.end();
+    if (is_input || Reads(op.instruction, id)) op.names.push_back({id, "", {other}, "", is_input});
+    if (Reads(op.when.expression, id)) op.when.names.push_back({id, "", {other}, "", false});
+  }
 }
 
 /// Puts the checked operators into topological order, with indices for references.
@@ -88,28 +125,37 @@ void Assemble(WorkflowDraft& draft, const OperatorGraph& graph, Workflow& workfl
         op.consumers.begin(), op.consumers.end(),
         [&](OperatorIndex consumer) { return workflow.at(consumer).model == op.model; });
   }
-  for (const size_t end : graph.end_operators) workflow.end_operators.push_back(position[end]);
+  for (size_t i = 0; i < workflow.operators.size(); ++i) {
+    const auto index = static_cast<OperatorIndex>(i);
+    BindNames(workflow, index);
+    workflow.all_outputs.push_back({workflow.operators[i].id, "", {index}, "", false});
+  }
+  for (const size_t end : graph.end_operators)
+    workflow.outputs.push_back(workflow.all_outputs[static_cast<size_t>(position[end])]);
 }
 
-/// Refuses what is not a mapping in the `ops` dialect.
-void CheckDialect(const YamlNode& root, DiagnosticList& diagnostics) {
+/// The `graph` mapping of a file, null if the file is in the `ops` dialect.
+const YamlNode* FindGraph(const YamlNode& root, DiagnosticList& diagnostics) {
   if (root.kind != YamlNode::Kind::kMapping) {
-    diagnostics.Add(
-        root.line, root.column,
-        "expected a mapping with start_ops, end_ops and ops, got " + DescribeNode(root));
+    diagnostics.Add(root.line, root.column,
+                    "expected a mapping with start_ops, end_ops and ops, or with graph, got " +
+                        DescribeNode(root));
     diagnostics.ThrowIfAny(ErrorCode::kWorkflow);
   }
   const YamlNode* graph = nullptr;
-  bool has_ops = false;
   for (const auto& [key, value] : root.entries) {
-    if (key->text == "graph" && !graph) graph = key.get();
-    if (key->text == "ops") has_ops = true;
+    if (key->text == "ops") return nullptr;
+    if (key->text == "graph" && graph == nullptr) graph = value.get();
   }
-  if (!graph || has_ops) return;
-  throw Error(ErrorCode::kWorkflow,
-              {{{diagnostics.file(), graph->line, graph->column},
-                "the 'graph' dialect is not supported yet: write the workflow with start_ops, "
-                "end_ops and ops"}});
+  if (graph == nullptr) return nullptr;
+  for (const auto& [key, value] : root.entries) {
+    if (key->text == "graph" || !key->IsText()) continue;
+    diagnostics.Add(key->line, key->column,
+                    "unknown key '" + key->text +
+                        "' beside graph: what belongs to the graph goes "
+                        "under it");
+  }
+  return graph;
 }
 
 std::string ReadWorkflowFile(const std::string& path) {
@@ -164,14 +210,21 @@ Workflow ParseWorkflow(const std::string& text, const std::string& path) {
   std::string_view body = text;
   if (body.starts_with(kByteOrderMark)) body.remove_prefix(kByteOrderMark.size());
   const YamlNode::Pointer root = ParseYaml(body, diagnostics);
-  CheckDialect(*root, diagnostics);
+  if (const YamlNode* graph_node = FindGraph(*root, diagnostics)) {
+    Workflow graph = ParseGraph(*graph_node, body, diagnostics);
+    graph.path = path;
+    if (graph.name.empty()) graph.name = std::filesystem::path(path).stem().string();
+    graph.source_text = text;
+    return graph;
+  }
   WorkflowDraft draft = ReadOpsFile(*root, body, diagnostics);
   const OperatorGraph graph = ConnectOperators(draft, diagnostics);
   CheckTemplateReads(draft.operators, graph.inputs, body, diagnostics);
   for (size_t i = 0; i < draft.operators.size(); ++i) {
     ResolveHistory(draft.operators[i], graph.inputs[i].size(), diagnostics);
-    CheckTokenBounds(draft.operators[i], diagnostics);
+    CheckOperatorKeys(draft.operators[i], diagnostics);
   }
+  CheckSamples(draft, graph, diagnostics);
   diagnostics.ThrowIfAny(ErrorCode::kWorkflow);
 
   Workflow workflow;
@@ -190,11 +243,16 @@ Workflow LoadWorkflow(const std::string& path) {
 
 std::vector<std::string> RequiredColumns(const Workflow& workflow,
                                          const std::string& prompt_column) {
-  std::set<std::string> columns = {prompt_column};
+  std::set<std::string> columns(workflow.columns.begin(), workflow.columns.end());
+  if (!workflow.is_graph) columns.insert(prompt_column);
   for (const Operator& op : workflow.operators) {
-    AddColumns(*op.instruction, columns);
-    for (const RowNumber* number : {&op.sampling.max_tokens, &op.sampling.min_tokens}) {
-      if (number->expression) AddColumns(*number->expression, columns);
+    std::vector<const Template*> readers = {
+        op.instruction.get(), op.body.get(), op.when.expression.get(),
+        op.sampling.max_tokens.expression.get(), op.sampling.min_tokens.expression.get()};
+    for (const MessageSpec& message : op.messages) readers.push_back(message.content.get());
+    for (const Condition& until : op.over) readers.push_back(until.expression.get());
+    for (const Template* reader : readers) {
+      if (reader != nullptr) AddColumns(*reader, columns);
     }
   }
   return {columns.begin(), columns.end()};

@@ -40,15 +40,72 @@ struct SamplingSpec {
   std::optional<int64_t> seed;    ///< replaces the run's seed in this operator's draws
 };
 
-/// One LLM call a row.
+/// What a name stands for in the templates of one operator.
+struct NameBinding {
+  std::string name;
+  std::string column;  ///< a column of the row; "": what one of `producers` said
+  /// The first of them that was not skipped counts: iterations of a loop, the latest first. Empty
+  /// without a column: nothing (none), as in a loop's first iteration.
+  std::vector<OperatorIndex> producers;
+  std::string field;      ///< of a structured output; "": all of it
+  bool required = false;  ///< a declared input: the instance is skipped if all producers were
+};
+
+/// Where the user's turn of an operator's first-turn prompt comes from.
+enum class PromptForm : uint8_t {
+  kRowPrompt,  ///< `ops`: the row's prompt, then a block for each input (History says how)
+  kBody,       ///< `graph`: the rendered `prompt`
+  kInputs,     ///< `graph` without one: a labelled block for each declared input
+  kMessages    ///< `graph`: a list of messages, each with a role
+};
+
+/// One of `messages`.
+struct MessageSpec {
+  std::string role;                         ///< "system", "user" or "assistant"
+  std::shared_ptr<const Template> content;  ///< shared as RowNumber::expression
+};
+
+/// A condition with the names it reads: `when`, or a loop's `until` for one iteration.
+struct Condition {
+  /// shared as RowNumber::expression. Null: none.
+  std::shared_ptr<const Template> expression;
+  std::vector<NameBinding> names;
+};
+
+/// What a failure of an instance does to its row (contract 3.2).
+enum class OnError : uint8_t { kFail, kNull, kSkip };
+
+/// Attempts after the first one, for failures that may go away.
+struct RetryPolicy {
+  int32_t max = 0;
+  double backoff_s = 1.0;  ///< before the first of them; doubles with each
+};
+
+/// What kind of call an operator makes.
+enum class OperatorKind : uint8_t { kInference, kSql, kHttp, kFunction };
+
+/// One call a row.
 struct Operator {
   std::string id;
   SourceLocation location;
+  OperatorKind kind = OperatorKind::kInference;
   ModelRequest model;
   /// shared for the same reason as RowNumber::expression. May be an empty template.
   std::shared_ptr<const Template> instruction;
-  std::vector<OperatorIndex> inputs;     ///< in `input_ops` order
+  PromptForm form = PromptForm::kRowPrompt;
+  std::shared_ptr<const Template> body;  ///< of kBody; shared as `instruction`
+  std::vector<MessageSpec> messages;     ///< of kMessages
+  std::vector<NameBinding> names;        ///< what its templates may read besides `row`
+  /// Operators that end before this one begins. kRowPrompt: in `input_ops` order.
+  std::vector<OperatorIndex> inputs;
   std::vector<OperatorIndex> consumers;  ///< operators that list this one as an input, ascending
+  Condition when;                        ///< false: the instance is skipped
+  std::vector<Condition> over;           ///< `until` after each earlier iteration; true: skipped
+  int32_t samples = 1;
+  bool vote = false;  ///< the most frequent sample counts, ties to the lowest; else a list of all
+  OnError on_error = OnError::kFail;
+  RetryPolicy retry;
+  double timeout_s = 0.0;  ///< of one attempt; 0: none
   SamplingSpec sampling;
   int32_t max_batch_size = 0;  ///< most calls of this operator in the engine at once; 0: unlimited
   std::optional<int32_t> max_model_len;  ///< tokens of prompt and answer together
@@ -69,8 +126,12 @@ struct Workflow {
   std::string dataset;  ///< local path relative to the file, "" if not given
   std::string column;   ///< "" if not given
   std::vector<Operator> operators;
-  std::vector<OperatorIndex> end_operators;  ///< in `end_ops` order
-  std::string source_text;                   ///< the file, for fingerprints
+  std::vector<NameBinding> outputs;      ///< of a row: those of end operators in `end_ops` order
+  std::vector<NameBinding> all_outputs;  ///< with --all-outputs: those of every operator
+  std::vector<std::string> columns;      ///< that rows must have for the inputs of a graph
+  bool is_graph = false;                 ///< written in the `graph` dialect
+  std::vector<std::string> notices;      ///< what a person should know, and is no error
+  std::string source_text;               ///< the file, for fingerprints
 
   const Operator& at(OperatorIndex index) const { return operators[static_cast<size_t>(index)]; }
   std::optional<OperatorIndex> Find(const std::string& operator_id) const;
@@ -82,7 +143,8 @@ Workflow LoadWorkflow(const std::string& path);
 /// The same for a text; `path` is what the faults name.
 Workflow ParseWorkflow(const std::string& text, const std::string& path);
 
-/// The columns that every row must have, sorted: the prompt column and those that templates read.
+/// The columns that every row must have, sorted: the prompt column (`ops`) or the outputs of input
+/// nodes (`graph`), and those that templates read.
 std::vector<std::string> RequiredColumns(const Workflow& workflow,
                                          const std::string& prompt_column);
 /// The column of the rows that is the prompt: `flag` (may be ""), else the workflow's `column`,

@@ -100,6 +100,27 @@ class Cli(unittest.TestCase):
             self.assertEqual(dumps[mode], dumps["reference"], mode)
             self.assertEqual(outputs[mode], outputs["reference"], mode)
 
+    def test_shipped_graphs_ask_and_answer_what_their_ops_twins_do(self):
+        folder = os.path.join(support.SOURCE, "workflows")
+        names = ["meta-llama/Llama-3.2-3B-Instruct", "meta-llama/Llama-3.2-1B-Instruct",
+                 "meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen3-0.6B"]
+        models = [part for name in names for part in ("--model", f"{name}={model()}")]
+        files = sorted(name for name in os.listdir(folder) if name.endswith(".yaml"))
+        self.assertEqual(files, sorted(os.listdir(os.path.join(folder, "graph"))))
+        for file in files:
+            rows = {"multi_turn.yaml": "conversations", "review_extraction_3step.yaml": "reviews"}.get(file, "questions")
+            seen = {}
+            for dialect in ("", "graph"):
+                dump = os.path.join(support.SCRATCH, "calls.jsonl")
+                code, out, error = halo("run", os.path.join(folder, dialect, file), "-i", os.path.join(folder, "rows", f"{rows}.jsonl"),
+                                        *models, "--worker-memory", "64M", "--limit", "3", "--all-outputs", "--dump-prompts", dump)
+                self.assertEqual(code, 0, error)
+                with open(dump, encoding="utf-8") as calls:
+                    prompts = {(call["row"], call["operator"]): call["prompt"] for call in rows_of(calls.read())}
+                seen[dialect] = (prompts, [row["outputs"] for row in rows_of(out)])
+            self.assertEqual(seen[""][0], seen["graph"][0], file)
+            self.assertEqual(seen[""][1], seen["graph"][1], file)
+
     def test_deterministic_is_refused_where_it_is_not_known_to_hold(self):
         support.exact_answers_or_skip(self)
         code, out, error = halo("run", self.workflow, "-i", self.rows, *self.model, "--deterministic", "--kv-layout", "unified")

@@ -317,6 +317,8 @@ TEST(Wire, RoundTripsEveryField) {
   request.deadline_us = 5;
   request.script_operator = "op";
   request.script_row = "row";
+  request.script_sample = 2;
+  request.script_attempt = 1;
   FrameReader reader;
   const std::string frame = EncodeFrame(ToEngine(request));
   for (const char byte : frame) reader.Append(&byte, 1);

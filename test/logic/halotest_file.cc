@@ -100,7 +100,8 @@ FinishReason FinishByName(const std::string& path, int32_t line, const std::stri
 
 ScriptRule ParseScriptRule(const std::string& path, const TestLine& line) {
   static const std::regex kRule(R"(^([\w.*-]+)\(([^)]*)\)\s+-> ?(.*)$)");
-  static const std::regex kSetting(R"(^(.*?)(?:^|\s{2,})(latency_ms|finish)=(\S+)\s*$)");
+  static const std::regex kSetting(
+      R"(^(.*?)(?:^|\s{2,})(latency_ms|finish|sample|attempt|retriable)=(\S+)\s*$)");
   static const std::regex kFailure(R"(^!(\S+)\s*(.*)$)");
   std::smatch match;
   if (!std::regex_match(line.text, match, kRule))
@@ -110,15 +111,19 @@ ScriptRule ParseScriptRule(const std::string& path, const TestLine& line) {
   rule.operator_pattern = match[1];
   rule.row_pattern = match[2];
   std::string reply = match[3];
+  bool retriable = false;
   while (std::regex_match(reply, match, kSetting)) {
     const std::string value = match[3];
     if (match[2] == "latency_ms") rule.latency_us = static_cast<int64_t>(std::stod(value) * 1000.0);
     if (match[2] == "finish") rule.finish = FinishByName(path, line.number, value);
+    if (match[2] == "sample") rule.sample = std::stoi(value);
+    if (match[2] == "attempt") rule.attempt = std::stoi(value);
+    if (match[2] == "retriable") retriable = value == "yes";
     reply = match[1].str();
   }
   reply = reply.substr(0, reply.find_last_not_of(' ') + 1);
   if (std::regex_match(reply, match, kFailure))
-    rule.failure = Failure{"", match[1], match[2], false};
+    rule.failure = Failure{"", match[1], match[2], retriable};
   rule.reply = Unescape(reply);
   return rule;
 }

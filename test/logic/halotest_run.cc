@@ -135,7 +135,9 @@ class HalotestRunner {
     outcome.started[request.script_operator].push_back(request.script_row);
     for (const ScriptRule& rule : file_.script) {
       if (!MatchesWildcard(rule.operator_pattern, request.script_operator) ||
-          !MatchesWildcard(rule.row_pattern, request.script_row)) {
+          !MatchesWildcard(rule.row_pattern, request.script_row) ||
+          (rule.sample >= 0 && rule.sample != request.script_sample) ||
+          (rule.attempt >= 0 && rule.attempt != request.script_attempt)) {
         continue;
       }
       std::string text = ReplaceAll(rule.reply, "{{operator}}", request.script_operator);
@@ -243,6 +245,8 @@ class HalotestRunner {
         {"distinct", &OperatorCounts::distinct},
         {"executed", &OperatorCounts::executed},
         {"failed", &OperatorCounts::failed},
+        {"skipped", &OperatorCounts::skipped},
+        {"nulled", &OperatorCounts::nulled},
         {"unfinished", &OperatorCounts::unfinished},
         {"calls", &OperatorCounts::calls},
         {"prompt_tokens", &OperatorCounts::prompt_tokens},

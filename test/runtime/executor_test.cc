@@ -49,8 +49,8 @@ std::vector<std::string> Statuses(const ListSink& sink) {
   return statuses;
 }
 
-RunReport RunSources(std::vector<RunSource> sources, const Clock& clock,
-                     ExecutorOptions options = {}, RunObserver* observer = nullptr) {
+RunReport RunSources(std::vector<RunSource> sources, Clock& clock, ExecutorOptions options = {},
+                     RunObserver* observer = nullptr) {
   const StopFlag stop{0};
   return Executor(std::move(sources), options, clock, observer).Run(stop);
 }

@@ -48,11 +48,13 @@ class Prompts {
   Conversation Build(const std::string& op, const Json& row,
                      std::vector<const Conversation*> parents = {},
                      const std::map<std::string, std::string>& ancestors = {}) const {
-    return Builder(op, model_).Build(row, parents, ancestors);
+    PromptInputs inputs{row, std::move(parents), {}, {}};
+    for (const auto& [name, text] : ancestors) inputs.values.emplace(name, text);
+    return Builder(op, model_).Build(inputs);
   }
   Conversation BuildWith(const PromptModel& model, const std::string& op, const Json& row,
                          std::vector<const Conversation*> parents = {}) const {
-    return Builder(op, model).Build(row, parents, {});
+    return Builder(op, model).Build({row, std::move(parents), {}, {}});
   }
   PromptBuilder Builder(const std::string& op, const PromptModel& model) const {
     return PromptBuilder(plan_, *workflow_.Find(op), model, "prompt");

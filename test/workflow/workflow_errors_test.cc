@@ -29,7 +29,9 @@ ops:
 TEST(WorkflowErrorsTest, TopLevel) {
   ExpectFaults("", {{1, 1, "the file is empty"}});
   ExpectFaults("# nothing\n", {{1, 1, "the file is empty"}});
-  ExpectFaults("- a\n", {{1, 1, "expected a mapping with start_ops, end_ops and ops, got a list"}});
+  ExpectFaults(
+      "- a\n",
+      {{1, 1, "expected a mapping with start_ops, end_ops and ops, or with graph, got a list"}});
   ExpectFaults("ops: {a: {model: m}}\n",
                {{1, 1, "'start_ops' is missing"}, {1, 1, "'end_ops' is missing"}});
   ExpectFaults("start_ops: [a]\nend_ops: [a]\nop: {a: {model: m}}\n",
@@ -42,7 +44,7 @@ TEST(WorkflowErrorsTest, TopLevel) {
                 {3, 7, "'a' has no inputs and is not in start_ops"}});
   ExpectFaults("start_ops: [a]\nend_ops: [a]\nops: []\n",
                {{1, 13, "unknown"}, {2, 11, "unknown"}, {3, 6, "expected a mapping of operator"}});
-  ExpectFaults("graph:\n  nodes: []\n", {{1, 1, "the 'graph' dialect is not supported yet"}});
+  ExpectFaults("graph:\n  nodes: []\n", {{2, 10, "nodes: expected at least one node"}});
   ExpectFaults("name: 3\n" + OneOperator({}), {{1, 7, "name: expected text, got the number 3"}});
 }
 
@@ -117,20 +119,29 @@ TEST(WorkflowErrorsTest, StopAndTokens) {
 }
 
 TEST(WorkflowErrorsTest, KeysThatAreNotSupportedYet) {
-  for (const std::string line :
-       {"schema: {type: object}", "samples: 3", "vote: true", "when: \"{{ row.x }}\"",
-        "lora_config: {path: x}", "timeout_s: 3", "retry: {max: 2, backoff_s: 0.5}",
-        "on_error: null", "on_error: skip", "cache: 60", "cache: off", "effect: pure",
-        "idempotent: true"}) {
+  for (const std::string line : {"schema: {type: object}", "lora_config: {path: x}"}) {
     ExpectFaults(OneOperator({line}),
                  {{6, 5, line.substr(0, line.find(':')) + " is not supported yet: take it out"}});
   }
+}
+
+TEST(WorkflowErrorsTest, SamplesConditionsAndFailures) {
   ExpectFaults(OneOperator({"samples: 0"}), {{6, 14, "from 1"}});
+  ExpectFaults(OneOperator({"vote: true"}), {{6, 5, "there is one sample to choose from"}});
+  ExpectFaults(OneOperator({"when: \"row.x ==\""}), {{6, 11, "when: in the template"}});
+  ExpectFaults(OneOperator({"when: raw.x"}), {{6, 11, "unknown name 'raw' (did you mean 'row'?)"}});
   ExpectFaults(OneOperator({"retry: {max: -1, back: 1}"}),
-               {{6, 18, "retry.max: expected"}, {6, 22, "unknown key 'back' in retry"}});
+               {{6, 18, "max: expected"}, {6, 22, "unknown key 'back' in retry"}});
   ExpectFaults(OneOperator({"on_error: ignore"}), {{6, 15, "expected fail, null or skip"}});
   ExpectFaults(OneOperator({"cache: never"}), {{6, 12, "auto, off or a number of seconds"}});
+  ExpectFaults(OneOperator({"cache: 60"}), {{6, 12, "answers are not kept from run to run yet"}});
   ExpectFaults(OneOperator({"timeout_s: 0"}), {{6, 16, "above 0"}});
+  ExpectFaults(OneOperator({"effect: write"}), {{6, 13, "a call of a language model is pure"}});
+  const std::string head = "start_ops: [a]\nend_ops: [b]\nops:\n";
+  ExpectFaults(head + "  a: {model: m, samples: 3}\n  b: {model: m, input_ops: [a]}\n",
+               {{5, 3, "'b' takes up the conversation of 'a', which has several answers"}});
+  ExpectFaults(head + "  a: {model: m, on_error: null}\n  b: {model: m, input_ops: [a]}\n",
+               {{5, 3, "which may have no answer (on_error: null)"}});
 }
 
 TEST(WorkflowErrorsTest, References) {

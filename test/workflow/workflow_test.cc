@@ -46,7 +46,9 @@ TEST(WorkflowTest, OrdersTopologicallyWithTiesByPlaceInTheFile) {
   EXPECT_EQ(d.location.line, 4);
   EXPECT_EQ(d.location.column, 3);
   EXPECT_EQ(workflow.operators[0].consumers, (std::vector<OperatorIndex>{1, 2}));
-  EXPECT_EQ(workflow.end_operators, (std::vector<OperatorIndex>{3, 2}));
+  ASSERT_EQ(workflow.outputs.size(), 2U);
+  EXPECT_EQ(workflow.outputs[0].producers, (std::vector<OperatorIndex>{3}));
+  EXPECT_EQ(workflow.outputs[1].producers, (std::vector<OperatorIndex>{2}));
   EXPECT_EQ(workflow.Find("b"), OperatorIndex{2});
   EXPECT_EQ(workflow.Find("e"), std::nullopt);
 }

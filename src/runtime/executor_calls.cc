@@ -1,0 +1,490 @@
+// Calls: which goes next, what it asks, what its completion does.
+#include <algorithm>
+#include <cmath>
+#include <tuple>
+
+#include "base/check.h"
+#include "base/random.h"
+#include "runtime/executor_impl.h"
+
+namespace halo {
+namespace {
+
+using State = InstanceState;
+
+constexpr int64_t kPollSliceUs = 100'000;
+constexpr int64_t kProgressEveryUs = 250'000;
+/// Calls given to an engine beyond those it runs, so that it can choose what shares a prefix.
+constexpr int32_t kQueuedPerSequence = 3;
+constexpr double kUsPerS = 1e6;
+
+Failure Cancelled() { return {"", "cancelled", "the row was cancelled", false}; }
+
+/// True for failures that say something about the row that made the call, not about the call.
+bool IsOfOneRow(const Failure& failure) {
+  return failure.code == "cancelled" || failure.code == "deadline" || failure.code == "timeout";
+}
+
+/// Calls of one instance: greedy samples are all alike.
+int32_t CallsOf(const Operator& op) { return op.sampling.temperature <= 0.0 ? 1 : op.samples; }
+
+}  // namespace
+
+bool Executor::Impl::WantsMoreRows(size_t source) const {
+  if (options.naive) return open_rows.empty();
+  // Rows are opened only as far as their first calls can be given to the engines, which keeps
+  // memory small; counted for each source, so that one whose operators may not run side by side
+  // holds up no other.
+  int64_t ready = 0;
+  for (const auto& queue : states[source].ready) ready += static_cast<int64_t>(queue.size());
+  int64_t wanted = 0;
+  for (const Engine* engine : engines)
+    wanted += int64_t{kQueuedPerSequence} * engine->Describe().sequences;
+  return ready < wanted;
+}
+
+bool Executor::Impl::MaySubmit(size_t source, OperatorIndex op) const {
+  const LogicalPlan& plan = *sources[source].plan;
+  const int32_t most = plan.operator_of(op).max_batch_size;
+  if (most > 0 && states[source].running[static_cast<size_t>(op)] >= most) return false;
+  if (options.naive) return calls.empty() && retries.empty();
+  const Engine* engine = sources[source].models[static_cast<size_t>(plan.at(op).model)].engine;
+  const auto found = submitted.find(const_cast<Engine*>(engine));
+  const int64_t inside = found == submitted.end() ? 0 : found->second;
+  return inside < int64_t{kQueuedPerSequence + 1} * engine->Describe().sequences;
+}
+
+bool Executor::Impl::NextReady(size_t& best_source, OperatorIndex& best_op) {
+  bool found = false;
+  std::tuple<int32_t, int64_t, int64_t> best;
+  for (size_t s = 0; s < sources.size(); ++s) {
+    for (size_t i = 0; i < states[s].ready.size(); ++i) {
+      const ReadyQueue& queue = states[s].ready[i];
+      const OperatorIndex op = static_cast<OperatorIndex>(i);
+      if (queue.empty() || !MaySubmit(s, op)) continue;
+      const std::tuple rank(-sources[s].priority, OrderOf(*queue.top(), op),
+                            queue.top()->row.index);
+      if (found && rank >= best) continue;
+      found = true;
+      best = rank;
+      best_source = s;
+      best_op = op;
+    }
+  }
+  return found;
+}
+
+void Executor::Impl::SubmitReady() {
+  size_t source = 0;
+  OperatorIndex op = 0;
+  MakeDueCalls();
+  while (!stopping && NextReady(source, op)) {
+    ReadyQueue& queue = states[source].ready[static_cast<size_t>(op)];
+    RowState& row = *queue.top();
+    queue.pop();
+    const Instance& instance = At(row, op);
+    if (instance.state != State::kReady) continue;
+    if (instance.samples != nullptr) {
+      SubmitSample(row, op);
+    } else {
+      SubmitInstance(row, op);
+    }
+  }
+}
+
+void Executor::Impl::SubmitInstance(RowState& row, OperatorIndex op) {
+  Call call;
+  call.row = &row;
+  call.op = op;
+  Instance& instance = At(row, op);
+  try {
+    if (row.cancelled) throw Cancelled();
+    BuildRequest(row, op, call);
+  } catch (Failure& failure) {
+    instance.conversation.reset();
+    FailInstance(row, op, std::move(failure));
+    return;
+  }
+  DropReads(row, op);
+  const int32_t samples = CallsOf(PlanOf(row).operator_of(op));
+  if (samples > 1) {
+    instance.samples = std::make_unique<SampleSet>();
+    instance.samples->answers.resize(static_cast<size_t>(samples));
+    instance.samples->requests.resize(static_cast<size_t>(samples), 0);
+    return SubmitSample(row, op);
+  }
+  if (!MergeInto(row, op, call)) Send(std::move(call));
+}
+
+/// Sends the next sample of an instance whose prompt is built; the instance stays ready while there
+/// are more, so that `max_batch_size` and the engine's room hold for each.
+void Executor::Impl::SubmitSample(RowState& row, OperatorIndex op) {
+  Instance& instance = At(row, op);
+  SampleSet& samples = *instance.samples;
+  if (row.cancelled) {
+    const bool all_done = samples.done == samples.sent;
+    samples.answers.resize(static_cast<size_t>(samples.sent));
+    instance.state = State::kSubmitted;
+    if (all_done) FailInstance(row, op, Cancelled());
+    return;
+  }
+  const LogicalPlan& plan = PlanOf(row);
+  Call call;
+  call.row = &row;
+  call.op = op;
+  call.engine = sources[row.source].models[static_cast<size_t>(plan.at(op).model)].engine;
+  call.sample = samples.sent++;
+  call.request.sampling = SamplingOf(row, op);
+  call.request.static_prefix_tokens =
+      options.naive ? 0 : instance.conversation->prompt.static_prefix_tokens;
+  AddressRequest(row, op, call.sample, call.request);
+  samples.requests[static_cast<size_t>(call.sample)] = call.request.id;
+  const bool more = samples.sent < static_cast<int32_t>(samples.answers.size());
+  Send(std::move(call));
+  if (!more) return;
+  instance.state = State::kReady;
+  states[row.source].ready[static_cast<size_t>(op)].push(&row);
+}
+
+/// An instance counts as executed once, however many calls are made for it.
+void Executor::Impl::CountStart(RowState& row, OperatorIndex op) {
+  Instance& instance = At(row, op);
+  if (instance.counted) return;
+  instance.counted = true;
+  OperatorCounts& counts = CountsOf(row, op);
+  ++counts.distinct;
+  ++counts.executed;
+}
+
+/// Gives a call to its engine.
+void Executor::Impl::Send(Call call) {
+  RowState& row = *call.row;
+  Instance& instance = At(row, call.op);
+  instance.state = State::kSubmitted;
+  if (instance.samples == nullptr) instance.request = call.request.id;
+  ++states[row.source].running[static_cast<size_t>(call.op)];
+  ++submitted[call.engine];
+  CountStart(row, call.op);
+  ++CountsOf(row, call.op).calls;
+  const double timeout_s = PlanOf(row).operator_of(call.op).timeout_s;
+  if (timeout_s > 0.0) {
+    const int64_t until_us = clock.NowUs() + static_cast<int64_t>(timeout_s * kUsPerS);
+    call.request.deadline_us = row.deadline_us > 0 ? std::min(row.deadline_us, until_us) : until_us;
+  }
+  Request request = call.request;
+  request.prompt_tokens = instance.conversation->prompt.tokens;
+  request.prompt_text =
+      call.engine->Describe().has_token_ids ? std::string() : instance.conversation->prompt.text;
+  if (call.mergeable) calls_by_signature.emplace(call.signature, call.request.id);
+  Engine* engine = call.engine;
+  calls.emplace(call.request.id, std::move(call));
+  engine->Submit(std::move(request));
+}
+
+SamplingParameters Executor::Impl::SamplingOf(RowState& row, OperatorIndex op) const {
+  const Operator& what = PlanOf(row).operator_of(op);
+  const PromptBuilder& builder = states[row.source].builders[static_cast<size_t>(op)];
+  SamplingParameters sampling;
+  sampling.temperature = static_cast<float>(what.sampling.temperature);
+  sampling.top_p = static_cast<float>(what.sampling.top_p);
+  sampling.top_k = what.sampling.top_k;
+  sampling.min_p = static_cast<float>(what.sampling.min_p);
+  sampling.max_tokens = builder.RowLimit(what.sampling.max_tokens, row.row.values, "max_tokens");
+  if (sampling.max_tokens < 1)
+    throw Failure{what.id, "bad_value", "max_tokens: the row gives 0, expected at least 1", false};
+  // A row's limit below a constant minimum is the limit.
+  sampling.min_tokens =
+      std::min(sampling.max_tokens,
+               builder.RowLimit(what.sampling.min_tokens, row.row.values, "min_tokens"));
+  sampling.stop = what.sampling.stop;
+  if (what.max_model_len) {
+    const auto prompt = static_cast<int32_t>(At(row, op).conversation->prompt.tokens.size());
+    if (prompt >= *what.max_model_len) {
+      throw Failure{what.id, "prompt_too_long",
+                    "the prompt has " + std::to_string(prompt) + " tokens, max_model_len is " +
+                        std::to_string(*what.max_model_len) +
+                        " with at least one for the answer: " +
+                        std::to_string(prompt - *what.max_model_len + 1) + " too many",
+                    false};
+    }
+    sampling.max_tokens = std::min(sampling.max_tokens, *what.max_model_len - prompt);
+  }
+  return sampling;
+}
+
+void Executor::Impl::BuildRequest(RowState& row, OperatorIndex op, Call& call) {
+  const LogicalPlan& plan = PlanOf(row);
+  const Operator& what = plan.operator_of(op);
+  PromptInputs inputs{row.row.values, {}, {}, {}};
+  if (what.form == PromptForm::kRowPrompt) {
+    for (const OperatorIndex parent : what.inputs) {
+      const Instance& instance = At(row, parent);
+      // Null: it ended without an answer.
+      inputs.parents.push_back(instance.end == InstanceEnd::kOk ? instance.conversation.get()
+                                                                : nullptr);
+    }
+  }
+  for (const NameBinding& name : what.names) {
+    const Conversation* answer = nullptr;
+    nlohmann::ordered_json value = ValueOf(row, name, &answer);
+    if (answer != nullptr) {
+      inputs.answers.emplace(name.name, answer);
+    } else {
+      inputs.values.emplace(name.name, std::move(value));
+    }
+  }
+  call.engine = sources[row.source].models[static_cast<size_t>(plan.at(op).model)].engine;
+  const PromptBuilder& builder = states[row.source].builders[static_cast<size_t>(op)];
+  Instance& instance = At(row, op);
+  instance.conversation = std::make_unique<Conversation>(builder.Build(inputs));
+
+  Request& request = call.request;
+  request.sampling = SamplingOf(row, op);
+  const SamplingParameters& sampling = request.sampling;
+  const Prompt& prompt = instance.conversation->prompt;
+  request.static_prefix_tokens = options.naive ? 0 : prompt.static_prefix_tokens;
+  if (CallsOf(what) > 1) return;  // each sample is addressed when it is sent
+  AddressRequest(row, op, 0, request);
+  call.mergeable = !options.naive && sampling.temperature <= 0.0F;
+  if (call.mergeable) {
+    SignatureBuilder signature;
+    signature.Add(reinterpret_cast<int64_t>(call.engine)).Add(prompt.tokens);
+    if (prompt.tokens.empty()) signature.Add(prompt.text);
+    signature.Add(int64_t{sampling.max_tokens}).Add(int64_t{sampling.min_tokens});
+    for (const std::string& stop : sampling.stop) signature.Add(stop);
+    call.signature = signature.Finish();
+  }
+}
+
+/// Fills in who asks and when: what may differ between equal calls.
+void Executor::Impl::AddressRequest(RowState& row, OperatorIndex op, int32_t sample,
+                                    Request& request) {
+  const LogicalNode& node = PlanOf(row).at(op);
+  const Operator& what = PlanOf(row).operator_of(op);
+  const int64_t seed = what.sampling.seed.value_or(static_cast<int64_t>(options.seed));
+  request.sampling.draw_key =
+      SignatureBuilder().Add(seed).Add(what.id).Add(row.id_text).Add(int64_t{sample}).Finish().low;
+  request.id = next_request++;
+  request.priority = sources[row.source].priority;
+  request.order = OrderOf(row, op);
+  request.deadline_us = row.deadline_us;
+  request.script_operator = what.id;
+  request.script_sample = sample;
+  request.script_row = row.row.id.is_string() ? row.row.id.get<std::string>() : row.id_text;
+  if (options.naive) return;
+  // The parent counts on one consumer for each operator; other samples find the prefix by looking.
+  if (node.kv_source >= 0 && sample == 0) request.consumes = At(row, node.kv_source).request;
+  // Which of several samples a conversation goes on from is known only when all are there.
+  if (CallsOf(what) > 1) return;
+  for (const OperatorIndex consumer : states[row.source].kv_consumers[static_cast<size_t>(op)]) {
+    const State state = At(row, consumer).state;
+    if (state != State::kWaiting && state != State::kReady)
+      continue;  // it came first, or never will
+    ++request.keep.consumers;
+    request.keep.answer = request.keep.answer || PlanOf(row).at(consumer).kv_source_answer;
+  }
+}
+
+bool Executor::Impl::MergeInto(RowState& row, OperatorIndex op, const Call& call) {
+  if (!call.mergeable) return false;
+  if (const auto answer = answers.find(call.signature); answer != answers.end()) {
+    ++CountsOf(row, op).merged;
+    const Completion completion = answer->second;
+    At(row, op).state = State::kMerged;
+    ReleaseKvOf(row, op);
+    EndInstance(row, op, completion, call, true);
+    return true;
+  }
+  const auto under_way = calls_by_signature.find(call.signature);
+  if (under_way == calls_by_signature.end()) return false;
+  Call& leader = calls.at(under_way->second);
+  leader.followers.emplace_back(&row, op);
+  At(row, op).state = State::kMerged;
+  ++CountsOf(row, op).merged;
+  ReleaseKvOf(row, op);
+  return true;
+}
+
+void Executor::Impl::PollEngines() {
+  const int64_t now = clock.NowUs();
+  bool finished = false;
+  for (size_t turn = 0; turn < engines.size() && !finished; ++turn) {
+    Engine* engine = engines[next_engine];
+    next_engine = (next_engine + 1) % engines.size();
+    if (engine->pending() == 0) continue;
+    // One engine may work on until something finishes; several in one thread take turns step by
+    // step. What follows from a completion is submitted before the next one's turn.
+    const int64_t deadline_us = engines.size() == 1 ? now + kPollSliceUs : 0;
+    for (Completion& completion : engine->Poll(deadline_us)) {
+      finished = true;
+      OnCompletion(std::move(completion));
+    }
+  }
+  if (observer != nullptr && now - last_progress_us >= kProgressEveryUs) {
+    last_progress_us = now;
+    report.counts.calls_running = static_cast<int64_t>(calls.size());
+    observer->OnProgress(report.counts);
+  }
+}
+
+void Executor::Impl::OnCompletion(Completion completion) {
+  const auto found = calls.find(completion.id);
+  HALO_CHECK(found != calls.end(), "an engine answers each request once");
+  Call call = std::move(found->second);
+  calls.erase(found);
+  if (call.mergeable) {
+    StopMergingInto(call);
+    if (!completion.failure) Remember(call.signature, completion);
+  }
+  --submitted[call.engine];
+  --states[call.row->source].running[static_cast<size_t>(call.op)];
+  const bool never_started = completion.failure && completion.failure->code == "cancelled" &&
+                             completion.started_us == 0 && stopping && !call.row->cancelled;
+  if (never_started) return TakeBack(call);
+  CountCompletion(call, completion);
+  NameTimeout(call, completion);
+  if (MayRetry(call, completion)) return RetryLater(std::move(call), std::move(completion));
+  Conclude(std::move(call), completion);
+}
+
+void Executor::Impl::CountCompletion(const Call& call, const Completion& completion) {
+  ++report.counts.calls_done;
+  report.counts.output_tokens += completion.output_tokens;
+  OperatorCounts& counts = CountsOf(*call.row, call.op);
+  if (call.attempt == 0) {
+    counts.prompt_tokens += completion.prompt_tokens;
+    counts.reused_tokens += completion.reused_tokens;
+    counts.prefilled_tokens += completion.prefilled_tokens;
+  } else {
+    counts.recomputed_tokens += completion.prefilled_tokens;
+  }
+  counts.recomputed_tokens += completion.recomputed_tokens;
+  counts.output_tokens += completion.output_tokens;
+  if (completion.started_us > 0)
+    counts.busy_us += std::max<int64_t>(0, completion.finished_us - completion.started_us);
+}
+
+/// Engines know one deadline; whether the row's or the call's own was missed is told here.
+void Executor::Impl::NameTimeout(const Call& call, Completion& completion) const {
+  const double timeout_s = PlanOf(*call.row).operator_of(call.op).timeout_s;
+  if (!completion.failure || completion.failure->code != "deadline" || timeout_s <= 0.0) return;
+  const int64_t row_deadline_us = call.row->deadline_us;
+  if (row_deadline_us > 0 && clock.NowUs() >= row_deadline_us) return;
+  std::string seconds = std::to_string(timeout_s);
+  seconds.erase(seconds.find_last_not_of('0') + 1);
+  if (seconds.back() == '.') seconds.pop_back();
+  completion.failure =
+      Failure{"", "timeout", "the call took longer than timeout_s: " + seconds, true};
+}
+
+bool Executor::Impl::MayRetry(const Call& call, const Completion& completion) const {
+  return completion.failure && completion.failure->retriable && !stopping && !call.row->cancelled &&
+         call.attempt < PlanOf(*call.row).operator_of(call.op).retry.max;
+}
+
+void Executor::Impl::RetryLater(Call call, Completion completion) {
+  const RetryPolicy& retry = PlanOf(*call.row).operator_of(call.op).retry;
+  const double wait_s = std::ldexp(retry.backoff_s, std::min(call.attempt, 20));
+  const int64_t due_us = clock.NowUs() + static_cast<int64_t>(wait_s * kUsPerS);
+  ++call.attempt;
+  retries.emplace(due_us, Again{std::move(call), std::move(completion)});
+}
+
+/// Makes again what failed and is due. When the run stops nothing is tried again: the last failure
+/// counts.
+void Executor::Impl::MakeDueCalls() {
+  while (!retries.empty() && (stopping || retries.begin()->first <= clock.NowUs())) {
+    auto node = retries.extract(retries.begin());
+    Again& again = node.mapped();
+    if (stopping || again.call.row->cancelled) {
+      if (again.call.row->cancelled) again.failed.failure = Cancelled();
+      Conclude(std::move(again.call), again.failed);
+      continue;
+    }
+    Call call = std::move(again.call);
+    call.request.id = next_request++;
+    call.request.script_attempt = call.attempt;
+    call.request.consumes = 0;  // given back with the first attempt
+    call.request.deadline_us = call.row->deadline_us;
+    Instance& instance = At(*call.row, call.op);
+    if (instance.samples != nullptr) {
+      instance.samples->requests[static_cast<size_t>(call.sample)] = call.request.id;
+    }
+    const bool more_to_send = instance.state == State::kReady;
+    Send(std::move(call));
+    if (more_to_send) instance.state = State::kReady;
+  }
+}
+
+/// The call is over: everyone who waited for it hears of it.
+void Executor::Impl::Conclude(Call call, const Completion& completion) {
+  EndInstance(*call.row, call.op, completion, call, false);
+  if (call.followers.empty()) return;
+  if (completion.failure && IsOfOneRow(*completion.failure)) {
+    if (!stopping) PromoteFollower(call);
+    return;
+  }
+  for (const auto& [row, op] : call.followers) EndInstance(*row, op, completion, call, true);
+}
+
+void Executor::Impl::StopMergingInto(const Call& call) {
+  const auto found = calls_by_signature.find(call.signature);
+  if (found != calls_by_signature.end() && found->second == call.request.id)
+    calls_by_signature.erase(found);
+}
+
+/// The run stops and the engine had not begun: the instance is unfinished, not failed.
+void Executor::Impl::TakeBack(const Call& call) {
+  --CountsOf(*call.row, call.op).calls;
+  At(*call.row, call.op).state = State::kReady;
+}
+
+/// The call's row gave it up; the first of those who wait makes it anew for all of them.
+void Executor::Impl::PromoteFollower(const Call& call) {
+  const auto [row, op] = call.followers.front();
+  Call next;
+  next.row = row;
+  next.op = op;
+  next.engine = call.engine;
+  next.signature = call.signature;
+  next.mergeable = true;
+  next.request.sampling = call.request.sampling;
+  next.request.static_prefix_tokens = At(*row, op).conversation->prompt.static_prefix_tokens;
+  AddressRequest(*row, op, 0, next.request);
+  next.request.consumes = 0;  // given back when it merged
+  next.followers.assign(call.followers.begin() + 1, call.followers.end());
+  --CountsOf(*row, op).merged;
+  Send(std::move(next));
+}
+
+void Executor::Impl::Remember(const Signature& signature, const Completion& completion) {
+  // Bounded by the window, like everything that is held for rows.
+  if (!answers.emplace(signature, completion).second) return;
+  answers_in_order.push_back(signature);
+  if (static_cast<int64_t>(answers_in_order.size()) > options.window) {
+    answers.erase(answers_in_order.front());
+    answers_in_order.pop_front();
+  }
+}
+
+void Executor::CancelRow(size_t source, int64_t row_index) {
+  const auto found = impl_->open_rows.find({source, row_index});
+  if (found == impl_->open_rows.end()) return;
+  RowState& row = *found->second;
+  row.cancelled = true;
+  const auto cancel = [&](RequestId request) {
+    const auto call = impl_->calls.find(request);
+    // Others may be waiting for the same answer; this row fails when it comes.
+    if (call == impl_->calls.end() || !call->second.followers.empty()) return;
+    impl_->StopMergingInto(call->second);
+    call->second.engine->Cancel(request);
+  };
+  for (const Instance& instance : row.instances) {
+    if (instance.state == State::kDone) continue;
+    if (instance.state == State::kSubmitted) cancel(instance.request);
+    if (instance.samples == nullptr) continue;
+    for (const RequestId request : instance.samples->requests) cancel(request);
+  }
+}
+
+}  // namespace halo

@@ -1,0 +1,282 @@
+// How instances end, and what follows for those that depend on them.
+#include <algorithm>
+#include <map>
+
+#include "base/check.h"
+#include "runtime/executor_impl.h"
+
+namespace halo {
+namespace {
+
+using State = InstanceState;
+
+std::string_view Trimmed(std::string_view text) {
+  constexpr std::string_view kBlanks = " \t\r\n";
+  const size_t first = text.find_first_not_of(kBlanks);
+  if (first == std::string_view::npos) return {};
+  return text.substr(first, text.find_last_not_of(kBlanks) - first + 1);
+}
+
+/// The sample whose text is the most frequent, blanks around it aside; ties go to the lowest.
+size_t Elect(const std::vector<std::optional<Completion>>& answers) {
+  std::map<std::string_view, size_t> votes;
+  for (const auto& answer : answers) ++votes[Trimmed(answer->text)];
+  size_t best = 0;
+  for (size_t i = 1; i < answers.size(); ++i) {
+    if (votes[Trimmed(answers[i]->text)] > votes[Trimmed(answers[best]->text)]) best = i;
+  }
+  return best;
+}
+
+}  // namespace
+
+/// All inputs have ended: the instance becomes ready or is skipped. False if it was skipped, which
+/// its consumers have not been told yet.
+bool Executor::Impl::StartOrSkip(RowState& row, OperatorIndex op) {
+  try {
+    if (IsSkipped(row, PlanOf(row).operator_of(op))) {
+      SkipInstance(row, op);
+      return false;
+    }
+  } catch (Failure& failure) {
+    FailInstance(row, op, std::move(failure));
+    return true;
+  }
+  MakeReady(row, op);
+  return true;
+}
+
+bool Executor::Impl::IsSkipped(const RowState& row, const Operator& op) const {
+  const auto was_skipped = [&](OperatorIndex producer) {
+    return At(row, producer).end == InstanceEnd::kSkipped;
+  };
+  for (const NameBinding& name : op.names) {
+    const bool gone = !name.producers.empty() &&
+                      std::all_of(name.producers.begin(), name.producers.end(), was_skipped);
+    if (name.required && gone) return true;
+  }
+  // In order: once a loop is over, what later iterations said is not there to be asked.
+  for (const Condition& until : op.over) {
+    if (Holds(row, until)) return true;
+  }
+  return op.when.expression != nullptr && !Holds(row, op.when);
+}
+
+bool Executor::Impl::Holds(const RowState& row, const Condition& condition) const {
+  std::map<std::string, nlohmann::ordered_json> values{{"row", row.row.values}};
+  for (const NameBinding& name : condition.names)
+    values.emplace(name.name, ValueOf(row, name, nullptr));
+  return condition.expression->IsTrue(values);
+}
+
+/// What a name stands for in this row; null for what was skipped, nulled or not there yet. `answer`
+/// (if asked for) is set where the value is the text of an answer.
+nlohmann::ordered_json Executor::Impl::ValueOf(const RowState& row, const NameBinding& name,
+                                               const Conversation** answer) const {
+  if (!name.column.empty()) {
+    const auto found = row.row.values.find(name.column);
+    if (found == row.row.values.end()) {
+      throw Failure{"", "missing_column", "the row has no column '" + name.column + "'", false};
+    }
+    return *found;
+  }
+  for (const OperatorIndex producer : name.producers) {
+    const Instance& instance = At(row, producer);
+    if (instance.end == InstanceEnd::kSkipped) continue;
+    if (instance.end != InstanceEnd::kOk) return nullptr;
+    const Conversation& conversation = *instance.conversation;
+    if (conversation.answer_value.is_null()) {
+      if (answer != nullptr) *answer = &conversation;
+      return conversation.answer_text;
+    }
+    if (name.field.empty()) return conversation.answer_value;
+    const auto field = conversation.answer_value.find(name.field);
+    return field == conversation.answer_value.end() ? nlohmann::ordered_json() : *field;
+  }
+  return nullptr;
+}
+
+void Executor::Impl::MakeReady(RowState& row, OperatorIndex op) {
+  Instance& instance = At(row, op);
+  HALO_CHECK(instance.state == State::kWaiting, "instances only go forward");
+  instance.state = State::kReady;
+  states[row.source].ready[static_cast<size_t>(op)].push(&row);
+}
+
+/// A call's completion reaches one of the instances that waited for it.
+void Executor::Impl::EndInstance(RowState& row, OperatorIndex op, const Completion& completion,
+                                 const Call& call, bool merged) {
+  Instance& instance = At(row, op);
+  row.prompt_tokens += completion.prompt_tokens;
+  row.output_tokens += completion.output_tokens;
+  if (observer != nullptr) {
+    observer->OnCall({PlanOf(row).operator_of(op), row.row, call.request,
+                      instance.conversation->prompt, completion, row.source, merged});
+  }
+  if (instance.samples != nullptr) return EndSample(row, op, completion, call);
+  if (completion.failure) return FailInstance(row, op, *completion.failure);
+  if (row.cancelled)
+    return FailInstance(row, op, {"", "cancelled", "the row was cancelled", false});
+  // The engine watches the deadline of the row that made the call only.
+  const bool late = merged && row.deadline_us > 0 && clock.NowUs() > row.deadline_us;
+  if (late)
+    return FailInstance(row, op,
+                        {"", "deadline", "the row took longer than its deadline allows", false});
+  TakeAnswer(row, op, completion);
+}
+
+/// One of several samples is there. With the last one the instance ends: what came of it does not
+/// depend on the order in which they came.
+void Executor::Impl::EndSample(RowState& row, OperatorIndex op, const Completion& completion,
+                               const Call& call) {
+  Instance& instance = At(row, op);
+  SampleSet& samples = *instance.samples;
+  samples.answers[static_cast<size_t>(call.sample)] = completion;
+  ++samples.done;
+  if (samples.done < static_cast<int32_t>(samples.answers.size())) return;
+  if (row.cancelled)
+    return FailInstance(row, op, {"", "cancelled", "the row was cancelled", false});
+  for (const auto& answer : samples.answers) {
+    if (answer->failure) return FailInstance(row, op, *answer->failure);
+  }
+  const size_t chosen = PlanOf(row).operator_of(op).vote ? Elect(samples.answers) : 0;
+  const Completion winner = std::move(*samples.answers[chosen]);
+  instance.request = samples.requests[chosen];
+  if (!PlanOf(row).operator_of(op).vote) {
+    samples.answers[chosen] = winner;
+    auto all = nlohmann::ordered_json::array();
+    for (const auto& answer : samples.answers) all.push_back(answer->text);
+    instance.conversation->answer_value = std::move(all);
+  }
+  instance.samples.reset();
+  TakeAnswer(row, op, winner);
+}
+
+void Executor::Impl::TakeAnswer(RowState& row, OperatorIndex op, const Completion& completion) {
+  Instance& instance = At(row, op);
+  const Operator& what = PlanOf(row).operator_of(op);
+  Conversation& conversation = *instance.conversation;
+  conversation.answer_text = completion.text;
+  conversation.answer_tokens = completion.tokens;
+  conversation.answer_cut = completion.cut;
+  conversation.answer_ended = completion.finish == FinishReason::kEndToken;
+  // Greedy samples are all alike, so one call was made for them.
+  if (what.samples > 1 && !what.vote && conversation.answer_value.is_null()) {
+    conversation.answer_value = nlohmann::ordered_json::array();
+    for (int32_t i = 0; i < what.samples; ++i) conversation.answer_value.push_back(completion.text);
+  }
+  if (instance.readers_left == 0) {
+    conversation.messages.clear();
+    conversation.prompt = {};
+  }
+  Close(row, op, InstanceEnd::kOk);
+  Propagate(row, op);
+}
+
+/// The only way to kDone.
+void Executor::Impl::Close(RowState& row, OperatorIndex op, InstanceEnd end) {
+  Instance& instance = At(row, op);
+  HALO_CHECK(instance.state != State::kDone, "an instance ends once");
+  instance.state = State::kDone;
+  instance.end = end;
+  if (--row.open_instances > 0) return;
+  ++rows_ended;
+  rows_ended_failed += row.failure ? 1 : 0;
+  if (!options.input_order) ended_rows.emplace_back(row.source, row.row.index);
+}
+
+/// `op` has ended in a way that its consumers can live with.
+void Executor::Impl::Propagate(RowState& row, OperatorIndex op) {
+  std::vector<OperatorIndex> ended = {op};
+  while (!ended.empty()) {
+    const OperatorIndex current = ended.back();
+    ended.pop_back();
+    for (const OperatorIndex consumer : PlanOf(row).operator_of(current).consumers) {
+      Instance& instance = At(row, consumer);
+      if (--instance.inputs_left > 0 || instance.state != State::kWaiting) continue;
+      if (!StartOrSkip(row, consumer)) ended.push_back(consumer);
+    }
+  }
+}
+
+void Executor::Impl::FailInstance(RowState& row, OperatorIndex op, Failure failure) {
+  const Operator& what = PlanOf(row).operator_of(op);
+  Instance& instance = At(row, op);
+  const bool was_built = instance.conversation != nullptr;
+  if (!was_built) {
+    // It failed before a call could be made: it counts as one that was tried.
+    CountStart(row, op);
+    ReleaseKvOf(row, op);
+    DropReads(row, op);
+  }
+  // Nobody waits for a row that was given up.
+  const bool row_is_over = row.cancelled || failure.code == "cancelled" ||
+                           (failure.code == "deadline" && row.deadline_us > 0);
+  const OnError on_error = row_is_over ? OnError::kFail : what.on_error;
+  if (on_error != OnError::kFail) {
+    if (on_error == OnError::kNull) ++CountsOf(row, op).nulled;
+    Close(row, op, on_error == OnError::kNull ? InstanceEnd::kNulled : InstanceEnd::kSkipped);
+    Propagate(row, op);
+    return;
+  }
+  ++CountsOf(row, op).failed;
+  if (failure.operator_id.empty()) failure.operator_id = what.id;
+  // The first operator in order is to blame, whichever failed first.
+  if (row.failed_operator < 0 || op < row.failed_operator) {
+    row.failed_operator = op;
+    row.failure = std::move(failure);
+  }
+  Close(row, op, InstanceEnd::kFailed);
+  for (const OperatorIndex consumer : what.consumers) AbandonDependents(row, consumer);
+}
+
+void Executor::Impl::SkipInstance(RowState& row, OperatorIndex op) {
+  OperatorCounts& counts = CountsOf(row, op);
+  ++counts.distinct;
+  ++counts.skipped;
+  ReleaseKvOf(row, op);
+  DropReads(row, op);
+  Close(row, op, InstanceEnd::kSkipped);
+}
+
+void Executor::Impl::AbandonDependents(RowState& row, OperatorIndex op) {
+  std::vector<OperatorIndex> pending = {op};
+  while (!pending.empty()) {
+    const OperatorIndex current = pending.back();
+    pending.pop_back();
+    if (At(row, current).state != State::kWaiting) continue;
+    OperatorCounts& counts = CountsOf(row, current);
+    ++counts.distinct;
+    ++counts.unfinished;
+    ReleaseKvOf(row, current);
+    DropReads(row, current);
+    Close(row, current, InstanceEnd::kUnfinished);
+    for (const OperatorIndex consumer : PlanOf(row).operator_of(current).consumers)
+      pending.push_back(consumer);
+  }
+}
+
+void Executor::Impl::ReleaseKvOf(RowState& row, OperatorIndex op) {
+  const OperatorIndex source = PlanOf(row).at(op).kv_source;
+  if (source < 0 || options.naive) return;
+  const RequestId request = At(row, source).request;
+  const LogicalNode& node = PlanOf(row).at(op);
+  if (request != 0)
+    sources[row.source].models[static_cast<size_t>(node.model)].engine->Release(request, 1);
+}
+
+/// This operator will not look at what the others said again.
+void Executor::Impl::DropReads(RowState& row, OperatorIndex op) {
+  for (const OperatorIndex read : states[row.source].reads[static_cast<size_t>(op)]) {
+    Instance& instance = At(row, read);
+    HALO_CHECK(instance.readers_left > 0, "readers are counted");
+    if (--instance.readers_left > 0 || instance.state != State::kDone || !instance.conversation)
+      continue;
+    // The answer stays for the row's outputs; what only others' prompts need goes.
+    instance.conversation->messages = {};
+    instance.conversation->prompt = {};
+    instance.conversation->answer_tokens = {};
+  }
+}
+
+}  // namespace halo

@@ -1,0 +1,208 @@
+#pragma once
+
+// What the parts of the executor share: executor.cc (the loop, rows and results), executor_calls.cc
+// (calls and their completions), executor_ends.cc (how instances end, and what follows).
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <queue>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "base/hash.h"
+#include "runtime/executor.h"
+
+namespace halo {
+
+enum class InstanceState : uint8_t { kWaiting, kReady, kSubmitted, kMerged, kDone };
+
+/// The answers of an instance with several samples while they come in.
+struct SampleSet {
+  std::vector<std::optional<Completion>> answers;  // [samples]
+  std::vector<RequestId> requests;                 // [samples] 0: not sent yet
+  int32_t sent = 0;
+  int32_t done = 0;
+};
+
+/// One operator for one row.
+struct Instance {
+  InstanceState state = InstanceState::kWaiting;
+  InstanceEnd end = InstanceEnd::kUnfinished;
+  bool counted = false;  // as distinct and executed
+  uint16_t inputs_left = 0;
+  uint16_t readers_left = 0;  // operators that may name it and have not built their prompt yet
+  RequestId request = 0;      // 0: none of its own (merged, or not there yet)
+  std::unique_ptr<Conversation> conversation;
+  std::unique_ptr<SampleSet> samples;  // null: one
+};
+
+struct RowState {
+  Row row;
+  std::string id_text;  // the id as JSON
+  size_t source = 0;
+  std::vector<Instance> instances;  // [operators]
+  int32_t open_instances = 0;
+  int64_t deadline_us = 0;
+  int64_t prompt_tokens = 0, output_tokens = 0;
+  std::optional<Failure> failure;  // of the first operator in order that failed
+  OperatorIndex failed_operator = -1;
+  bool cancelled = false;
+};
+
+/// Rows that wait for one operator's call, the lowest on top whenever it became ready.
+struct HigherRow {
+  bool operator()(const RowState* a, const RowState* b) const {
+    return a->row.index > b->row.index;
+  }
+};
+using ReadyQueue = std::priority_queue<RowState*, std::vector<RowState*>, HigherRow>;
+
+/// A call under way and everyone who waits for it.
+struct Call {
+  RowState* row = nullptr;
+  OperatorIndex op = 0;
+  Engine* engine = nullptr;
+  Request request;  // prompt moved out
+  Signature signature;
+  bool mergeable = false;
+  int32_t sample = 0;
+  int32_t attempt = 0;
+  std::vector<std::pair<RowState*, OperatorIndex>> followers;
+};
+
+/// A failed call that is made again when its time has come.
+struct Again {
+  Call call;
+  Completion failed;
+};
+
+struct Executor::Impl {
+  std::vector<RunSource> sources;
+  ExecutorOptions options;
+  Clock& clock;
+  RunObserver* observer;
+
+  struct SourceState {
+    std::vector<PromptBuilder> builders;            // [operators]
+    std::vector<std::vector<OperatorIndex>> reads;  // [operators] whose outputs it may name
+    std::vector<int32_t> readers;                   // [operators] how many may name it
+    std::vector<std::vector<OperatorIndex>>
+        kv_consumers;               // [operators] whose KV begins with this one's
+    std::vector<ReadyQueue> ready;  // [operators] rows whose inputs are there
+    std::vector<int32_t> running;   // [operators] calls in an engine
+    std::vector<size_t> counts;     // [operators] index into report.operators
+    bool closed = false;
+    bool idle = false;    // open, but has no row now
+    int64_t opened = 0;   // rows
+    int64_t written = 0;  // rows
+  };
+  std::vector<SourceState> states;
+  std::vector<Engine*> engines;                                               // distinct
+  std::map<std::pair<size_t, int64_t>, std::unique_ptr<RowState>> open_rows;  // (source, index)
+  std::vector<std::pair<size_t, int64_t>>
+      ended_rows;  // to be written, where that is not in input order
+  std::unordered_map<RequestId, Call> calls;
+  std::multimap<int64_t, Again> retries;  // by the time when they are due
+  std::unordered_map<Signature, RequestId, SignatureHasher> calls_by_signature;
+  std::unordered_map<Signature, Completion, SignatureHasher> answers;  // of this window
+  std::deque<Signature> answers_in_order;
+  std::unordered_map<Engine*, int64_t> submitted;  // calls in each engine
+  RequestId next_request = 1;
+  size_t next_source = 0;
+  size_t next_engine = 0;
+  bool stopping = false;
+  int64_t last_progress_us = 0;
+  int64_t last_flush_us = 0;
+  bool unflushed = false;                         // rows written since
+  int64_t rows_ended = 0, rows_ended_failed = 0;  // written or not
+  RunReport report;
+
+  Impl(std::vector<RunSource> s, ExecutorOptions o, Clock& c, RunObserver* obs)
+      : sources(std::move(s)), options(o), clock(c), observer(obs) {}
+
+  // executor.cc: rows
+  void Prepare();
+  void PrepareOperator(SourceState& state, const RunSource& source, const LogicalNode& node);
+  void OpenRows();
+  bool AllClosed() const;
+  /// Each source has its share of the window, so that a row that takes long holds up its own source
+  /// only.
+  int64_t WindowOfASource() const {
+    return std::max<int64_t>(1, options.window / static_cast<int64_t>(sources.size()));
+  }
+  bool OpenOneRow(size_t source);
+  bool WantsMoreRows(size_t source) const;
+  void StartRow(std::unique_ptr<RowState> row);
+  void WriteRows();
+  void WriteRow(RowState& row);
+  void FlushRows(bool idle);
+  void CheckLimits();
+  void Stop();
+  void Abort();
+  void Wait();
+  RunReport Finish(RunEnd end);
+
+  // executor_calls.cc: calls
+  void SubmitReady();
+  bool NextReady(size_t& source, OperatorIndex& op);
+  bool MaySubmit(size_t source, OperatorIndex op) const;
+  void SubmitInstance(RowState& row, OperatorIndex op);
+  void SubmitSample(RowState& row, OperatorIndex op);
+  void BuildRequest(RowState& row, OperatorIndex op, Call& call);
+  SamplingParameters SamplingOf(RowState& row, OperatorIndex op) const;
+  void AddressRequest(RowState& row, OperatorIndex op, int32_t sample, Request& request);
+  void CountStart(RowState& row, OperatorIndex op);
+  void Send(Call call);
+  void PromoteFollower(const Call& call);
+  bool MergeInto(RowState& row, OperatorIndex op, const Call& call);
+  void StopMergingInto(const Call& call);
+  void PollEngines();
+  void OnCompletion(Completion completion);
+  void CountCompletion(const Call& call, const Completion& completion);
+  void NameTimeout(const Call& call, Completion& completion) const;
+  bool MayRetry(const Call& call, const Completion& completion) const;
+  void RetryLater(Call call, Completion completion);
+  void MakeDueCalls();
+  void Conclude(Call call, const Completion& completion);
+  void TakeBack(const Call& call);
+  void Remember(const Signature& signature, const Completion& completion);
+
+  // executor_ends.cc: ends of instances
+  bool StartOrSkip(RowState& row, OperatorIndex op);
+  bool IsSkipped(const RowState& row, const Operator& op) const;
+  bool Holds(const RowState& row, const Condition& condition) const;
+  void MakeReady(RowState& row, OperatorIndex op);
+  nlohmann::ordered_json ValueOf(const RowState& row, const NameBinding& name,
+                                 const Conversation** answer) const;
+  void EndInstance(RowState& row, OperatorIndex op, const Completion& completion, const Call& call,
+                   bool merged);
+  void EndSample(RowState& row, OperatorIndex op, const Completion& completion, const Call& call);
+  void TakeAnswer(RowState& row, OperatorIndex op, const Completion& completion);
+  void FailInstance(RowState& row, OperatorIndex op, Failure failure);
+  void SkipInstance(RowState& row, OperatorIndex op);
+  void Close(RowState& row, OperatorIndex op, InstanceEnd end);
+  void Propagate(RowState& row, OperatorIndex op);
+  void AbandonDependents(RowState& row, OperatorIndex op);
+  void ReleaseKvOf(RowState& row, OperatorIndex op);
+  void DropReads(RowState& row, OperatorIndex op);
+
+  /// Lower goes first: blocks of rows, in a block the operators (topological order), then the rows.
+  int64_t OrderOf(const RowState& row, OperatorIndex op) const {
+    const int64_t operators = static_cast<int64_t>(row.instances.size());
+    return row.row.index / options.rows_side_by_side * operators + op;
+  }
+  OperatorCounts& CountsOf(const RowState& row, OperatorIndex op) {
+    return report.operators[states[row.source].counts[static_cast<size_t>(op)]];
+  }
+  const LogicalPlan& PlanOf(const RowState& row) const { return *sources[row.source].plan; }
+  Instance& At(RowState& row, OperatorIndex op) { return row.instances[static_cast<size_t>(op)]; }
+  const Instance& At(const RowState& row, OperatorIndex op) const {
+    return row.instances[static_cast<size_t>(op)];
+  }
+};
+
+}  // namespace halo

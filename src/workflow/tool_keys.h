@@ -1,0 +1,25 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "workflow/graph_keys.h"
+
+namespace halo {
+
+/// A list of names of the data flow, each once.
+std::vector<WrittenName> ReadNameList(KeyContext& context, const YamlField& field);
+
+/// An entry of `db_queries` of an inference node. Without a usable name the result has none.
+ToolDraft ReadQuery(KeyContext& context, const YamlNode& node);
+
+/// An entry of `tool_calls` of an inference node.
+ToolDraft ReadToolCall(KeyContext& context, const YamlNode& node);
+
+/// A node of type http, processor or db_query; its `results` are the node's outputs.
+ToolDraft ReadToolNode(KeyContext& context, const YamlNode& node, const std::string& type);
+
+/// `connections` of a graph: names to `duckdb:PATH`, `duckdb::memory:` or `postgres://...`.
+void CheckConnections(KeyContext& context, const YamlField& field);
+
+}  // namespace halo
