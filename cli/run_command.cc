@@ -184,6 +184,9 @@ void AddRunFlags(CLI::App& command, RunFlags& flags) {
 
 int Run(const RunFlags& flags) {
   Session session(OptionsFrom(flags));
+  if (!flags.quiet) {
+    for (const std::string& notice : session.Notices()) std::cerr << "note: " << notice << "\n";
+  }
   InstallSignals();
   for (const std::string& input : {flags.workflow, flags.rows}) {
     std::error_code not_there;  // then it is no input

@@ -96,6 +96,8 @@ class Session {
   explicit Session(RunOptions options);
   ~Session();
 
+  /// What a person should know about the workflows and is no error; reads workflow files only.
+  std::vector<std::string> Notices();
   /// The logical plan as text; reads workflow files only.
   std::string Explain();
   /// Runs to the end. `stop`: 1 finishes what runs and starts nothing new, 2 ends at once.

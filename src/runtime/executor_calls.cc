@@ -274,15 +274,24 @@ void Executor::Impl::AddressRequest(RowState& row, OperatorIndex op, int32_t sam
   if (options.naive) return;
   // The parent counts on one consumer for each operator; other samples find the prefix by looking.
   if (node.kv_source >= 0 && sample == 0) request.consumes = At(row, node.kv_source).request;
-  // Which of several samples a conversation goes on from is known only when all are there.
-  if (CallsOf(what) > 1) return;
+  request.keep = KeepFor(row, op);
+}
+
+/// What later calls of the row will begin with.
+KeepHint Executor::Impl::KeepFor(RowState& row, OperatorIndex op) {
+  KeepHint keep;
+  // Which of several samples a conversation goes on from is known only when all are there; the
+  // prefix is found by looking then.
+  if (options.naive || CallsOf(PlanOf(row).operator_of(op)) > 1) return keep;
   for (const OperatorIndex consumer : states[row.source].kv_consumers[static_cast<size_t>(op)]) {
     const State state = At(row, consumer).state;
-    if (state != State::kWaiting && state != State::kReady)
+    const bool is_built = At(row, consumer).conversation != nullptr;
+    if ((state != State::kWaiting && state != State::kReady) || is_built)
       continue;  // it came first, or never will
-    ++request.keep.consumers;
-    request.keep.answer = request.keep.answer || PlanOf(row).at(consumer).kv_source_answer;
+    ++keep.consumers;
+    keep.answer = keep.answer || PlanOf(row).at(consumer).kv_source_answer;
   }
+  return keep;
 }
 
 bool Executor::Impl::MergeInto(RowState& row, OperatorIndex op, const Call& call) {
@@ -387,6 +396,12 @@ void Executor::Impl::RetryLater(Call call, Completion completion) {
   const double wait_s = std::ldexp(retry.backoff_s, std::min(call.attempt, 20));
   const int64_t due_us = clock.NowUs() + static_cast<int64_t>(wait_s * kUsPerS);
   ++call.attempt;
+  Instance& instance = At(*call.row, call.op);
+  if (instance.samples == nullptr) {
+    const int32_t consumers = KeepFor(*call.row, call.op).consumers;
+    if (consumers > 0) call.engine->Release(call.request.id, consumers);
+    instance.request = 0;
+  }
   retries.emplace(due_us, Again{std::move(call), std::move(completion)});
 }
 
@@ -405,6 +420,7 @@ void Executor::Impl::MakeDueCalls() {
     call.request.id = next_request++;
     call.request.script_attempt = call.attempt;
     call.request.consumes = 0;  // given back with the first attempt
+    call.request.keep = KeepFor(*call.row, call.op);
     call.request.deadline_us = call.row->deadline_us;
     Instance& instance = At(*call.row, call.op);
     if (instance.samples != nullptr) {

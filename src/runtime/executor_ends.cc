@@ -141,7 +141,6 @@ void Executor::Impl::EndSample(RowState& row, OperatorIndex op, const Completion
   }
   const size_t chosen = PlanOf(row).operator_of(op).vote ? Elect(samples.answers) : 0;
   const Completion winner = std::move(*samples.answers[chosen]);
-  instance.request = samples.requests[chosen];
   if (!PlanOf(row).operator_of(op).vote) {
     samples.answers[chosen] = winner;
     auto all = nlohmann::ordered_json::array();

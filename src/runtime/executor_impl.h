@@ -155,6 +155,7 @@ struct Executor::Impl {
   void BuildRequest(RowState& row, OperatorIndex op, Call& call);
   SamplingParameters SamplingOf(RowState& row, OperatorIndex op) const;
   void AddressRequest(RowState& row, OperatorIndex op, int32_t sample, Request& request);
+  KeepHint KeepFor(RowState& row, OperatorIndex op);
   void CountStart(RowState& row, OperatorIndex op);
   void Send(Call call);
   void PromoteFollower(const Call& call);

@@ -214,6 +214,11 @@ void Session::Impl::LoadWorkflows() {
       continue;
     }
     input->plan = MakeLogicalPlan(input->workflow);
+    if (input->workflow.is_graph && !options.column.empty()) {
+      throw Error(ErrorCode::kUsage,
+                  "--column: " + given.workflow +
+                      " is a graph, which names its columns by the outputs of its input nodes");
+    }
     input->column = ResolveColumn(input->workflow, options.column);
     inputs.push_back(std::move(input));
   }
@@ -403,6 +408,16 @@ ExecutorOptions Session::Impl::HowToExecute() const {
 
 Session::Session(RunOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {}
 Session::~Session() = default;
+
+std::vector<std::string> Session::Notices() {
+  impl_->LoadWorkflows();
+  std::vector<std::string> notices;
+  for (const auto& input : impl_->inputs) {
+    for (const std::string& notice : input->workflow.notices)
+      notices.push_back(input->workflow.path + ": " + notice);
+  }
+  return notices;
+}
 
 std::string Session::Explain() {
   impl_->LoadWorkflows();

@@ -200,7 +200,7 @@ using ToolKeys = std::vector<KeySpec<ToolDraft>>;
 
 template <size_t kCount>
 void Add(ToolKeys& keys, const KeySpec<ToolDraft> (&more)[kCount]) {
-  keys.insert(keys.end(), std::begin(more), std::end(more));
+  for (const KeySpec<ToolDraft>& key : more) keys.push_back(key);
 }
 
 ToolKeys KeysOf(OperatorKind kind) {
@@ -308,6 +308,12 @@ ToolDraft ReadToolNode(KeyContext& c, const YamlNode& node, const std::string& t
                   kind == OperatorKind::kHttp  ? "in an HTTP node"
                   : kind == OperatorKind::kSql ? "in a query"
                                                : "in a processor node");
+}
+
+std::vector<std::string> ToolNodeKeyNames(OperatorKind kind) {
+  ToolKeys keys = KeysOf(kind);
+  Add(keys, kNodeKeys);
+  return NamesOf(std::span<const KeySpec<ToolDraft>>(keys));
 }
 
 void CheckConnections(KeyContext& c, const YamlField& f) {

@@ -19,6 +19,9 @@ ToolDraft ReadToolCall(KeyContext& context, const YamlNode& node);
 /// A node of type http, processor or db_query; its `results` are the node's outputs.
 ToolDraft ReadToolNode(KeyContext& context, const YamlNode& node, const std::string& type);
 
+/// The keys of a tool node, for the test that compares them with the published JSON Schema.
+std::vector<std::string> ToolNodeKeyNames(OperatorKind kind);
+
 /// `connections` of a graph: names to `duckdb:PATH`, `duckdb::memory:` or `postgres://...`.
 void CheckConnections(KeyContext& context, const YamlField& field);
 

@@ -4,7 +4,9 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "workflow/graph_keys.h"
 #include "workflow/operator_keys.h"
+#include "workflow/tool_keys.h"
 
 namespace halo {
 namespace {
@@ -15,15 +17,22 @@ std::vector<std::string> KeysOf(const nlohmann::json& object) {
   return keys;
 }
 
+std::vector<std::string> Sorted(std::vector<std::string> names) {
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
 TEST(WorkflowSchemaTest, ThePublishedSchemaHasExactlyTheKeysThatAreRead) {
   std::ifstream file(std::string(HALO_SOURCE_DIR) + "/docs/workflow.schema.json");
-  const nlohmann::json schema = nlohmann::json::parse(file);
-  std::vector<std::string> top = WorkflowKeyNames();
-  std::vector<std::string> inner = OperatorKeyNames();
-  std::sort(top.begin(), top.end());
-  std::sort(inner.begin(), inner.end());
-  EXPECT_EQ(KeysOf(schema["properties"]), top);
-  EXPECT_EQ(KeysOf(schema["$defs"]["operator"]["properties"]), inner);
+  const nlohmann::json kinds = nlohmann::json::parse(file)["$defs"];
+  const auto keys = [&](const char* kind) { return KeysOf(kinds[kind]["properties"]); };
+  EXPECT_EQ(keys("ops_workflow"), Sorted(WorkflowKeyNames()));
+  EXPECT_EQ(keys("operator"), Sorted(OperatorKeyNames()));
+  EXPECT_EQ(keys("graph"), Sorted(GraphKeyNames()));
+  EXPECT_EQ(keys("inference_node"), Sorted(InferenceNodeKeyNames()));
+  EXPECT_EQ(keys("http_node"), Sorted(ToolNodeKeyNames(OperatorKind::kHttp)));
+  EXPECT_EQ(keys("processor_node"), Sorted(ToolNodeKeyNames(OperatorKind::kFunction)));
+  EXPECT_EQ(keys("query_node"), Sorted(ToolNodeKeyNames(OperatorKind::kSql)));
 }
 
 TEST(WorkflowSchemaTest, DefaultsAreThoseOfTheCode) {
