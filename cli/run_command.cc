@@ -228,6 +228,7 @@ int Run(const RunFlags& flags) {
     std::cerr << DescribeSummary(outcome.summary_json);
     for (const std::string& path : outcome.outputs) std::cerr << "wrote " << path << "\n";
     if (!flags.summary_json.empty()) std::cerr << "wrote " << flags.summary_json << "\n";
+    for (const std::string& notice : outcome.notices) std::cerr << "note: " << notice << "\n";
     for (const std::string& failure : outcome.first_failures)
       std::cerr << "failed: " << failure << "\n";
     const bool options_stop = flags.on_error == "stop";

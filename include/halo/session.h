@@ -80,6 +80,7 @@ struct RunOutcome {
   RunStatus status = RunStatus::kFailed;
   std::string summary_json;          ///< contract 2, `--summary-json`
   std::vector<std::string> outputs;  ///< files written; unfinished ones end in .part
+  std::vector<std::string> notices;  ///< what went wrong without changing a result
   std::vector<std::string>
       first_failures;  ///< "row ID: OPERATOR: MESSAGE" of the first few failed rows
 };

@@ -292,6 +292,7 @@ RunReport Executor::Impl::Finish(RunEnd end) {
     source.sink->Flush();
   }
   report.counts.calls_running = 0;
+  if (!answers.failure().empty()) report.notices.push_back(answers.failure());
   if (observer != nullptr) observer->OnProgress(report.counts);
   return report;
 }

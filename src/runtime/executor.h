@@ -78,6 +78,8 @@ struct ExecutorOptions {
   uint64_t seed = 0;
   int64_t window =
       65536;  ///< most open rows, counted from the oldest unwritten one; sources have equal shares
+  /// Where answers older than the window go, so that equal calls still merge; "": nowhere.
+  std::string spill_folder;
   int64_t rows_side_by_side =
       1;  ///< rows that are carried through the operators together, see Executor
   bool input_order = true;
@@ -120,6 +122,7 @@ struct RunReport {
   int64_t rows_unfinished = 0;
   std::vector<OperatorCounts> operators;  ///< sources in order, operators in order
   int64_t peak_open_rows = 0;
+  std::vector<std::string> notices;  ///< what went wrong without changing a result
 };
 
 /// What a person asked for by signals: 0 nothing, 1 drain (finish what runs, start nothing new), 2

@@ -296,12 +296,11 @@ KeepHint Executor::Impl::KeepFor(RowState& row, OperatorIndex op) {
 
 bool Executor::Impl::MergeInto(RowState& row, OperatorIndex op, const Call& call) {
   if (!call.mergeable) return false;
-  if (const auto answer = answers.find(call.signature); answer != answers.end()) {
+  if (const std::optional<Completion> answer = answers.Find(call.signature)) {
     ++CountsOf(row, op).merged;
-    const Completion completion = answer->second;
     At(row, op).state = State::kMerged;
     ReleaseKvOf(row, op);
-    EndInstance(row, op, completion, call, true);
+    EndInstance(row, op, *answer, call, true);
     return true;
   }
   const auto under_way = calls_by_signature.find(call.signature);
@@ -343,7 +342,7 @@ void Executor::Impl::OnCompletion(Completion completion) {
   calls.erase(found);
   if (call.mergeable) {
     StopMergingInto(call);
-    if (!completion.failure) Remember(call.signature, completion);
+    if (!completion.failure) answers.Put(call.signature, completion);
   }
   --submitted[call.engine];
   --states[call.row->source].running[static_cast<size_t>(call.op)];
@@ -471,16 +470,6 @@ void Executor::Impl::PromoteFollower(const Call& call) {
   next.followers.assign(call.followers.begin() + 1, call.followers.end());
   --CountsOf(*row, op).merged;
   Send(std::move(next));
-}
-
-void Executor::Impl::Remember(const Signature& signature, const Completion& completion) {
-  // Bounded by the window, like everything that is held for rows.
-  if (!answers.emplace(signature, completion).second) return;
-  answers_in_order.push_back(signature);
-  if (static_cast<int64_t>(answers_in_order.size()) > options.window) {
-    answers.erase(answers_in_order.front());
-    answers_in_order.pop_front();
-  }
 }
 
 void Executor::CancelRow(size_t source, int64_t row_index) {

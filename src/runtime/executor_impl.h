@@ -3,7 +3,7 @@
 // What the parts of the executor share: executor.cc (the loop, rows and results), executor_calls.cc
 // (calls and their completions), executor_ends.cc (how instances end, and what follows).
 
-#include <deque>
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <optional>
@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/hash.h"
+#include "runtime/answer_store.h"
 #include "runtime/executor.h"
 
 namespace halo {
@@ -108,8 +109,7 @@ struct Executor::Impl {
   std::unordered_map<RequestId, Call> calls;
   std::multimap<int64_t, Again> retries;  // by the time when they are due
   std::unordered_map<Signature, RequestId, SignatureHasher> calls_by_signature;
-  std::unordered_map<Signature, Completion, SignatureHasher> answers;  // of this window
-  std::deque<Signature> answers_in_order;
+  AnswerStore answers;
   std::unordered_map<Engine*, int64_t> submitted;  // calls in each engine
   RequestId next_request = 1;
   size_t next_source = 0;
@@ -122,7 +122,13 @@ struct Executor::Impl {
   RunReport report;
 
   Impl(std::vector<RunSource> s, ExecutorOptions o, Clock& c, RunObserver* obs)
-      : sources(std::move(s)), options(o), clock(c), observer(obs) {}
+      : sources(std::move(s)),
+        options(std::move(o)),
+        clock(c),
+        observer(obs),
+        // Bounded by the window, like everything that is held for rows.
+        answers({options.spill_folder, static_cast<size_t>(std::max<int64_t>(1, options.window)),
+                 AnswerStore::Options{}.index_bytes}) {}
 
   // executor.cc: rows
   void Prepare();
@@ -170,7 +176,6 @@ struct Executor::Impl {
   void MakeDueCalls();
   void Conclude(Call call, const Completion& completion);
   void TakeBack(const Call& call);
-  void Remember(const Signature& signature, const Completion& completion);
 
   // executor_ends.cc: ends of instances
   bool StartOrSkip(RowState& row, OperatorIndex op);

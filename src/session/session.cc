@@ -197,7 +197,7 @@ struct Session::Impl {
   int32_t ExpectedTokens(const LoadedModel& model);
   std::vector<RunSource> Sources();
   int64_t RowsSideBySide() const;
-  ExecutorOptions HowToExecute() const;
+  ExecutorOptions HowToExecute();
   std::string SpoolFolder();
 };
 
@@ -392,11 +392,12 @@ std::vector<RunSource> Session::Impl::Sources() {
   return sources;
 }
 
-ExecutorOptions Session::Impl::HowToExecute() const {
+ExecutorOptions Session::Impl::HowToExecute() {
   ExecutorOptions how;
   how.naive = options.naive;
   how.seed = options.seed;
   how.window = options.window;
+  if (!options.naive) how.spill_folder = SpoolFolder();
   how.rows_side_by_side = RowsSideBySide();
   how.input_order = options.input_order;
   how.all_outputs = options.all_outputs;
@@ -468,6 +469,7 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   }
   RunOutcome outcome;
   outcome.first_failures = reporter.failures();
+  outcome.notices = report.notices;
   outcome.summary_json = SummaryJson(summary).dump(2);
   for (const auto& input : impl.inputs) {
     if (input->output != "-") {

@@ -193,6 +193,7 @@ class HalotestRunner {
     options.naive = naive;
     options.seed = std::stoull(Option("seed", "0"));
     options.window = std::stoll(Option("window", "65536"));
+    options.spill_folder = testing::TempDir();
     options.input_order = Option("order", "input") == "input";
     options.all_outputs = Option("all_outputs", "false") == "true";
     options.stop_on_error = Option("on_error", "continue") == "stop";

@@ -167,5 +167,24 @@ TEST(LogicalPlanDeathTest, TheVerifierRefusesContradictions) {
   EXPECT_DEATH(VerifyLogicalPlan(plan), "consumers are counted");
 }
 
+TEST(LogicalPlanTest, ToolsAreRefusedEachAtItsPlace) {
+  const Workflow workflow = ParseWorkflow(R"(graph:
+  nodes:
+    - {id: rows, type: input, outputs: [q]}
+    - {id: page, type: http, url: "http://example.org/?q={{ q }}", outputs: [found]}
+    - {id: say, model: m, inputs: [q, found]}
+)",
+                                          "flow.yaml");
+  try {
+    MakeLogicalPlan(workflow);
+    FAIL() << "a tool was planned";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kWorkflow);
+    EXPECT_THAT(error.what(),
+                HasSubstr("flow.yaml:4:7: 'page' calls a tool (HTTP), and tools cannot "
+                          "be run yet"));
+  }
+}
+
 }  // namespace
 }  // namespace halo

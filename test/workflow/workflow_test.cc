@@ -206,6 +206,49 @@ TEST(WorkflowTest, ShippedShapesAreAsTheirCommentsSay) {
   EXPECT_EQ(models.size(), 3U);
 }
 
+TEST(WorkflowTest, ToolsOfAGraphWaitForWhatTheirParametersRead) {
+  const Workflow workflow = ParseWorkflow(R"(graph:
+  connections: {facts: "duckdb:facts.db"}
+  defaults: {model: m}
+  nodes:
+    - {id: rows, type: input, outputs: [query]}
+    - {id: params, type: processor, processor: regex_param_extractor, inputs: [query], outputs: [found]}
+    - {id: plan, prompt: "{{ query }}", inputs: [query], outputs: [keyword]}
+    - id: answer
+      inputs: [query, keyword]
+      outputs: [text]
+      db_queries:
+        - {name: facts, connection: facts, sql: "SELECT :y", parameters: {y: "{{ found.year }}"}, param_types: {y: int}, result_mappings: {first: 0.title}}
+        - {name: log, connection: facts, sql: "SELECT :t", parameters: {t: "{{ text }}"}, post_llm: true}
+      tool_calls:
+        - {name: page, url: "http://example.org/", params: {q: "{{ query }}"}, latency_s: 3}
+)",
+                                          "flow.yaml");
+  std::map<std::string, const Operator*> by_id;
+  for (const Operator& op : workflow.operators) by_id[op.id] = &op;
+  ASSERT_EQ(by_id.size(), 6U);
+  const auto inputs = [&](const char* id) {
+    std::set<std::string> ids;
+    for (const OperatorIndex input : by_id.at(id)->inputs) ids.insert(workflow.at(input).id);
+    return ids;
+  };
+  using Ids = std::set<std::string>;
+  EXPECT_EQ(inputs("params"), Ids{});
+  EXPECT_EQ(inputs("answer__pre__facts"), Ids{"params"}) << "not plan, which answer waits for";
+  EXPECT_EQ(inputs("answer__pre__page"), Ids{});
+  EXPECT_EQ(inputs("answer"), (Ids{"answer__pre__facts", "answer__pre__page", "plan"}));
+  EXPECT_EQ(inputs("answer__post__log"), Ids{"answer"});
+  EXPECT_EQ(by_id.at("answer__pre__facts")->kind, OperatorKind::kSql);
+  EXPECT_EQ(by_id.at("params")->kind, OperatorKind::kFunction);
+  // What the tools found is shown to the model under their names.
+  std::vector<std::string> shown;
+  for (const NameBinding& name : by_id.at("answer")->names) shown.push_back(name.name);
+  EXPECT_EQ(shown, (std::vector<std::string>{"query", "keyword", "facts", "first", "page"}));
+  std::vector<std::string> outputs;
+  for (const NameBinding& output : workflow.outputs) outputs.push_back(output.name);
+  EXPECT_EQ(outputs, (std::vector<std::string>{"text", "log"}));
+}
+
 TEST(WorkflowTest, FilesThatCannotBeRead) {
   EXPECT_THROW(LoadWorkflow("no/such/flow.yaml"), Error);
   EXPECT_THROW(LoadWorkflow("/dev/zero"), Error);
