@@ -123,7 +123,8 @@ void AddFlags(CLI::App& command, RunFlags& flags) {
   RunOptions& options = flags.options;
   command.add_option("workflow", flags.workflow, "Workflow file (YAML)")->required();
   command.add_option("-i,--input", flags.rows,
-                     "Rows: .jsonl, .json, .csv, or - for JSONL on standard input\n"
+                     "Rows: .jsonl, .json, .csv, .parquet, 'sql:SELECT ...' over files (DuckDB),\n"
+                     "or - for JSONL on standard input\n"
                      "(default: the workflow's `dataset`, a file in its folder)");
   command.add_option("--also", flags.also, "WORKFLOW:ROWS, another workflow in the same batch");
   command.add_option("--model", flags.models,
@@ -157,7 +158,7 @@ void AddFlags(CLI::App& command, RunFlags& flags) {
 void AddRunFlags(CLI::App& command, RunFlags& flags) {
   RunOptions& options = flags.options;
   command.add_option("-o,--output", flags.output,
-                     ".jsonl, .csv, - for standard output, or a folder with --also");
+                     ".jsonl, .csv, .parquet, - for standard output, or a folder with --also");
   command.add_flag("--naive", options.naive,
                    "One row and one call at a time, nothing shared: the reference");
   command

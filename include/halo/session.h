@@ -21,12 +21,12 @@ enum class Determinism {
 struct RunOptions {
   struct Input {
     std::string workflow;  ///< path of a workflow file
-    std::string rows;  ///< .jsonl, .json or .csv path, "-" for JSONL on standard input, "" for the
-                       ///< workflow's dataset
+    std::string rows;  ///< .jsonl, .json, .csv or .parquet path, "sql:SELECT ..." (DuckDB), "-" for
+                       ///< JSONL on standard input, "" for the workflow's dataset
   };
   std::vector<Input> inputs;  ///< one, or several as one batch
   std::string output =
-      "-";  ///< .jsonl or .csv path, "-" for standard output; a folder for several inputs
+      "-";  ///< .jsonl, .csv or .parquet path, "-" for standard output; a folder for several inputs
 
   std::map<std::string, std::string> models;  ///< name -> GGUF file
   std::string models_file;                    ///< YAML mapping of names to files
@@ -52,8 +52,8 @@ struct RunOptions {
   double max_failures = -1;        ///< rows; negative: no limit
   double max_failures_share = -1;  ///< share of finished rows; negative: no limit
   std::string dump_prompts;        ///< JSONL of every call, its ids included; "": none
-  std::string
-      spool_folder;  ///< where standard input is kept; "": a fresh folder for temporary files
+  std::string spool_folder;  ///< where standard input and rows of SQL are kept; "": a fresh folder
+                             ///< for temporary files
 };
 
 /// Where a run stands; handed to the progress callback.

@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "base/text.h"
+#include "runtime/parquet_results.h"
 
 namespace halo {
 namespace {
@@ -146,7 +147,7 @@ class StreamSink final : public ResultSink {
 };
 
 /// Rows to PATH.part, which becomes PATH when all are there.
-class FileSink final : public ResultSink {
+class FileSink : public ResultSink {
  public:
   FileSink(std::string path, std::unique_ptr<RowFormat> format)
       : path_(std::move(path)),
@@ -178,11 +179,20 @@ class FileSink final : public ResultSink {
     }
     finished_ = true;
     if (close(stream_.fd()) != 0 && errno != EINTR) stream_.Fail("close", errno);
-    if (std::rename(part_path_.c_str(), path_.c_str()) != 0) {
-      OutputStream(-1, path_).Fail("rename the finished .part file to it", errno);
-    }
+    Publish();
     SynchronizeFolder();
   }
+
+ protected:
+  /// Makes PATH from PATH.part, which is whole and on the disk.
+  virtual void Publish() { Rename(part_path_); }
+
+  void Rename(const std::string& finished_path) const {
+    if (std::rename(finished_path.c_str(), path_.c_str()) != 0)
+      OutputStream(-1, path_).Fail("rename the finished file to it", errno);
+  }
+  const std::string& path() const { return path_; }
+  const std::string& part_path() const { return part_path_; }
 
  private:
   int OpenPart() const {
@@ -223,6 +233,33 @@ class FileSink final : public ResultSink {
   bool finished_ = false;
 };
 
+/// Rows to PATH.part as JSON lines, which become PATH as Parquet when all are there. A run that is
+/// stopped or killed leaves lines that everybody can read; a Parquet file that is not finished can
+/// be read by nobody.
+class ParquetSink final : public FileSink {
+ public:
+  ParquetSink(std::string path, std::vector<std::string> output_names)
+      : FileSink(std::move(path), std::make_unique<JsonLinesFormat>()),
+        output_names_(std::move(output_names)) {}
+
+ protected:
+  void Publish() override {
+    const std::string unfinished = part_path() + ".parquet";
+    try {
+      WriteParquetResults(part_path(), output_names_, unfinished);
+      Rename(unfinished);
+    } catch (const Error& error) {
+      std::remove(unfinished.c_str());
+      throw Error(ErrorCode::kIo, std::string(error.what()) + "\nall rows are kept in " +
+                                      part_path() + ", one JSON object a line");
+    }
+    std::remove(part_path().c_str());  // stays, in addition, where it cannot be removed
+  }
+
+ private:
+  const std::vector<std::string> output_names_;
+};
+
 }  // namespace
 
 Json RowResult::ToJson() const {
@@ -254,12 +291,15 @@ std::unique_ptr<ResultSink> OpenResultSink(const std::string& spec,
   if (ending == ".csv") {
     return std::make_unique<FileSink>(spec, std::make_unique<CsvFormat>(output_names));
   }
-  throw Error(ErrorCode::kUsage,
-              {{{spec, 0, 0},
-                std::string(ending == ".parquet" ? "results in Parquet are not supported yet"
-                                                 : "unknown kind of results") +
-                    ": expected a file that ends in .jsonl or .csv, or '-' for JSONL on standard "
-                    "output"}});
+  if (ending == ".parquet") {
+    CheckParquetColumns(spec, output_names);
+    return std::make_unique<ParquetSink>(spec, output_names);
+  }
+  throw Error(
+      ErrorCode::kUsage,
+      {{{spec, 0, 0},
+        "unknown kind of results: expected a file that ends in .jsonl, .csv or .parquet, or "
+        "'-' for JSONL on standard output"}});
 }
 
 }  // namespace halo

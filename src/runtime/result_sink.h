@@ -37,11 +37,12 @@ class ResultSink {
   virtual void Flush() = 0;
 };
 
-/// `spec`: path ending in .jsonl or .csv, or "-" for JSONL on `standard_output_fd`.
+/// `spec`: path ending in .jsonl, .csv or .parquet, or "-" for JSONL on `standard_output_fd`.
 /// Files are written to SPEC.part and renamed by Finish(). CSV columns: id, status, one per output
 /// name, error_operator, error_code, error_message, prompt_tokens, output_tokens; non-text values
-/// as compact JSON (RFC 4180 quoting). `output_names` fixes the CSV columns. Throws Error(kUsage)
-/// for an unknown ending, Error(kIo).
+/// as compact JSON (RFC 4180 quoting). Parquet has the same and `skipped`, see
+/// runtime/parquet_results.h; its SPEC.part is JSONL until Finish(). `output_names` fixes the
+/// columns. Throws Error(kUsage) for an unknown ending or names that cannot be columns, Error(kIo).
 std::unique_ptr<ResultSink> OpenResultSink(const std::string& spec,
                                            const std::vector<std::string>& output_names,
                                            int standard_output_fd);

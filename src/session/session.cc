@@ -257,7 +257,7 @@ void Session::Impl::OpenInputs() {
     rows.spec = given.rows;
     rows.required_columns = RequiredColumns(inputs[i]->workflow, inputs[i]->column);
     rows.limit = options.limit;
-    if (rows.spec == "-") rows.spool_folder = SpoolFolder();
+    if (rows.spec == "-" || rows.spec.starts_with("sql:")) rows.spool_folder = SpoolFolder();
     inputs[i]->rows = OpenRows(rows);
     inputs[i]->feed = FeedFrom(*inputs[i]->rows);
   }
@@ -307,9 +307,9 @@ void Session::Impl::LoadModels() {
 int32_t Session::Impl::ExpectedTokens(const LoadedModel& model) {
   int64_t longest = 0;
   for (size_t i = 0; i < inputs.size(); ++i) {
-    if (options.inputs[i].rows == "-") continue;  // standard input is read once
     RowOptions rows;
-    rows.spec = options.inputs[i].rows;
+    rows.spec = inputs[i]->rows->reread_spec();
+    if (rows.spec.empty()) continue;  // standard input is read once
     rows.limit = options.limit;
     longest = std::max(longest, EstimateLongestRequest(inputs[i]->plan, rows, inputs[i]->column,
                                                        *model.vocabulary));
@@ -339,8 +339,11 @@ int64_t Session::Impl::RowsSideBySide() const {
 void Session::Impl::CheckPaths() const {
   RequireFolderOf(options.output, "-o");
   RequireFolderOf(options.dump_prompts, "--dump-prompts");
-  for (const RunOptions::Input& input : options.inputs) {
-    for (const std::string& path : {input.workflow, input.rows}) {
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    std::vector<std::string> read = inputs[i]->rows->files();
+    read.push_back(options.inputs[i].workflow);
+    read.push_back(options.inputs[i].rows);
+    for (const std::string& path : read) {
       RequireOther(options.output, path, "-o");
       RequireOther(options.dump_prompts, path, "--dump-prompts");
     }

@@ -1,7 +1,5 @@
 #include <limits>
-#include <set>
 
-#include "base/text.h"
 #include "workflow/csv_record.h"
 #include "workflow/input_file.h"
 #include "workflow/row_scan.h"
@@ -42,35 +40,18 @@ class CsvSource final : public RowSource {
 
   int64_t total() const override { return total_; }
   const std::vector<std::string>& columns() const override { return columns_; }
+  std::string reread_spec() const override { return file_.path(); }
 
  private:
   /// Nothing can be read without a sound header, so its faults are thrown at once.
   void CheckHeader(const CsvRecord& header, const RowOptions& options) const {
-    std::vector<Diagnostic> faults;
-    const auto add = [&](int64_t line, int64_t column, std::string message) {
-      faults.push_back({{file_.path(), static_cast<int32_t>(line), static_cast<int32_t>(column)},
-                        std::move(message)});
-    };
     if (header.fault) {
-      add(header.fault->line, header.fault->column, header.fault->message);
-      throw Error(ErrorCode::kRows, std::move(faults));
+      throw Error(ErrorCode::kRows, {{{file_.path(), static_cast<int32_t>(header.fault->line),
+                                       static_cast<int32_t>(header.fault->column)},
+                                      header.fault->message}});
     }
-    std::set<std::string_view> seen;
-    for (size_t i = 0; i < header.fields.size(); ++i) {
-      const std::string place = "column " + std::to_string(i + 1) + " of the header";
-      if (header.fields[i].empty()) {
-        add(header.line, 0, place + " has no name");
-      } else if (!seen.insert(header.fields[i]).second) {
-        add(header.line, 0, place + ", '" + header.fields[i] + "', is there twice");
-      }
-    }
-    for (const std::string& required : options.required_columns) {
-      if (seen.contains(required)) continue;
-      add(header.line, 0,
-          "no row has the column '" + required + "'" + DidYouMean(required, header.fields) +
-              "; the columns are: " + ListNames(header.fields));
-    }
-    if (!faults.empty()) throw Error(ErrorCode::kRows, std::move(faults));
+    CheckColumns(file_.path(), header.line, " of the header", header.fields,
+                 options.required_columns);
   }
 
   void ScanRecord(const CsvRecord& record, RowScan& scan) const {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <iterator>
+#include <optional>
 #include <unordered_set>
 
 #include "base/text.h"
@@ -52,14 +53,13 @@ std::string DescribeParseError(const nlohmann::detail::exception& fault) {
   return "not valid JSON: " + std::string(text) + (cut ? "..." : "");
 }
 
-/// Builds rows from the parser's events. ordered_json's own builder neither sees duplicate keys nor
-/// has a bound.
+/// Builds a row from the parser's events. ordered_json's own builder neither sees duplicate keys
+/// nor has a bound.
 class RowBuilder {
  public:
-  RowBuilder(bool in_array, const char* begin, const char* const* reached,
-             const std::function<bool(JsonRow)>& take)
-      : in_array_(in_array), begin_(begin), reached_(reached), take_(take) {}
+  RowBuilder(const char* begin, const char* const* reached) : begin_(begin), reached_(reached) {}
 
+  JsonRow& row() { return row_; }
   const std::optional<JsonFault>& fatal() const { return fatal_; }
 
   // The events of nlohmann::json's SAX interface.
@@ -76,17 +76,8 @@ class RowBuilder {
   bool binary(Json::binary_t& /*value*/) { return false; }  // JSON has none
   bool start_object(size_t /*size*/) { return Open(Json::object()); }
   bool end_object() { return Close(); }
-  bool start_array(size_t /*size*/) {
-    if (in_array_ && !outer_open_ && !outer_done_) return outer_open_ = true;
-    return Open(Json::array());
-  }
-  bool end_array() {
-    if (in_array_ && outer_open_ && frames_.empty()) {
-      outer_open_ = false;
-      return outer_done_ = true;
-    }
-    return Close();
-  }
+  bool start_array(size_t /*size*/) { return Open(Json::array()); }
+  bool end_array() { return Close(); }
 
   bool key(Json::string_t& key) {
     Frame& frame = frames_.back();
@@ -159,7 +150,6 @@ class RowBuilder {
   }
 
   bool Open(Json empty) {
-    if (in_array_ && !outer_open_) return RefuseShape();
     if (frames_.empty()) BeginRow(Offset() - 1);
     if (frames_.size() >= kMaxRowDepth) {
       fatal_ = JsonFault{Offset() - 1, "nested more than 64 levels deep"};
@@ -176,10 +166,10 @@ class RowBuilder {
   }
 
   bool Value(Json value) {
-    if (in_array_ && !outer_open_) return RefuseShape();
     if (frames_.empty()) {
       if (!value.is_structured()) BeginRow(ScalarOffset(value));
-      return EndRow(std::move(value));
+      EndRow(std::move(value));
+      return true;
     }
     Frame& frame = frames_.back();
     if (frame.value.is_array()) {
@@ -207,61 +197,37 @@ class RowBuilder {
     row_.offset = row_.id_offset = offset;
   }
 
-  bool EndRow(Json value) {
+  void EndRow(Json value) {
     if (!value.is_object()) {
       row_.faults.insert(row_.faults.begin(),
                          {row_.offset, std::string("expected a row as an object, got ") +
                                            (value.is_array() ? "an array" : value.type_name())});
     }
     row_.values = std::move(value);
-    return take_(std::move(row_));
   }
 
-  bool RefuseShape() {
-    fatal_ = JsonFault{Offset() > 0 ? Offset() - 1 : 0, "expected an array of objects"};
-    return false;
-  }
-
-  const bool in_array_;
   const char* const begin_;
   const char* const* const reached_;
-  const std::function<bool(JsonRow)>& take_;
   std::vector<Frame> frames_;
   JsonRow row_;
   std::optional<JsonFault> fatal_;
-  bool outer_open_ = false;
-  bool outer_done_ = false;
 };
-
-std::optional<JsonFault> Parse(std::string_view text, bool in_array,
-                               const std::function<bool(JsonRow)>& take) {
-  const char* reached = text.data();
-  RowBuilder builder(in_array, text.data(), &reached, take);
-  Json::sax_parse(CountingIterator(text.data(), &reached),
-                  CountingIterator(text.data() + text.size(), &reached), &builder);
-  if (!builder.fatal()) return std::nullopt;
-  // The parser refuses what is not UTF-8 too; only the reason is put more plainly.
-  const size_t bad = FindInvalidUtf8(text.substr(0, builder.fatal()->offset + 4));
-  if (bad != std::string_view::npos && bad <= builder.fatal()->offset)
-    return JsonFault{bad, "not UTF-8"};
-  return builder.fatal();
-}
 
 }  // namespace
 
 JsonRow ParseJsonRow(std::string_view text) {
-  JsonRow row;
-  const std::optional<JsonFault> fatal = Parse(text, false, [&](JsonRow parsed) {
-    row = std::move(parsed);
-    return true;
-  });
-  if (fatal) row.faults.push_back(*fatal);
+  const char* reached = text.data();
+  RowBuilder builder(text.data(), &reached);
+  Json::sax_parse(CountingIterator(text.data(), &reached),
+                  CountingIterator(text.data() + text.size(), &reached), &builder);
+  JsonRow row = std::move(builder.row());
+  if (builder.fatal()) {
+    // The parser refuses what is not UTF-8 too; only the reason is put more plainly.
+    const size_t bad = FindInvalidUtf8(text.substr(0, builder.fatal()->offset + 4));
+    const bool is_utf8 = bad == std::string_view::npos || bad > builder.fatal()->offset;
+    row.faults.push_back(is_utf8 ? *builder.fatal() : JsonFault{bad, "not UTF-8"});
+  }
   return row;
-}
-
-std::optional<JsonFault> ParseJsonRows(std::string_view text,
-                                       const std::function<bool(JsonRow)>& take) {
-  return Parse(text, true, take);
 }
 
 }  // namespace halo

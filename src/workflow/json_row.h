@@ -2,9 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,10 +29,5 @@ struct JsonRow {
 
 /// Reads one object: UTF-8, strict JSON, no duplicate keys, at most kMaxRowDepth levels.
 JsonRow ParseJsonRow(std::string_view text);
-
-/// Reads an array of objects in the same way; `take` gets each row, with its faults, and says
-/// whether to go on. Returns what ended the reading early, if anything did.
-std::optional<JsonFault> ParseJsonRows(std::string_view text,
-                                       const std::function<bool(JsonRow)>& take);
 
 }  // namespace halo

@@ -1,7 +1,7 @@
-#include <algorithm>
 #include <limits>
 
 #include "workflow/input_file.h"
+#include "workflow/json_array_reader.h"
 #include "workflow/json_row.h"
 #include "workflow/line_reader.h"
 #include "workflow/row_scan.h"
@@ -11,7 +11,6 @@ namespace halo {
 namespace {
 
 constexpr std::string_view kBlank = " \t\r";
-constexpr int64_t kMaxJsonBytes = int64_t{1} << 30;
 
 int64_t LimitOf(const RowOptions& options) {
   return options.limit < 0 ? std::numeric_limits<int64_t>::max() : options.limit;
@@ -36,23 +35,14 @@ class JsonLinesSource final : public RowSource {
   }
 
   std::optional<Row> Next() override {
-    if (next_ == 0) file_.CheckUnchanged();
-    if (next_ >= total_) {
-      file_.CheckUnchanged();
-      return std::nullopt;
-    }
-    while (const auto line = reader_->Next()) {
-      if (line->text.find_first_not_of(kBlank) == std::string_view::npos && !line->too_long)
-        continue;
-      JsonRow row = ParseJsonRow(line->text);
-      if (line->too_long || !row.faults.empty()) file_.ReportChange();
-      return MakeRow(next_++, std::move(row.values));
-    }
-    file_.ReportChange();
+    if (next_ == 0 || next_ >= total_) file_.CheckUnchanged();
+    if (next_ >= total_) return std::nullopt;
+    return MakeRow(next_++, NextJsonLine(*reader_, file_));
   }
 
   int64_t total() const override { return total_; }
   const std::vector<std::string>& columns() const override { return columns_; }
+  std::string reread_spec() const override { return file_.path(); }
 
  private:
   static void Scan(const LineReader::Line& line, RowScan& scan) {
@@ -80,105 +70,77 @@ class JsonLinesSource final : public RowSource {
   int64_t next_ = 0;
 };
 
-/// Turns byte offsets, asked for in ascending order, into lines and columns.
-class LineCounter {
- public:
-  explicit LineCounter(std::string_view text) : text_(text) {}
-  struct Place {
-    int64_t line;
-    int64_t column;
-  };
-  Place At(size_t offset) {
-    offset = std::min(offset, text_.size());
-    if (offset < counted_) {  // a fault inside a row whose later parts were looked at
-      const size_t start = offset == 0 ? 0 : text_.rfind('\n', offset - 1) + 1;
-      const auto between = std::count(text_.begin() + static_cast<ptrdiff_t>(offset),
-                                      text_.begin() + static_cast<ptrdiff_t>(counted_), '\n');
-      return {line_ - between, static_cast<int64_t>(offset - start) + 1};
-    }
-    for (; counted_ < offset; ++counted_) {
-      if (text_[counted_] != '\n') continue;
-      ++line_;
-      line_start_ = counted_ + 1;
-    }
-    return {line_, static_cast<int64_t>(offset - line_start_) + 1};
-  }
-
- private:
-  std::string_view text_;
-  size_t counted_ = 0;
-  size_t line_start_ = 0;
-  int64_t line_ = 1;
-};
-
-/// One array of objects, held in memory.
+/// One array of objects: scanned once, then read again row by row.
 class JsonArraySource final : public RowSource {
  public:
-  explicit JsonArraySource(const RowOptions& options) {
-    const std::string file_text = ReadAll(options.spec);
-    std::string_view text = file_text;
-    if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
+  explicit JsonArraySource(const RowOptions& options) : file_(options.spec) {
     RowScan scan(options.spec, options.required_columns);
-    LineCounter counter(text);
-    const int64_t limit = LimitOf(options);
-    if (limit == 0) return;
-    const auto fatal = ParseJsonRows(text, [&](JsonRow row) {
-      const LineCounter::Place start = counter.At(row.offset);
-      for (const JsonFault& fault : row.faults) {
-        const LineCounter::Place place = counter.At(fault.offset);
-        scan.AddFault(place.line, place.column, fault.message);
-      }
-      if (row.faults.empty()) {
-        const LineCounter::Place id = counter.At(row.id_offset);
-        scan.AddRow(start.line, id.line == start.line ? static_cast<int32_t>(id.column) : 0, row);
-        rows_.push_back(std::move(row.values));
-      } else {
-        scan.SkipRow();
-      }
-      return scan.rows() < limit;
-    });
-    if (fatal) {
-      const LineCounter::Place place = counter.At(fatal->offset);
-      scan.AddFault(place.line, place.column, fatal->message);
+    JsonArrayReader elements(file_.fd(), file_.path());
+    while (scan.rows() < LimitOf(options)) {
+      const auto element = elements.Next();
+      if (!element) break;
+      Scan(*element, scan);
     }
     scan.Finish();
+    total_ = scan.rows();
     columns_ = scan.columns();
+    file_.Rewind();
+    reader_ = std::make_unique<JsonArrayReader>(file_.fd(), file_.path());
   }
 
   std::optional<Row> Next() override {
-    if (next_ >= rows_.size()) return std::nullopt;
-    const size_t index = next_++;
-    return MakeRow(static_cast<int64_t>(index), std::move(rows_[index]));
+    if (next_ == 0 || next_ >= total_) file_.CheckUnchanged();
+    if (next_ >= total_) return std::nullopt;
+    const auto element = reader_->Next();
+    if (!element || element->fault) file_.ReportChange();
+    JsonRow row = ParseJsonRow(element->text);
+    if (!row.faults.empty()) file_.ReportChange();
+    return MakeRow(next_++, std::move(row.values));
   }
-  int64_t total() const override { return static_cast<int64_t>(rows_.size()); }
+
+  int64_t total() const override { return total_; }
   const std::vector<std::string>& columns() const override { return columns_; }
+  std::string reread_spec() const override { return file_.path(); }
 
  private:
-  static std::string ReadAll(const std::string& path) {
-    InputFile file(path);
-    if (file.size_bytes() > kMaxJsonBytes) {
-      throw Error(ErrorCode::kRows, {{{path, 0, 0},
-                                      "a .json file is held in memory and may have at most 1 GiB: "
-                                      "write one row a line and call it .jsonl"}});
+  static void Scan(const JsonArrayReader::Element& element, RowScan& scan) {
+    if (element.fault) {
+      scan.AddFault(element.start.line, element.start.column, *element.fault);
+      scan.SkipRow();
+      return;
     }
-    std::string text(static_cast<size_t>(file.size_bytes()), '\0');
-    size_t got = 0;
-    while (got < text.size()) {
-      const size_t more = ReadSome(file.fd(), text.data() + got, text.size() - got, path);
-      if (more == 0) break;
-      got += more;
+    const JsonRow row = ParseJsonRow(element.text);
+    for (const JsonFault& fault : row.faults) {
+      const auto place = JsonArrayReader::PlaceIn(element, fault.offset);
+      scan.AddFault(place.line, place.column, fault.message);
     }
-    file.CheckUnchanged();
-    text.resize(got);
-    return text;
+    if (row.faults.empty()) {
+      const auto id = JsonArrayReader::PlaceIn(element, row.id_offset);
+      const bool same_line = id.line == element.start.line;
+      scan.AddRow(element.start.line, same_line ? static_cast<int32_t>(id.column) : 0, row);
+    } else {
+      scan.SkipRow();
+    }
   }
 
-  std::vector<nlohmann::ordered_json> rows_;
+  InputFile file_;
+  std::unique_ptr<JsonArrayReader> reader_;
   std::vector<std::string> columns_;
-  size_t next_ = 0;
+  int64_t total_ = 0;
+  int64_t next_ = 0;
 };
 
 }  // namespace
+
+nlohmann::ordered_json NextJsonLine(LineReader& lines, const InputFile& file) {
+  while (const auto line = lines.Next()) {
+    if (line->text.find_first_not_of(kBlank) == std::string_view::npos && !line->too_long) continue;
+    JsonRow row = ParseJsonRow(line->text);
+    if (line->too_long || !row.faults.empty()) break;
+    return std::move(row.values);
+  }
+  file.ReportChange();
+}
 
 std::unique_ptr<RowSource> OpenJsonLines(const RowOptions& options) {
   return std::make_unique<JsonLinesSource>(options);

@@ -96,8 +96,32 @@ std::string ListNames(const std::vector<std::string>& names) {
   return names.empty() ? "nothing" : text;
 }
 
-RowScan::RowScan(std::string file, std::vector<std::string> required_columns)
-    : file_(std::move(file)) {
+void CheckColumns(const std::string& file, int64_t line, const std::string& header,
+                  const std::vector<std::string>& columns,
+                  const std::vector<std::string>& required_columns) {
+  std::vector<Diagnostic> faults;
+  const auto add = [&](std::string message) {
+    faults.push_back({{file, static_cast<int32_t>(line), 0}, std::move(message)});
+  };
+  std::unordered_set<std::string_view> seen;
+  for (size_t i = 0; i < columns.size(); ++i) {
+    const std::string place = "column " + std::to_string(i + 1) + header;
+    if (columns[i].empty()) {
+      add(place + " has no name");
+    } else if (!seen.insert(columns[i]).second) {
+      add(place + ", '" + columns[i] + "', is there twice");
+    }
+  }
+  for (const std::string& required : required_columns) {
+    if (seen.contains(required)) continue;
+    add("no row has the column '" + required + "'" + DidYouMean(required, columns) +
+        "; the columns are: " + ListNames(columns));
+  }
+  if (!faults.empty()) throw Error(ErrorCode::kRows, std::move(faults));
+}
+
+RowScan::RowScan(std::string file, std::vector<std::string> required_columns, std::string place)
+    : file_(std::move(file)), place_(std::move(place)) {
   for (std::string& name : required_columns) required_.push_back({std::move(name), false, {}, 0});
 }
 
@@ -119,7 +143,7 @@ void RowScan::AddRow(int64_t line, int32_t id_column, const JsonRow& row) {
     if (column.missing_count++ >= static_cast<int64_t>(kMaxDiagnostics)) continue;
     const std::vector<std::string> keys = KeysOf(row.values);
     column.missing.push_back({{file_, static_cast<int32_t>(line), 1},
-                              "row at line " + std::to_string(line) + " has no column '" +
+                              "row at " + place_ + " " + std::to_string(line) + " has no column '" +
                                   column.name + "'" + DidYouMean(column.name, keys) +
                                   "; it has: " + ListNames(keys)});
   }
@@ -135,11 +159,12 @@ void RowScan::AddRow(int64_t line, int32_t id_column, const JsonRow& row) {
   if (!earlier) return;
   const std::string shown =
       Shorten(id.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace), 60);
-  AddFault(
-      line, id_column,
-      has_id ? "the id " + shown + " is already that of the row at line " + std::to_string(*earlier)
-             : "this row has no id and is called by its index, " + shown +
-                   ", which is already the id of the row at line " + std::to_string(*earlier));
+  AddFault(line, id_column,
+           has_id ? "the id " + shown + " is already that of the row at " + place_ + " " +
+                        std::to_string(*earlier)
+                  : "this row has no id and is called by its index, " + shown +
+                        ", which is already the id of the row at " + place_ + " " +
+                        std::to_string(*earlier));
 }
 
 /// A column that no row has is one fault; one that some rows lack is a fault of each of those.

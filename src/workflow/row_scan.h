@@ -46,6 +46,13 @@ std::string RowIdFault(const JsonRow& row);
 /// "a, b, c", at most 20 names of at most 60 bytes.
 std::string ListNames(const std::vector<std::string>& names);
 
+/// Checks the column names of a source in which every row has all of them, before any row is read:
+/// none is there twice, all that are required are there. `line`: of the header, 0 without one.
+/// `header`: " of the header" or "". Throws Error(kRows) with everything that is wrong.
+void CheckColumns(const std::string& file, int64_t line, const std::string& header,
+                  const std::vector<std::string>& columns,
+                  const std::vector<std::string>& required_columns);
+
 /// Names in order of first appearance.
 class ColumnList {
  public:
@@ -62,7 +69,8 @@ class ColumnList {
 /// Checks rows as a file is scanned: ids, required columns; collects columns and what is wrong.
 class RowScan {
  public:
-  RowScan(std::string file, std::vector<std::string> required_columns);
+  /// `place`: what a row's line is called, "line" or, where there are no lines, "row" (from 1).
+  RowScan(std::string file, std::vector<std::string> required_columns, std::string place = "line");
 
   /// Takes a row that begins in `line`; `id_column` (from 1) is the place of the `id` key, 0 if it
   /// is not known.
@@ -89,6 +97,7 @@ class RowScan {
   void AddMissingColumns();
 
   std::string file_;
+  std::string place_;
   std::vector<RequiredColumn> required_;
   ColumnList columns_;
   IdTable ids_;

@@ -2,6 +2,8 @@
 
 #include <memory>
 
+#include "workflow/input_file.h"
+#include "workflow/line_reader.h"
 #include "workflow/rows.h"
 
 namespace halo {
@@ -10,6 +12,11 @@ namespace halo {
 std::unique_ptr<RowSource> OpenJsonLines(const RowOptions& options);
 std::unique_ptr<RowSource> OpenJsonArray(const RowOptions& options);
 std::unique_ptr<RowSource> OpenCsv(const RowOptions& options);
+std::unique_ptr<RowSource> OpenParquet(const RowOptions& options);
+std::unique_ptr<RowSource> OpenSql(const RowOptions& options);
 std::unique_ptr<RowSource> OpenStandardInput(const RowOptions& options);
+
+/// The next row of a file of JSON lines that was scanned. Throws Error(kIo) if it has changed.
+nlohmann::ordered_json NextJsonLine(LineReader& lines, const InputFile& file);
 
 }  // namespace halo

@@ -55,21 +55,15 @@ class MemorySource final : public RowSource {
 std::unique_ptr<RowSource> OpenRows(const RowOptions& options) {
   const std::string& spec = options.spec;
   if (spec == "-") return OpenStandardInput(options);
-  if (spec.starts_with("sql:")) {
-    throw Error(ErrorCode::kUnsupported,
-                "rows from SQL are not supported yet: give a file that ends in .jsonl, .json or "
-                ".csv, or '-' for JSONL on standard input");
-  }
+  if (spec.starts_with("sql:")) return OpenSql(options);
   if (EndsWith(spec, ".jsonl")) return OpenJsonLines(options);
   if (EndsWith(spec, ".json")) return OpenJsonArray(options);
   if (EndsWith(spec, ".csv")) return OpenCsv(options);
-  const bool parquet = EndsWith(spec, ".parquet");
-  throw Error(
-      parquet ? ErrorCode::kUnsupported : ErrorCode::kUsage,
-      {{{spec, 0, 0},
-        std::string(parquet ? "rows in Parquet are not supported yet" : "unknown kind of rows") +
-            ": expected a file that ends in .jsonl, .json or .csv, or '-' "
-            "for JSONL on standard input"}});
+  if (EndsWith(spec, ".parquet")) return OpenParquet(options);
+  throw Error(ErrorCode::kUsage,
+              {{{spec, 0, 0},
+                "unknown kind of rows: expected a file that ends in .jsonl, .json, .csv or "
+                ".parquet, 'sql:SELECT ...', or '-' for JSONL on standard input"}});
 }
 
 std::unique_ptr<RowSource> RowsFromValues(std::vector<nlohmann::ordered_json> values) {

@@ -21,10 +21,12 @@ struct Row {
 };
 
 struct RowOptions {
-  std::string spec;  ///< path ending in .jsonl, .json or .csv, or "-" (JSONL on standard input)
+  std::string spec;  ///< path ending in .jsonl, .json, .csv or .parquet, "sql:SELECT ..." (DuckDB),
+                     ///< or "-" (JSONL on standard input)
   std::vector<std::string> required_columns;
   int64_t limit = -1;         ///< rows to take from the front; -1: all
-  std::string spool_folder;   ///< where standard input is spooled; must exist when spec is "-"
+  std::string spool_folder;   ///< where rows that can be had only once (standard input, SQL) are
+                              ///< kept; must exist for these
   int standard_input_fd = 0;  ///< what "-" reads; the caller keeps it open
 };
 
@@ -41,12 +43,18 @@ class RowSource {
   virtual int64_t total() const = 0;
   /// Names of all columns seen by the scan, in order of first appearance.
   virtual const std::vector<std::string>& columns() const = 0;
+  /// A spec that opens the same rows once more; "" if they come only once. A query is not run
+  /// again: this is what its rows were kept in.
+  virtual std::string reread_spec() const { return ""; }
+  /// Files that a query reads, which the spec does not show.
+  virtual std::vector<std::string> files() const { return {}; }
 };
 
 /// Opens and scans a source (contract section 2): every malformed line, duplicate id and missing
-/// required column is named with line and column in one Error(kRows) (at most 100 diagnostics, then
-/// a count). Standard input is not scanned ahead: a bad line there becomes a failed row with id
-/// "line:N".
+/// required column is named with line and column (in Parquet and SQL: the number of the row) in one
+/// Error(kRows) (at most 100 diagnostics, then a count). What a query may do:
+/// workflow/sql_select.h; what its values become: workflow/sql_values.h. Standard input is not
+/// scanned ahead: a bad line there becomes a failed row with id "line:N".
 std::unique_ptr<RowSource> OpenRows(const RowOptions& options);
 
 /// Rows that are in memory already, for tests and embedding.

@@ -1,47 +1,13 @@
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
 #include <utility>
 
 #include "workflow/json_row.h"
 #include "workflow/line_reader.h"
 #include "workflow/row_scan.h"
 #include "workflow/row_sources.h"
+#include "workflow/row_spool.h"
 
 namespace halo {
 namespace {
-
-/// Keeps what standard input said, so that a run can be resumed: its bytes as they were.
-class Spool {
- public:
-  explicit Spool(std::string path) : path_(std::move(path)) {
-    fd_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd_ < 0) Fail("create");
-  }
-  ~Spool() { close(fd_); }
-  Spool(const Spool&) = delete;
-  Spool& operator=(const Spool&) = delete;
-
-  void Write(std::string_view bytes) {
-    while (!bytes.empty()) {
-      const ssize_t written = write(fd_, bytes.data(), bytes.size());
-      if (written < 0 && errno != EINTR) Fail("write");
-      if (written > 0) bytes.remove_prefix(static_cast<size_t>(written));
-    }
-  }
-
- private:
-  [[noreturn]] void Fail(const char* what) const {
-    throw Error(ErrorCode::kIo, {{{path_, 0, 0},
-                                  std::string("cannot ") + what +
-                                      " the spool of standard input: " + std::strerror(errno)}});
-  }
-
-  std::string path_;
-  int fd_ = -1;
-};
 
 /// JSONL on standard input. Nothing is known ahead, so a bad line is a failed row.
 class StandardInputSource final : public RowSource {
@@ -49,7 +15,7 @@ class StandardInputSource final : public RowSource {
   explicit StandardInputSource(const RowOptions& options)
       : required_(options.required_columns),
         limit_(options.limit),
-        spool_(options.spool_folder + "/stdin.jsonl"),
+        spool_(options.spool_folder, "stdin"),
         lines_(options.standard_input_fd, "standard input",
                [this](std::string_view bytes) { spool_.Write(bytes); }) {}
 
@@ -122,7 +88,7 @@ class StandardInputSource final : public RowSource {
 
   const std::vector<std::string> required_;
   const int64_t limit_;
-  Spool spool_;
+  RowSpool spool_;
   LineReader lines_;
   ColumnList columns_;
   IdTable ids_;

@@ -282,8 +282,7 @@ TEST_F(RowsTest, SpecsThatAreNotRows) {
     }
     return ErrorCode::kConfig;
   };
-  EXPECT_EQ(code_of("rows.parquet"), ErrorCode::kUnsupported);
-  EXPECT_EQ(code_of("sql:SELECT 1"), ErrorCode::kUnsupported);
+  EXPECT_EQ(code_of("absent.parquet"), ErrorCode::kRows);
   EXPECT_EQ(code_of("rows.txt"), ErrorCode::kUsage);
   EXPECT_EQ(code_of(folder_ + "/absent.jsonl"), ErrorCode::kRows);
   std::filesystem::create_directory(folder_ + "/folder.jsonl");

@@ -1,0 +1,71 @@
+#pragma once
+
+#include <duckdb.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace halo {
+
+/// A handle of DuckDB's C interface, given back with the scope.
+template <typename Handle, void (*Destroy)(Handle*)>
+class DuckHandle {
+ public:
+  DuckHandle() = default;
+  explicit DuckHandle(Handle handle) : handle_(handle) {}
+  ~DuckHandle() { Destroy(&handle_); }
+  DuckHandle(const DuckHandle&) = delete;
+  DuckHandle& operator=(const DuckHandle&) = delete;
+
+  Handle get() const { return handle_; }
+  Handle* out() { return &handle_; }
+
+ private:
+  Handle handle_{};
+};
+
+using DuckStatement = DuckHandle<duckdb_prepared_statement, duckdb_destroy_prepare>;
+using DuckResult = DuckHandle<duckdb_result, duckdb_destroy_result>;
+using DuckChunk = DuckHandle<duckdb_data_chunk, duckdb_destroy_data_chunk>;
+using DuckType = DuckHandle<duckdb_logical_type, duckdb_destroy_logical_type>;
+
+/// A text that DuckDB has made for the caller, given back to it.
+std::string TakeDuckText(char* text);
+
+/// 'text', its quotes doubled.
+std::string QuoteSqlText(const std::string& text);
+
+struct DuckLimits {
+  int64_t memory_bytes = kDefaultMemoryBytes;
+  std::string spill_folder;  ///< for what does not fit in memory, at most kMaxSpillBytes; "": none
+
+  static constexpr int64_t kDefaultMemoryBytes = int64_t{512} << 20;
+  static constexpr int64_t kMaxSpillBytes = int64_t{64} << 30;
+};
+
+/// An empty database in memory with one connection, for reading and writing files of rows.
+///
+/// No extension beyond those linked in is ever looked for, no stored secret is read, times are in
+/// UTC whatever the machine says. One thread: rows without ORDER BY come in the same order every
+/// time, and the engine's threads keep their cores.
+class DuckDatabase {
+ public:
+  /// Throws Error(kConfig) if DuckDB cannot start.
+  explicit DuckDatabase(const DuckLimits& limits);
+
+  duckdb_connection connection() const { return connection_.get(); }
+  /// Runs a statement of our own. Throws Error(kIo) with DuckDB's message.
+  void Execute(const std::string& sql);
+  /// A statement of our own with one text as $1: its first column. Throws Error(kIo).
+  std::vector<std::string> Texts(const std::string& sql, const std::string& argument);
+  /// From here on nothing but `files` can be opened, by exactly these names, and no setting can be
+  /// changed. It does not forbid writing to them: see CheckSelect.
+  void Lock(const std::vector<std::string>& files);
+
+ private:
+  DuckHandle<duckdb_database, duckdb_close> database_;
+  DuckHandle<duckdb_connection, duckdb_disconnect> connection_;
+};
+
+}  // namespace halo
