@@ -108,8 +108,7 @@ void JsonArrayReader::ReadText(std::string& text) {
     text += static_cast<char>(byte);
     Take();
     if (in_string) {
-      // A string ends with its line at the latest, so that one that is not closed spoils no more.
-      if ((byte == '"' && !escaped) || byte == '\n') in_string = false;
+      if (byte == '"' && !escaped) in_string = false;
       escaped = byte == '\\' && !escaped;
     } else if (byte == '"') {
       in_string = true;

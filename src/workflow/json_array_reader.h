@@ -11,8 +11,8 @@ namespace halo {
 
 /// Elements of the one JSON array that a file holds, one at a time, in memory bounded by the
 /// longest allowed element. An element is cut out by its brackets and quotes and read by
-/// ParseJsonRow, so that rows of .json and .jsonl obey the same rules, and so that a broken element
-/// does not hide the faults of later ones.
+/// ParseJsonRow, so that rows of .json and .jsonl obey the same rules, and so that an element which
+/// is broken inside its brackets does not hide the faults of later ones.
 ///
 /// DuckDB's reader is not used: it guesses types from the first rows (a text like 2026-01-31
 /// becomes a date), gives every row the columns of all, turns whole numbers above 64 bits into

@@ -120,8 +120,8 @@ void CheckColumns(const std::string& file, int64_t line, const std::string& head
   if (!faults.empty()) throw Error(ErrorCode::kRows, std::move(faults));
 }
 
-RowScan::RowScan(std::string file, std::vector<std::string> required_columns, std::string place)
-    : file_(std::move(file)), place_(std::move(place)) {
+RowScan::RowScan(std::string file, std::vector<std::string> required_columns, std::string row_at)
+    : file_(std::move(file)), row_at_(std::move(row_at)) {
   for (std::string& name : required_columns) required_.push_back({std::move(name), false, {}, 0});
 }
 
@@ -143,7 +143,7 @@ void RowScan::AddRow(int64_t line, int32_t id_column, const JsonRow& row) {
     if (column.missing_count++ >= static_cast<int64_t>(kMaxDiagnostics)) continue;
     const std::vector<std::string> keys = KeysOf(row.values);
     column.missing.push_back({{file_, static_cast<int32_t>(line), 1},
-                              "row at " + place_ + " " + std::to_string(line) + " has no column '" +
+                              row_at_ + " " + std::to_string(line) + " has no column '" +
                                   column.name + "'" + DidYouMean(column.name, keys) +
                                   "; it has: " + ListNames(keys)});
   }
@@ -160,10 +160,10 @@ void RowScan::AddRow(int64_t line, int32_t id_column, const JsonRow& row) {
   const std::string shown =
       Shorten(id.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace), 60);
   AddFault(line, id_column,
-           has_id ? "the id " + shown + " is already that of the row at " + place_ + " " +
+           has_id ? "the id " + shown + " is already that of the " + row_at_ + " " +
                         std::to_string(*earlier)
                   : "this row has no id and is called by its index, " + shown +
-                        ", which is already the id of the row at " + place_ + " " +
+                        ", which is already the id of the " + row_at_ + " " +
                         std::to_string(*earlier));
 }
 

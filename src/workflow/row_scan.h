@@ -69,8 +69,9 @@ class ColumnList {
 /// Checks rows as a file is scanned: ids, required columns; collects columns and what is wrong.
 class RowScan {
  public:
-  /// `place`: what a row's line is called, "line" or, where there are no lines, "row" (from 1).
-  RowScan(std::string file, std::vector<std::string> required_columns, std::string place = "line");
+  /// `row_at`: what stands before the number that places a row: "row" where there are no lines.
+  RowScan(std::string file, std::vector<std::string> required_columns,
+          std::string row_at = "row at line");
 
   /// Takes a row that begins in `line`; `id_column` (from 1) is the place of the `id` key, 0 if it
   /// is not known.
@@ -97,7 +98,7 @@ class RowScan {
   void AddMissingColumns();
 
   std::string file_;
-  std::string place_;
+  std::string row_at_;
   std::vector<RequiredColumn> required_;
   ColumnList columns_;
   IdTable ids_;

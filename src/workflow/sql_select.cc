@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string_view>
 
 #include "base/error.h"
@@ -64,16 +65,27 @@ void AddTableFunction(const Json& node, std::vector<std::string>& names) {
   }
 }
 
-/// Everything in the statement that stands for a table, wherever it is.
-void AddTables(const Json& node, std::vector<std::string>& names) {
+/// What stands for tables in a statement, wherever it is.
+struct Tables {
+  std::vector<std::string> files;   ///< first arguments of functions that read files
+  std::vector<std::string> tables;  ///< names behind FROM and JOIN: files, WITH, or nothing
+  std::set<std::string> with;       ///< names that the statement itself defines
+};
+
+void AddTables(const Json& node, Tables& found) {
   if (node.is_object()) {
     const std::string type = TextOf(node, "type");
-    if (type == "TABLE_FUNCTION") AddTableFunction(node, names);
+    if (type == "TABLE_FUNCTION") AddTableFunction(node, found.files);
     if (type == "BASE_TABLE" && TextOf(node, "schema_name").empty())
-      names.push_back(TextOf(node, "table_name"));
+      found.tables.push_back(TextOf(node, "table_name"));
+    const auto with = node.find("cte_map");
+    if (with != node.end() && with->is_object()) {
+      for (const Json& entry : with->value("map", Json::array()))
+        found.with.insert(TextOf(entry, "key"));
+    }
   }
   if (node.is_structured()) {
-    for (const Json& child : node) AddTables(child, names);
+    for (const Json& child : node) AddTables(child, found);
   }
 }
 
@@ -101,13 +113,21 @@ Json SyntaxTree(DuckDatabase& database, const std::string& sql) {
 
 SelectFiles CheckSelect(DuckDatabase& database, const std::string& sql) {
   if (sql.find('\0') != std::string::npos) Refuse("the statement has a NUL byte");
+  Tables tables;
+  AddTables(SyntaxTree(database, sql), tables);
   SelectFiles files;
-  AddTables(SyntaxTree(database, sql), files.names);
-  for (const std::string& name : files.names) {
+  const auto add = [&](const std::string& name, bool must_exist) {
     if (name.find("://") != std::string::npos)
       Refuse("'" + name + "' is not a file of this machine: fetch it first");
-    for (std::string& path : database.Texts("SELECT file FROM glob($1::VARCHAR)", name))
-      files.paths.push_back(std::move(path));
+    const auto paths = database.Texts("SELECT file FROM glob($1::VARCHAR)", name);
+    if (paths.empty() && must_exist) Refuse("there is no file '" + name + "'");
+    files.names.push_back(name);
+    files.paths.insert(files.paths.end(), paths.begin(), paths.end());
+  };
+  for (const std::string& name : tables.files) add(name, true);
+  for (const std::string& name : tables.tables) {
+    // A name without a dot may be a view such as duckdb_types; DuckDB says what it does not know.
+    if (!tables.with.contains(name)) add(name, name.find('.') != std::string::npos);
   }
   return files;
 }

@@ -138,6 +138,101 @@ class Cli(unittest.TestCase):
         self.assertEqual(table[0]["status"], "ok")
         self.assertIn("last", table[0])
 
+    def test_rows_go_to_parquet_and_come_from_parquet_and_sql(self):
+        rows = write("in.json", json.dumps([{"id": i, "prompt": f"Row {i}", "tags": [f"t{i}"]} for i in range(5)]))
+        first = os.path.join(support.SCRATCH, "first.parquet")
+        self.run_ok("-i", rows, "-o", first, "--all-outputs")
+        self.assertEqual([name for name in os.listdir(support.SCRATCH) if name.startswith("first.parquet")], ["first.parquet"])
+        straight, _ = self.run_ok("-i", first, "--column", "first")
+        self.assertEqual([row["id"] for row in rows_of(straight)], list(range(5)))
+        spec = "sql:SELECT id, first FROM 'first.parquet' WHERE status = 'ok' ORDER BY id"
+        through_sql, _ = self.run_ok("-i", spec, "--column", "first")
+        self.assertEqual(through_sql, straight)
+        chosen, _ = self.run_ok("-i", "sql:FROM 'first.parquet' SELECT id, first WHERE id >= 3 ORDER BY id DESC",
+                                "--column", "first")
+        self.assertEqual([row["id"] for row in rows_of(chosen)], [4, 3])
+
+    def test_equal_rows_in_every_format_give_equal_answers(self):
+        data = [{"id": f"r{i}", "prompt": f"Row number {i} speaks."} for i in range(4)]
+        write("same.csv", "id,prompt\n" + "".join(f"{row['id']},{row['prompt']}\n" for row in data))
+        write("same.json", json.dumps(data, indent=1))
+        lines = write("same_lines.jsonl", "".join(json.dumps(row) + "\n" for row in data))
+        expected, _ = self.run_ok("-i", lines)
+        for spec in ("same.csv", "same.json", "sql:FROM 'same.csv'", "sql:FROM 'same.json'", "sql:FROM 'same_lines.jsonl'"):
+            self.assertEqual(self.run_ok("-i", spec)[0], expected, spec)
+        with open(lines, encoding="utf-8") as file:
+            self.assertEqual(self.run_ok("-i", "-", stdin=file.read())[0], expected)
+
+    def test_lists_and_structs_of_rows_reach_templates(self):
+        workflow = write("structs.yaml", """
+start_ops: [only]
+end_ops: [only]
+ops:
+  only: {model: m, prompt: "{{ row.tags[0] }} lives in {{ row.address.city }}", max_tokens: 2, temperature: 0}
+""")
+        row = {"id": 1, "prompt": "p", "tags": ["Ada", "x"], "address": {"city": "Ulm"}}
+        plain = write("plain.yaml", """
+start_ops: [only]
+end_ops: [only]
+ops:
+  only: {model: m, prompt: "Ada lives in Ulm", max_tokens: 2, temperature: 0}
+""")
+        rows = write("structs.jsonl", json.dumps(row) + "\n")
+        expected = halo("run", plain, "-i", rows, *self.model)[1]
+        sql = ("sql:SELECT 1 AS id, 'p' AS prompt, ['Ada', 'x'] AS tags, {'city': 'Ulm'} AS address")
+        for spec in (rows, sql, "sql:FROM 'structs.jsonl'"):
+            code, out, error = halo("run", workflow, "-i", spec, *self.model)
+            self.assertEqual(code, 0, error)
+            self.assertEqual(out, expected, spec)
+
+    def test_sql_may_only_read_what_it_names(self):
+        os.makedirs(os.path.join(support.SCRATCH, "sandbox"), exist_ok=True)
+        secret = write("sandbox/secret.txt", "hidden\n")
+        for sql in (f"COPY (SELECT 1) TO 'sandbox/out.csv'", f"SELECT * FROM read_text('{secret}')", "ATTACH 'sandbox/x.db'",
+                    "INSTALL httpfs", "LOAD httpfs", "SET enable_external_access = true",
+                    "SELECT * FROM 'https://example.invalid/x.parquet'",
+                    "SELECT * FROM enable_logging('QueryLog', storage = 'file', storage_path = 'sandbox/log')",
+                    "SELECT * FROM read_csv('sandbox/sec' || 'ret.txt')", "SELECT 1 AS id; SELECT 2 AS id"):
+            code, out, error = halo("run", self.workflow, "-i", "sql:" + sql, *self.model)
+            self.assertEqual((code, out), (2, ""), sql)
+            self.assertTrue(error.startswith("sql: "), error)
+            self.assertNotIn("hidden", error)
+        self.assertEqual(os.listdir(os.path.join(support.SCRATCH, "sandbox")), ["secret.txt"])
+
+    def test_mistakes_in_sql_are_shown_with_their_place(self):
+        code, _, error = halo("run", self.workflow, "-i", "sql:SELECT promt FROM 'rows.jsonl'", *self.model)
+        self.assertEqual(code, 2)
+        self.assertIn('Referenced column "promt" not found', error)
+        self.assertIn("LINE 1: SELECT promt FROM 'rows.jsonl'\n               ^", error)
+        code, _, error = halo("run", self.workflow, "-i", "sql:SELECT id FROM 'rows.jsonl'", *self.model)
+        self.assertEqual(code, 2)
+        self.assertIn("no row has the column 'prompt'; the columns are: id", error)
+
+    def test_a_workflow_cannot_name_sql_as_its_rows(self):
+        workflow = write("sql_dataset.yaml", WORKFLOW + "dataset: \"sql:SELECT 'x' AS prompt\"\n")
+        code, out, error = halo("run", workflow, *self.model)
+        self.assertEqual((code, out), (2, ""), error)
+
+    def test_what_sql_reads_is_never_overwritten(self):
+        write("treasure1.jsonl", ROWS)
+        code, _, error = halo("run", self.workflow, "-i", "sql:FROM 'treasure*.jsonl'", "-o", "treasure1.jsonl", *self.model)
+        self.assertEqual(code, 2)
+        self.assertIn("is an input of this run", error)
+
+    def test_broken_parquet_stops_before_anything_runs(self):
+        out = os.path.join(support.SCRATCH, "whole.parquet")
+        self.run_ok("-i", self.rows, "-o", out)
+        with open(out, "rb") as file:
+            whole = file.read()
+        path = os.path.join(support.SCRATCH, "cut.parquet")
+        for broken in (whole[:-10], whole[: len(whole) // 2], b"PAR1", b"", b"not parquet at all, is it?"):
+            with open(path, "wb") as file:
+                file.write(broken)
+            code, stdout, error = halo("run", self.workflow, "-i", path, *self.model)
+            self.assertEqual((code, stdout), (2, ""), broken[:20])
+            self.assertIn("cut.parquet: ", error)
+            self.assertNotIn("/proc/", error)
+
     def test_a_bad_line_of_standard_input_is_a_failed_row(self):
         code, out, _ = halo("run", self.workflow, "-i", "-", *self.model,
                             stdin='{"prompt": "fine"}\nnot json\n{"prompt": "fine too"}\n')

@@ -9,6 +9,8 @@
 #include <fstream>
 #include <thread>
 
+#include "workflow/rows.h"
+
 namespace halo {
 namespace {
 
@@ -102,6 +104,119 @@ TEST_F(ResultSinkTest, TextThatIsNotUtf8IsRepaired) {
   }
 }
 
+std::vector<nlohmann::ordered_json> ReadParquet(const std::string& path) {
+  const auto source = OpenRows({path, {}, -1, ""});
+  std::vector<nlohmann::ordered_json> rows;
+  while (auto row = source->Next()) rows.push_back(std::move(row->values));
+  return rows;
+}
+
+TEST_F(ResultSinkTest, ParquetIsMadeOfTheLinesAtTheEnd) {
+  const std::string path = folder_ + "/out.parquet";
+  const auto sink = OpenResultSink(path, {"z", "b", "a,\"b"}, 1);
+  sink->Write(GoodRow());
+  sink->Write(FailedRow());
+  sink->Flush();
+  EXPECT_TRUE(Contents(path + ".part").starts_with("{\"id\":\"a\",\"status\":\"ok\""))
+      << "can be read";
+  EXPECT_FALSE(std::filesystem::exists(path));
+  sink->Finish();
+  sink->Finish();
+  const auto rows = ReadParquet(path);
+  ASSERT_EQ(rows.size(), 2U);
+  EXPECT_EQ(rows[0].dump(),
+            R"({"id":"a","status":"ok","z":"text, \"quoted\"\nline","b":"{\"k\":1}","a,\"b":null,)"
+            R"("skipped":[],"error_operator":null,"error_code":null,"error_message":null,)"
+            R"("prompt_tokens":12,"output_tokens":3})");
+  EXPECT_EQ(rows[1].dump(),
+            R"({"id":"7","status":"failed","z":null,"b":null,"a,\"b":null,"skipped":["b"],)"
+            R"("error_operator":"z","error_code":"prompt_too_long",)"
+            R"("error_message":"5 tokens too many","prompt_tokens":0,"output_tokens":0})");
+  for (const auto& entry : std::filesystem::directory_iterator(folder_))
+    EXPECT_EQ(entry.path().filename(), "out.parquet");
+}
+
+TEST_F(ResultSinkTest, ParquetIdsAreNumbersWhereAllAre) {
+  const std::string path = folder_ + "/it's 100%.parquet";
+  const auto write = [&](const std::vector<nlohmann::ordered_json>& ids) {
+    const auto sink = OpenResultSink(path, {"z"}, 1);
+    for (const auto& id : ids) {
+      RowResult row = GoodRow();
+      row.id = id;
+      sink->Write(row);
+    }
+    sink->Finish();
+    std::string text;
+    for (const auto& row : ReadParquet(path)) text += row["id"].dump() + " ";
+    return text;
+  };
+  EXPECT_EQ(write({1, -5, INT64_MAX}), "1 -5 9223372036854775807 ");
+  EXPECT_EQ(write({1, "1x"}), "\"1\" \"1x\" ");
+  EXPECT_EQ(write({1, 1.5}), "\"1\" \"1.5\" ");
+  EXPECT_EQ(write({UINT64_MAX}), "\"18446744073709551615\" ");
+  EXPECT_EQ(write({}), "");
+}
+
+TEST_F(ResultSinkTest, ParquetKeepsOrderAndTextOverManyRowGroups) {
+  const std::string path = folder_ + "/out.parquet";
+  const auto sink = OpenResultSink(path, {"z"}, 1);
+  constexpr int kRows = 20'000;
+  const std::string filling(8'000, 'x');  // so that a row group holds some 8,000 rows
+  for (int i = 0; i < kRows; ++i) {
+    RowResult row;
+    row.id = i;
+    row.outputs = {{"z", std::to_string(i) + std::string("\0\xC3(", 3) + filling}};
+    for (int k = 0; k < i % 4; ++k) row.skipped.push_back("s" + std::to_string(i + k));
+    sink->Write(row);
+  }
+  sink->Finish();
+  const auto rows = ReadParquet(path);
+  ASSERT_EQ(rows.size(), size_t{kRows});
+  for (int i = 0; i < kRows; i += 777) {
+    const auto& row = rows[static_cast<size_t>(i)];
+    EXPECT_EQ(row["id"], i);
+    EXPECT_EQ(row["z"], std::to_string(i) + std::string("\0\xEF\xBF\xBD(", 5) + filling);
+    EXPECT_EQ(row["skipped"].size(), static_cast<size_t>(i % 4));
+    if (i % 4 == 3) {
+      EXPECT_EQ(row["skipped"][2], "s" + std::to_string(i + 2));
+    }
+  }
+}
+
+TEST_F(ResultSinkTest, AParquetThatCannotBeWrittenLeavesTheRows) {
+  const std::string path = folder_ + "/out.parquet";
+  std::filesystem::create_symlink("/dev/full", path + ".part.parquet");
+  const auto sink = OpenResultSink(path, {"z"}, 1);
+  sink->Write(GoodRow());
+  try {
+    sink->Finish();
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kIo);
+    EXPECT_NE(std::string(error.what()).find("all rows are kept in " + path + ".part"),
+              std::string::npos)
+        << error.what();
+  }
+  EXPECT_TRUE(Contents(path + ".part").starts_with("{\"id\":\"a\""));
+  EXPECT_FALSE(std::filesystem::exists(path));
+}
+
+TEST_F(ResultSinkTest, OutputsMayNotHaveTheNamesOfOtherColumns) {
+  const auto open = [&](const std::vector<std::string>& names) {
+    try {
+      OpenResultSink(folder_ + "/out.parquet", names, 1);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kUsage);
+      return std::string(error.what());
+    }
+    return std::string("fine");
+  };
+  EXPECT_EQ(open({"reply", "verdict"}), "fine");
+  for (const std::string name : {"id", "Status", "error_code", "skipped"})
+    EXPECT_NE(open({name}).find("the output '" + name + "' has the name"), std::string::npos);
+  EXPECT_NE(open({"a", "A"}).find("the output 'A'"), std::string::npos);
+}
+
 TEST_F(ResultSinkTest, FaultsOfWritingNameTheFile) {
   const int full = open("/dev/full", O_WRONLY);
   ASSERT_GE(full, 0);
@@ -161,9 +276,8 @@ TEST_F(ResultSinkTest, SpecsThatAreRefused) {
   EXPECT_NE(message_of(folder_ + "/out.csv").find("this is a folder"), std::string::npos);
   EXPECT_NE(message_of(folder_ + "/absent/out.csv").find("does not exist: create it"),
             std::string::npos);
-  EXPECT_NE(message_of("out.txt").find("expected a file that ends in .jsonl or .csv"),
+  EXPECT_NE(message_of("out.txt").find("expected a file that ends in .jsonl, .csv or .parquet"),
             std::string::npos);
-  EXPECT_NE(message_of("out.parquet").find("not supported yet"), std::string::npos);
 }
 
 }  // namespace

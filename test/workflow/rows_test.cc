@@ -199,6 +199,36 @@ TEST_F(RowsTest, JsonArrays) {
   ExpectFaults("r.json", "{\"a\":1}", {"1:1: expected an array of objects"});
   ExpectFaults("r.json", "[{\"a\":1}\n {\"a\":2}]", {"2:2: not valid JSON"});
   ExpectFaults("r.json", "", {"1:1: not valid JSON"});
+  // What is broken in one row does not hide the next; what is broken between rows ends the reading.
+  ExpectFaults(
+      "r.json",
+      "[{\"a\": },\n {\"b\": \"x\ny\"},\n{\"c\": \"}]\\\"\", \"d\": tru},\n\"x\",,{\"e\":1}]",
+      {"1:8: not valid JSON", "2:10: not valid JSON", "4:23: not valid JSON",
+       "5:1: expected a row as an object", "5:5: not valid JSON: expected a row"});
+  ExpectFaults("r.json", "[{\"a\":1},]", {"1:10: not valid JSON: expected a row"});
+  ExpectFaults("r.json", "[{\"a\":1}", {"1:9: not valid JSON: expected a comma or the end"});
+  ExpectFaults("r.json", "[{\"a\":1}] x", {"1:11: not valid JSON: expected nothing behind"});
+  ExpectFaults("r.json", "[", {"1:2: not valid JSON: expected a row"});
+  ExpectFaults("r.json", "[{\"a\":[1}",
+               {"1:9: not valid JSON", "1:10: not valid JSON: expected a comma"});
+  ExpectFaults("r.json", "[" + std::string(1 << 20, '['),
+               {"1:66: nested more than 64", "1:1048578: not valid JSON: expected a comma"});
+  ExpectFaults("r.json", "[{\"a\":\"" + std::string((64 << 20) + 1, 'x') + "\"}]",
+               {"1:2: the row that begins here has more than 64 MiB"});
+}
+
+TEST_F(RowsTest, JsonArraysAreReadElementByElement) {
+  std::string text = " [ ";
+  std::string lines;
+  for (int i = 0; i < 30'000; ++i) {
+    const std::string row = R"({"id":)" + std::to_string(i) + R"(,"p":"]}\\\"{[,","l":[{"x":[]}]})";
+    text += (i > 0 ? ",\r\n" : "") + row;
+    lines += row + "\n";
+  }
+  const std::vector<Row> array = Read("r.json", text + "\n]\n");
+  const std::vector<Row> flat = Read("r.jsonl", lines);
+  ASSERT_EQ(array.size(), flat.size());
+  for (size_t i = 0; i < array.size(); ++i) EXPECT_EQ(array[i].values, flat[i].values);
 }
 
 TEST_F(RowsTest, Csv) {
@@ -249,9 +279,12 @@ TEST_F(RowsTest, LongCsvFieldsCrossReadBuffers) {
 }
 
 TEST_F(RowsTest, AFileThatChangesAfterTheScanIsRefused) {
-  for (const std::string name : {"r.jsonl", "r.csv"}) {
+  for (const std::string name : {"r.jsonl", "r.csv", "r.json"}) {
     const bool csv = name == "r.csv";
-    const std::string path = Write(name, csv ? "a\n1\n2\n" : "{\"a\":1}\n{\"a\":2}\n");
+    const bool array = name == "r.json";
+    const std::string path = Write(name, csv     ? "a\n1\n2\n"
+                                         : array ? "[{\"a\":1}]"
+                                                 : "{\"a\":1}\n{\"a\":2}\n");
     const auto source = OpenRows({path, {}, -1, ""});
     std::ofstream(path, std::ios::app) << (csv ? "3\n" : "{\"a\":3}\n");
     try {

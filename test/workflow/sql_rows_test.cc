@@ -42,8 +42,8 @@ class SqlRowsTest : public testing::Test {
   /// Writes what `select` gives, with a database of the test's own.
   static void MakeParquet(const std::string& path, const std::string& select,
                           const std::string& options = "") {
-    DuckDatabase({}).Execute("COPY (" + select + ") TO " + QuoteSqlText(path) +
-                             " (FORMAT parquet" + options + ")");
+    DuckDatabase({}).Execute("COPY (" + select + ") TO " + QuoteSqlText(path) + " (FORMAT parquet" +
+                             options + ")");
   }
 
   std::unique_ptr<RowSource> Open(const std::string& spec, std::vector<std::string> required = {},
@@ -117,12 +117,13 @@ TEST_F(SqlRowsTest, TheLimitTakesTheFirstRows) {
   EXPECT_EQ(Read("r.parquet", 3).size(), 3U);
   EXPECT_EQ(Read("r.parquet", 0).size(), 0U);
   EXPECT_EQ(Read("sql:SELECT range AS id FROM range(1000000000000)", 3).back().id, 2);
-  EXPECT_EQ(Read("sql:SELECT CASE WHEN range > 9000 THEN error('late') END AS v FROM range(9002)",
-                 2)
-                .size(),
-            2U);
-  ExpectFault("sql:SELECT CASE WHEN range > 9000 THEN error('late') END AS v FROM range(9002)",
-              "late");
+  // What lies behind the limit is not computed (beyond what DuckDB computes ahead).
+  const std::string late =
+      "sql:SELECT CASE WHEN i = 999999 THEN error('late') ELSE i END AS v FROM range(3000000) "
+      "t(i)";
+  EXPECT_EQ(Read(late, 2).size(), 2U);
+  ExpectFault(late, "sql: after row ");
+  ExpectFault(late, ": Invalid Input Error: late");
 }
 
 TEST_F(SqlRowsTest, NumbersAreExact) {
@@ -132,7 +133,7 @@ TEST_F(SqlRowsTest, NumbersAreExact) {
   EXPECT_EQ(Value("18446744073709551615::UBIGINT"), "18446744073709551615");
   EXPECT_EQ(Value("255::UTINYINT"), "255");
   // Parquet has no whole numbers of 128 bits: DuckDB writes floating point.
-  EXPECT_EQ(Value("sum(range)", false), "null");
+  EXPECT_EQ(Value("(SELECT sum(i) FROM range(4) t(i))", false), "6");
   EXPECT_EQ(Value("(-5)::HUGEINT", false), "-5");
   EXPECT_EQ(Value("18446744073709551616::HUGEINT", false), "\"18446744073709551616\"");
   EXPECT_EQ(Value("(-170141183460469231731687303715884105728)::HUGEINT", false),
@@ -153,8 +154,7 @@ TEST_F(SqlRowsTest, NumbersAreExact) {
 }
 
 TEST_F(SqlRowsTest, TextAndTimes) {
-  EXPECT_EQ(Value("'ü \"quoted\" ' || chr(0) || 'behind'"),
-            R"("ü \"quoted\" \u0000behind")");
+  EXPECT_EQ(Value("'ü \"quoted\" ' || chr(0) || 'behind'"), R"("ü \"quoted\" \u0000behind")");
   EXPECT_EQ(Value("'b'::ENUM('a', 'b')", false), "\"b\"");
   EXPECT_EQ(Value("'2fd4e1c6-7a2d-48fc-a4e2-0123456789ab'::UUID"),
             "\"2fd4e1c6-7a2d-48fc-a4e2-0123456789ab\"");
@@ -173,8 +173,7 @@ TEST_F(SqlRowsTest, TextAndTimes) {
   EXPECT_EQ(Value("TIMESTAMPTZ '2026-01-31 12:00:00+02'"), "\"2026-01-31T10:00:00Z\"");
   EXPECT_EQ(Value("TIMESTAMPTZ '2026-01-31 12:00:00'::VARCHAR"), "\"2026-01-31 12:00:00+00\"")
       << "the machine's time zone does not matter";
-  EXPECT_EQ(Value("INTERVAL '14 months 3 days 3723.5 seconds'", false),
-            "\"P1Y2M3DT1H2M3.5S\"");
+  EXPECT_EQ(Value("INTERVAL '14 months 3 days 3723.5 seconds'", false), "\"P1Y2M3DT1H2M3.5S\"");
   EXPECT_EQ(Value("INTERVAL '-0.5 seconds'", false), "\"PT-0.5S\"");
   EXPECT_EQ(Value("INTERVAL '0 days'", false), "\"PT0S\"");
 }
@@ -196,11 +195,10 @@ TEST_F(SqlRowsTest, ListsStructsAndMaps) {
   // Values of one column in several rows and chunks: offsets, not only first entries.
   MakeParquet("r.parquet",
               "SELECT i AS id, [i, i + 1] AS l, {'n': i, 'l': range(i % 3)} AS s, "
-              "CASE WHEN i % 2 = 0 THEN [i]::BIGINT[1] END AS a FROM range(5000) t(i)");
+              "[i, -i]::BIGINT[2] AS a FROM range(5000) t(i)");
   const std::vector<Row> rows = Read("r.parquet");
   EXPECT_EQ(rows[4999].values.dump(),
-            R"({"id":4999,"l":[4999,5000],"s":{"n":4999,"l":[0]},"a":null})");
-  EXPECT_EQ(rows[4998].values["a"].dump(), "[4998]");
+            R"({"id":4999,"l":[4999,5000],"s":{"n":4999,"l":[0]},"a":[4999,-4999]})");
 }
 
 TEST_F(SqlRowsTest, TypesWithoutAFormAreRefusedByColumn) {
@@ -218,8 +216,8 @@ TEST_F(SqlRowsTest, TypesWithoutAFormAreRefusedByColumn) {
 TEST_F(SqlRowsTest, IdsAreChecked) {
   MakeParquet("r.parquet", "SELECT i % 4 AS id FROM range(6) t(i)");
   EXPECT_EQ(Fault("r.parquet"),
-            "r.parquet:5: the id 0 is already that of the row at row 1\n"
-            "r.parquet:6: the id 1 is already that of the row at row 2");
+            "r.parquet:5: the id 0 is already that of the row 1\n"
+            "r.parquet:6: the id 1 is already that of the row 2");
   ExpectFault("sql:SELECT NULL AS id", "sql:1: id: expected a string or a number, got null");
   ExpectFault("sql:SELECT [1] AS id", "got an array");
   ExpectFault("sql:SELECT 1 AS id, 2 AS id", "column 2, 'id', is there twice");
@@ -229,9 +227,9 @@ TEST_F(SqlRowsTest, IdsAreChecked) {
 TEST_F(SqlRowsTest, MissingColumnsListWhatIsThere) {
   MakeParquet("r.parquet", "SELECT 1 AS id, 'x' AS text");
   for (const std::string spec : {"r.parquet", "sql:SELECT * FROM 'r.parquet'"}) {
-    EXPECT_NE(Fault(spec, {"prompt"})
-                  .find("no row has the column 'prompt'; the columns are: id, text"),
-              std::string::npos);
+    EXPECT_NE(
+        Fault(spec, {"prompt"}).find("no row has the column 'prompt'; the columns are: id, text"),
+        std::string::npos);
   }
 }
 
@@ -256,7 +254,7 @@ TEST_F(SqlRowsTest, BytesAtRandomEndInRowsOrInAnError) {
   MakeParquet("r.parquet", "SELECT i AS id, [md5(i::VARCHAR)] AS prompt FROM range(500) t(i)");
   const std::string whole = Contents("r.parquet");
   uint64_t state = 12345;
-  for (int round = 0; round < 200; ++round) {
+  for (int round = 0; round < 100; ++round) {
     std::string bytes = whole;
     for (int change = 0; change < 4; ++change) {
       state = state * 6364136223846793005ULL + 1442695040888963407ULL;
@@ -273,7 +271,8 @@ TEST_F(SqlRowsTest, BytesAtRandomEndInRowsOrInAnError) {
 
 TEST_F(SqlRowsTest, ManyColumns) {
   std::string columns = "1 AS id";
-  for (int i = 0; i < 10'000; ++i) columns += ", " + std::to_string(i) + " AS c" + std::to_string(i);
+  for (int i = 0; i < 10'000; ++i)
+    columns += ", " + std::to_string(i) + " AS c" + std::to_string(i);
   MakeParquet("wide.parquet", "SELECT " + columns);
   const std::vector<Row> rows = Read("wide.parquet");
   EXPECT_EQ(rows.at(0).values.size(), 10'001U);
@@ -306,7 +305,6 @@ TEST_F(SqlRowsTest, APathIsNoPattern) {
   EXPECT_EQ(Read("year=2024/it's.parquet").at(0).values.dump(), R"({"id":3})");
 }
 
-
 TEST_F(SqlRowsTest, SqlReadsTheFilesThatItNames) {
   MakeParquet("a.parquet", "SELECT i AS id, 'row ' || i AS prompt FROM range(4) t(i)");
   Write("b.csv", "id,score\n1,2.5\n3,4.5\n");
@@ -323,6 +321,7 @@ TEST_F(SqlRowsTest, SqlReadsTheFilesThatItNames) {
   EXPECT_EQ(dump("WITH a AS (FROM 'a.parquet') SELECT id, score, prompt FROM a JOIN 'b.csv' USING "
                  "(id) ORDER BY id DESC; -- the end"),
             R"({"id":3,"score":4.5,"prompt":"row 3"}{"id":1,"score":2.5,"prompt":"row 1"})");
+  EXPECT_EQ(dump("WITH \"a.b\" AS (SELECT 1 AS v) FROM \"a.b\""), R"({"v":1})");
   EXPECT_EQ(dump("SELECT * FROM read_json('c.json')"), R"({"id":2,"tags":["x"]})");
   EXPECT_EQ(dump("SELECT n.m AS v FROM 'd.jsonl'"), R"({"v":true})");
   EXPECT_EQ(dump("FROM Read_Parquet(['parts/1.parquet', 'parts/2.parquet'])"),
@@ -335,6 +334,21 @@ TEST_F(SqlRowsTest, SqlReadsTheFilesThatItNames) {
   EXPECT_EQ(source->files(), (std::vector<std::string>{"parts/1.parquet", "parts/2.parquet"}));
 }
 
+TEST_F(SqlRowsTest, OurReadersAgreeWithDuckDbOnOrdinaryFiles) {
+  Write("r.json",
+        "[\n  {\"id\": \"a\", \"n\": 1, \"x\": -2.5, \"l\": [1, 2], \"s\": {\"b\": true}},\n"
+        "  {\"id\": \"b\", \"n\": 2, \"x\": 1e10, \"l\": [], \"s\": {\"b\": null}}\n]\n");
+  Write("r.jsonl", "{\"id\":1,\"t\":\"\\u00fc\"}\n\n{\"id\":2,\"t\":\"two\\nlines\"}\n");
+  Write("r.csv", "id,t\nx,\"a, \"\"b\"\"\"\ny,\"two\nlines\"\n");
+  for (const std::string file : {"r.json", "r.jsonl", "r.csv"}) {
+    const std::vector<Row> ours = Read(file);
+    const std::vector<Row> theirs = Read("sql:FROM '" + file + "'");
+    ASSERT_EQ(ours.size(), theirs.size()) << file;
+    for (size_t i = 0; i < ours.size(); ++i) EXPECT_EQ(ours[i].values, theirs[i].values) << file;
+    EXPECT_EQ(Open(file)->columns(), Open("sql:FROM '" + file + "'")->columns());
+  }
+}
+
 TEST_F(SqlRowsTest, AQueryIsRunOnce) {
   const auto source = Open("sql:SELECT i AS id, random() AS r FROM range(100) t(i)");
   const auto again = OpenRows({source->reread_spec(), {}, -1, spool_});
@@ -345,18 +359,19 @@ TEST_F(SqlRowsTest, AQueryIsRunOnce) {
 }
 
 TEST_F(SqlRowsTest, WhatDoesNotFitInMemoryIsSpilled) {
-  const auto source =
-      Open("sql:SELECT i AS id, repeat(md5(i::VARCHAR), 30) AS p FROM range(900000) t(i) ORDER BY "
-           "p DESC",
-           {}, 1000);
+  const auto source = Open(
+      "sql:SELECT i AS id, repeat(md5(i::VARCHAR), 30) AS p FROM range(900000) t(i) ORDER BY "
+      "p DESC",
+      {}, 1000);
   EXPECT_EQ(source->total(), 1000);
   for (const auto& entry : std::filesystem::directory_iterator(spool_))
     EXPECT_NE(entry.path().string().find("sql.jsonl"), std::string::npos) << entry.path();
 }
 
 TEST_F(SqlRowsTest, MistakesInSqlHaveTheirPlace) {
-  ExpectFault("sql:SELCT 1", "sql: Parser Error: syntax error at or near \"SELCT\"\n\n"
-                             "LINE 1: SELCT 1\n        ^");
+  ExpectFault("sql:SELCT 1",
+              "sql: Parser Error: syntax error at or near \"SELCT\"\n\n"
+              "LINE 1: SELCT 1\n        ^");
   ExpectFault("sql:SELECT promt FROM (SELECT 1 AS prompt)", "Referenced column \"promt\"");
   ExpectFault("sql:SELECT 'x'::INT AS n", "Could not convert string 'x' to INT32");
   ExpectFault("sql:", "expected a SELECT behind sql:, got nothing");
@@ -364,7 +379,9 @@ TEST_F(SqlRowsTest, MistakesInSqlHaveTheirPlace) {
   ExpectFault("sql:SELECT $1", "sql: ");
   ExpectFault("sql:SELECT 1; SELECT 2", "expected one SELECT, got 2 statements");
   ExpectFault(std::string("sql:SELECT 1\0 AS v", 18), "NUL");
-  ExpectFault("sql:SELECT * FROM 'absent.parquet'", "No files found that match the pattern");
+  ExpectFault("sql:SELECT * FROM 'absent.parquet'", "sql: there is no file 'absent.parquet'");
+  ExpectFault("sql:SELECT * FROM read_csv('*.absent')", "sql: there is no file '*.absent'");
+  ExpectFault("sql:SELECT * FROM absent", "Table with name absent does not exist");
   Write("bad.csv", "id,prompt\n1,\xFF\xFE\n");
   ExpectFault("sql:SELECT * FROM read_csv('bad.csv', header = true)", "sql: ");
 }
@@ -390,16 +407,16 @@ TEST_P(SqlRefusal, DoesNothing) {
 
 INSTANTIATE_TEST_SUITE_P(
     Statements, SqlRefusal,
-    testing::Values(
-        "COPY (SELECT 1) TO 'n.parquet'", "COPY (FROM 'a.parquet') TO 'a.parquet'",
-        "COPY 'a.parquet' TO 'b.csv'", "ATTACH 'n.db'", "ATTACH 'a.parquet' AS x",
-        "INSTALL httpfs", "LOAD httpfs", "LOAD 'a.parquet'", "SET threads = 4",
-        "SET enable_external_access = true", "RESET lock_configuration", "PRAGMA threads = 4",
-        "PRAGMA enable_profiling", "CREATE TABLE t AS FROM 'a.parquet'", "DROP VIEW duckdb_logs",
-        "EXPORT DATABASE 'n'", "IMPORT DATABASE 'n'", "CALL range(3)", "EXPLAIN SELECT 1",
-        "CREATE SECRET (TYPE s3)", "PREPARE p AS SELECT 1", "USE memory", "BEGIN",
-        "SELECT 1; COPY (SELECT 1) TO 'n.csv'", "CHECKPOINT", "VACUUM", "SELECT 1 INTO t",
-        "SELECT 1) TO 'n.csv' --"));
+    testing::Values("COPY (SELECT 1) TO 'n.parquet'", "COPY (FROM 'a.parquet') TO 'a.parquet'",
+                    "COPY 'a.parquet' TO 'b.csv'", "ATTACH 'n.db'", "ATTACH 'a.parquet' AS x",
+                    "INSTALL httpfs", "LOAD httpfs", "LOAD 'a.parquet'", "SET threads = 4",
+                    "SET enable_external_access = true", "RESET lock_configuration",
+                    "PRAGMA threads = 4", "PRAGMA enable_profiling",
+                    "CREATE TABLE t AS FROM 'a.parquet'", "DROP VIEW duckdb_logs",
+                    "EXPORT DATABASE 'n'", "IMPORT DATABASE 'n'", "CALL range(3)",
+                    "EXPLAIN SELECT 1", "CREATE SECRET (TYPE s3)", "PREPARE p AS SELECT 1",
+                    "USE memory", "BEGIN", "SELECT 1; COPY (SELECT 1) TO 'n.csv'", "CHECKPOINT",
+                    "VACUUM", "SELECT 1 INTO t", "SELECT 1) TO 'n.csv' --"));
 
 INSTANTIATE_TEST_SUITE_P(
     Selects, SqlRefusal,
