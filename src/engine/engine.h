@@ -27,6 +27,8 @@ struct EngineDescription {
   bool has_token_ids = false;  ///< prompts are ids; otherwise text
   bool has_kv = false;         ///< Request::keep and Release mean something
   bool exact = false;  ///< logits do not depend on batches, chunks, threads and where KV came from
+
+  friend bool operator==(const EngineDescription&, const EngineDescription&) = default;
 };
 
 /// Sampling of one request, every number resolved. Order of application, as in vLLM: temperature,
@@ -40,12 +42,16 @@ struct SamplingParameters {
   int32_t min_tokens = 0;  ///< no end token, no stop string before this many tokens
   std::vector<std::string> stop;
   uint64_t draw_key = 0;  ///< draw k of the answer is UniformDraw(draw_key, k)
+
+  friend bool operator==(const SamplingParameters&, const SamplingParameters&) = default;
 };
 
 /// What is worth keeping of a request's KV after it has finished.
 struct KeepHint {
   int32_t consumers = 0;  ///< requests still to come whose prompt begins with this one's prompt
   bool answer = false;    ///< they begin with prompt and answer (a conversation that goes on)
+
+  friend bool operator==(const KeepHint&, const KeepHint&) = default;
 };
 
 /// One LLM call. A plain value: it can be written to a pipe and read in another process.
@@ -65,6 +71,8 @@ struct Request {
   std::string script_row;
   int32_t script_sample = 0;   ///< which of the operator's samples
   int32_t script_attempt = 0;  ///< 0: the first
+
+  friend bool operator==(const Request&, const Request&) = default;
 };
 
 enum class FinishReason : uint8_t { kEndToken, kStopString, kMaxTokens, kFailed };
@@ -86,6 +94,8 @@ struct Completion {
   int64_t started_us = 0, finished_us = 0;
   uint64_t logits_hash = 0;  ///< over the logits of every sampled token, in order, where the engine
                              ///< was made to hash them
+
+  friend bool operator==(const Completion&, const Completion&) = default;
 };
 
 /// Counters of an engine since it was made.
@@ -101,6 +111,8 @@ struct EngineStatistics {
   int64_t spills = 0, restores = 0;  ///< KV to and from host memory
   int64_t evictions = 0;             ///< kept KV dropped for room
   int64_t preemptions = 0;
+
+  friend bool operator==(const EngineStatistics&, const EngineStatistics&) = default;
 };
 
 /// One model replica (HOUSE.md, "Seams"). Nothing but plain values crosses; no call blocks but

@@ -1,11 +1,81 @@
 #include "engine/wire.h"
 
 #include <nlohmann/json.hpp>
+#include <type_traits>
+#include <utility>
 
 namespace halo {
 namespace {
 
 using Json = nlohmann::json;
+
+[[noreturn]] void Refuse(const std::string& what) {
+  throw Error(ErrorCode::kIo, "engine connection: " + what);
+}
+
+/// Looks through a message for lists in lists: decoding one level takes a piece of the stack.
+class DepthCheck final : public nlohmann::json_sax<Json> {
+ public:
+  static constexpr int kMaxLevels = 8;  // messages have three
+
+  bool too_deep() const { return levels_ > kMaxLevels; }
+
+  bool null() override { return true; }
+  bool boolean(bool /*value*/) override { return true; }
+  bool number_integer(number_integer_t /*value*/) override { return true; }
+  bool number_unsigned(number_unsigned_t /*value*/) override { return true; }
+  bool number_float(number_float_t /*value*/, const string_t& /*text*/) override { return true; }
+  bool string(string_t& /*value*/) override { return true; }
+  bool binary(binary_t& /*value*/) override { return true; }
+  bool key(string_t& /*value*/) override { return true; }
+  bool start_object(std::size_t /*elements*/) override { return Open(); }
+  bool end_object() override { return Close(); }
+  bool start_array(std::size_t /*elements*/) override { return Open(); }
+  bool end_array() override { return Close(); }
+  // Decoding says it better.
+  bool parse_error(std::size_t /*position*/, const std::string& /*token*/,
+                   const Json::exception& /*error*/) override {
+    return false;
+  }
+
+ private:
+  bool Open() { return ++levels_ <= kMaxLevels; }
+  bool Close() {
+    --levels_;
+    return true;
+  }
+
+  int levels_ = 0;
+};
+
+/// A number of a message, which must fit: get_to() would cut it without a word.
+template <typename Number>
+void Read(const Json& j, Number& number) {
+  if constexpr (std::is_floating_point_v<Number>) {
+    if (!j.is_number()) Refuse(std::string("expected a number, found ") + j.type_name());
+    number = j.get<Number>();
+  } else {
+    static_assert(std::is_integral_v<Number> && !std::is_same_v<Number, bool>);
+    const bool fits = j.is_number_unsigned()  ? std::in_range<Number>(j.get<uint64_t>())
+                      : j.is_number_integer() ? std::in_range<Number>(j.get<int64_t>())
+                                              : false;
+    if (!fits) {
+      Refuse(std::string("expected a whole number of ") + std::to_string(8 * sizeof(Number)) +
+             " bits, found " + (j.is_number() ? j.dump() : j.type_name()));
+    }
+    number = j.get<Number>();
+  }
+}
+
+void Read(const Json& j, bool& value) { j.get_to(value); }
+void Read(const Json& j, std::string& text) { j.get_to(text); }
+
+template <typename Value>
+void Read(const Json& j, std::vector<Value>& values) {
+  if (!j.is_array()) Refuse(std::string("expected a list, found ") + j.type_name());
+  values.resize(j.size());
+  for (size_t i = 0; i < values.size(); ++i) Read(j[i], values[i]);
+}
 
 Json ToJson(const Failure& f) {
   return Json::array({f.operator_id, f.code, f.message, f.retriable});
@@ -29,14 +99,14 @@ Json ToJson(const SamplingParameters& s) {
 
 SamplingParameters SamplingFrom(const Json& j) {
   SamplingParameters s;
-  j.at("temperature").get_to(s.temperature);
-  j.at("top_p").get_to(s.top_p);
-  j.at("top_k").get_to(s.top_k);
-  j.at("min_p").get_to(s.min_p);
-  j.at("max_tokens").get_to(s.max_tokens);
-  j.at("min_tokens").get_to(s.min_tokens);
-  j.at("stop").get_to(s.stop);
-  j.at("draw_key").get_to(s.draw_key);
+  Read(j.at("temperature"), s.temperature);
+  Read(j.at("top_p"), s.top_p);
+  Read(j.at("top_k"), s.top_k);
+  Read(j.at("min_p"), s.min_p);
+  Read(j.at("max_tokens"), s.max_tokens);
+  Read(j.at("min_tokens"), s.min_tokens);
+  Read(j.at("stop"), s.stop);
+  Read(j.at("draw_key"), s.draw_key);
   return s;
 }
 
@@ -66,21 +136,21 @@ std::string TextFrom(const Json& j) {
 
 Request RequestFrom(const Json& j) {
   Request r;
-  j.at("id").get_to(r.id);
-  j.at("prompt_tokens").get_to(r.prompt_tokens);
+  Read(j.at("id"), r.id);
+  Read(j.at("prompt_tokens"), r.prompt_tokens);
   r.prompt_text = TextFrom(j.at("prompt_text"));
   r.sampling = SamplingFrom(j.at("sampling"));
-  j.at("static_prefix_tokens").get_to(r.static_prefix_tokens);
-  j.at("consumes").get_to(r.consumes);
-  j.at("keep_consumers").get_to(r.keep.consumers);
-  j.at("keep_answer").get_to(r.keep.answer);
-  j.at("priority").get_to(r.priority);
-  j.at("order").get_to(r.order);
-  j.at("deadline_us").get_to(r.deadline_us);
-  j.at("script_operator").get_to(r.script_operator);
-  j.at("script_row").get_to(r.script_row);
-  j.at("script_sample").get_to(r.script_sample);
-  j.at("script_attempt").get_to(r.script_attempt);
+  Read(j.at("static_prefix_tokens"), r.static_prefix_tokens);
+  Read(j.at("consumes"), r.consumes);
+  Read(j.at("keep_consumers"), r.keep.consumers);
+  Read(j.at("keep_answer"), r.keep.answer);
+  Read(j.at("priority"), r.priority);
+  Read(j.at("order"), r.order);
+  Read(j.at("deadline_us"), r.deadline_us);
+  Read(j.at("script_operator"), r.script_operator);
+  Read(j.at("script_row"), r.script_row);
+  Read(j.at("script_sample"), r.script_sample);
+  Read(j.at("script_attempt"), r.script_attempt);
   return r;
 }
 
@@ -101,26 +171,25 @@ Json ToJson(const Completion& c) {
 
 Completion CompletionFrom(const Json& j) {
   Completion c;
-  j.at("id").get_to(c.id);
-  const int finish = j.at("finish").get<int>();
-  if (finish < 0 || finish > static_cast<int>(FinishReason::kFailed)) {
-    throw Error(ErrorCode::kIo,
-                "engine connection: unknown finish reason " + std::to_string(finish));
-  }
+  Read(j.at("id"), c.id);
+  int finish = 0;
+  Read(j.at("finish"), finish);
+  if (finish < 0 || finish > static_cast<int>(FinishReason::kFailed))
+    Refuse("unknown finish reason " + std::to_string(finish));
   c.finish = static_cast<FinishReason>(finish);
   if (!j.at("failure").is_null()) c.failure = FailureFrom(j.at("failure"));
-  j.at("tokens").get_to(c.tokens);
-  j.at("text").get_to(c.text);
-  j.at("cut").get_to(c.cut);
+  Read(j.at("tokens"), c.tokens);
+  Read(j.at("text"), c.text);
+  Read(j.at("cut"), c.cut);
   const Json& counts = j.at("counts");
-  counts.at(0).get_to(c.prompt_tokens);
-  counts.at(1).get_to(c.reused_tokens);
-  counts.at(2).get_to(c.prefilled_tokens);
-  counts.at(3).get_to(c.recomputed_tokens);
-  counts.at(4).get_to(c.output_tokens);
-  j.at("times").at(0).get_to(c.started_us);
-  j.at("times").at(1).get_to(c.finished_us);
-  j.at("logits_hash").get_to(c.logits_hash);
+  Read(counts.at(0), c.prompt_tokens);
+  Read(counts.at(1), c.reused_tokens);
+  Read(counts.at(2), c.prefilled_tokens);
+  Read(counts.at(3), c.recomputed_tokens);
+  Read(counts.at(4), c.output_tokens);
+  Read(j.at("times").at(0), c.started_us);
+  Read(j.at("times").at(1), c.finished_us);
+  Read(j.at("logits_hash"), c.logits_hash);
   return c;
 }
 
@@ -140,17 +209,17 @@ Json ToJson(const EngineDescription& d) {
 
 EngineDescription DescriptionFrom(const Json& j) {
   EngineDescription d;
-  j.at("name").get_to(d.name);
-  j.at("model").get_to(d.model);
-  j.at("vocabulary").at(0).get_to(d.vocabulary.high);
-  j.at("vocabulary").at(1).get_to(d.vocabulary.low);
-  j.at("context_tokens").get_to(d.context_tokens);
-  j.at("sequences").get_to(d.sequences);
-  j.at("kv_bytes_per_token").get_to(d.kv_bytes_per_token);
-  j.at("kv_tokens").get_to(d.kv_tokens);
-  j.at("has_token_ids").get_to(d.has_token_ids);
-  j.at("has_kv").get_to(d.has_kv);
-  j.at("exact").get_to(d.exact);
+  Read(j.at("name"), d.name);
+  Read(j.at("model"), d.model);
+  Read(j.at("vocabulary").at(0), d.vocabulary.high);
+  Read(j.at("vocabulary").at(1), d.vocabulary.low);
+  Read(j.at("context_tokens"), d.context_tokens);
+  Read(j.at("sequences"), d.sequences);
+  Read(j.at("kv_bytes_per_token"), d.kv_bytes_per_token);
+  Read(j.at("kv_tokens"), d.kv_tokens);
+  Read(j.at("has_token_ids"), d.has_token_ids);
+  Read(j.at("has_kv"), d.has_kv);
+  Read(j.at("exact"), d.exact);
   return d;
 }
 
@@ -170,7 +239,7 @@ Json ToJson(EngineStatistics s) {
 EngineStatistics StatisticsFrom(const Json& j) {
   EngineStatistics s;
   const std::vector<int64_t*> counters = Counters(s);
-  for (size_t i = 0; i < counters.size(); ++i) *counters[i] = j.at("values").at(i).get<int64_t>();
+  for (size_t i = 0; i < counters.size(); ++i) Read(j.at("values").at(i), *counters[i]);
   return s;
 }
 
@@ -186,11 +255,13 @@ std::string Frame(const Json& message) {
 template <typename Decode>
 auto Guarded(const std::string& body, Decode decode) {
   try {
+    DepthCheck depth;
+    Json::sax_parse(body, &depth, Json::input_format_t::cbor);
+    if (depth.too_deep()) Refuse("a message is nested more than 8 levels deep");
     const Json message = Json::from_cbor(body);
     return decode(message, message.at("kind").get<std::string>());
   } catch (const Json::exception& e) {
-    throw Error(ErrorCode::kIo,
-                std::string("engine connection: a message that does not decode: ") + e.what());
+    Refuse(std::string("a message that does not decode: ") + e.what());
   }
 }
 
@@ -213,13 +284,19 @@ std::string EncodeFrame(const FromEngine& message) {
 ToEngine DecodeToEngine(const std::string& body) {
   return Guarded(body, [](const Json& message, const std::string& kind) -> ToEngine {
     if (kind == "request") return RequestFrom(message);
-    if (kind == "cancel") return CancelMessage{message.at("id").get<RequestId>()};
+    if (kind == "cancel") {
+      CancelMessage cancel;
+      Read(message.at("id"), cancel.id);
+      return cancel;
+    }
     if (kind == "cancel_waiting") return CancelWaitingMessage{};
     if (kind == "release") {
-      return ReleaseMessage{message.at("id").get<RequestId>(),
-                            message.at("consumers").get<int32_t>()};
+      ReleaseMessage release;
+      Read(message.at("id"), release.id);
+      Read(message.at("consumers"), release.consumers);
+      return release;
     }
-    throw Error(ErrorCode::kIo, "engine connection: an engine takes no '" + kind + "' message");
+    Refuse("an engine takes no '" + kind + "' message");
   });
 }
 
@@ -228,7 +305,7 @@ FromEngine DecodeFromEngine(const std::string& body) {
     if (kind == "completion") return CompletionFrom(message);
     if (kind == "description") return DescriptionFrom(message);
     if (kind == "statistics") return StatisticsFrom(message);
-    throw Error(ErrorCode::kIo, "engine connection: an engine sends no '" + kind + "' message");
+    Refuse("an engine sends no '" + kind + "' message");
   });
 }
 
@@ -240,9 +317,8 @@ bool FrameReader::Next(std::string& body) {
     size |= static_cast<uint32_t>(static_cast<uint8_t>(buffer_[start_ + i])) << (8 * i);
   }
   if (size > kFrameLimit) {
-    throw Error(ErrorCode::kIo, "engine connection: a message of " + std::to_string(size) +
-                                    " bytes; at most " + std::to_string(kFrameLimit) +
-                                    " are taken");
+    Refuse("a message of " + std::to_string(size) + " bytes; at most " +
+           std::to_string(kFrameLimit) + " are taken");
   }
   if (buffer_.size() - start_ - kLengthBytes < size) return false;
   body = buffer_.substr(start_ + kLengthBytes, size);

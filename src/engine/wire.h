@@ -16,11 +16,17 @@ inline constexpr uint32_t kFrameLimit = 256U << 20;
 
 struct CancelMessage {
   RequestId id = 0;
+
+  friend bool operator==(const CancelMessage&, const CancelMessage&) = default;
 };
-struct CancelWaitingMessage {};
+struct CancelWaitingMessage {
+  friend bool operator==(const CancelWaitingMessage&, const CancelWaitingMessage&) = default;
+};
 struct ReleaseMessage {
   RequestId id = 0;
   int32_t consumers = 0;
+
+  friend bool operator==(const ReleaseMessage&, const ReleaseMessage&) = default;
 };
 using ToEngine = std::variant<Request, CancelMessage, CancelWaitingMessage, ReleaseMessage>;
 using FromEngine = std::variant<EngineDescription, Completion, EngineStatistics>;
