@@ -454,8 +454,9 @@ int32_t PromptBuilder::RowLimit(const RowNumber& number, const nlohmann::ordered
     amount = std::strtod(text.c_str(), &end);
     if (text.empty() || *end != '\0') amount = -1.0;
   }
-  if (amount < 0.0 || amount > static_cast<double>(kMost) ||
-      amount != static_cast<double>(static_cast<int64_t>(amount))) {
+  // Not a number compares as false; only what is in range may become an integer.
+  const bool in_range = amount >= 0.0 && amount <= static_cast<double>(kMost);
+  if (!in_range || amount != static_cast<double>(static_cast<int64_t>(amount))) {
     constexpr size_t kShown = 100;
     std::string shown = value.dump(-1, ' ', true, nlohmann::ordered_json::error_handler_t::replace);
     if (shown.size() > kShown) shown = shown.substr(0, kShown) + "...";
