@@ -12,23 +12,26 @@ build:
 	@scripts/build release
 
 # halo_peers: llama-server and llama-batched-bench, which tests and benchmarks compare with.
+# The fuzz targets are a build of their own: libFuzzer and its sanitizers are clang's.
 test:
 	@scripts/build release all halo_tests halo_peers
-	@scripts/run-tests release -LE long
+	@scripts/build fuzz halo_fuzzers
+	@scripts/run-tests release,fuzz -LE long
 
 test-long:
 	@scripts/build release all halo_tests halo_peers
-	@scripts/run-tests release -L long
+	@scripts/build fuzz halo_fuzzers
+	@scripts/run-tests release,fuzz -L long
 
 bench:
 	@scripts/build release all halo_benchmarks halo_peers
 
 asan:
-	@scripts/build asan-ubsan all halo_tests
+	@scripts/build asan-ubsan all halo_tests halo_peers
 	@scripts/run-tests asan-ubsan -LE long
 
 tsan:
-	@scripts/build tsan all halo_tests
+	@scripts/build tsan all halo_tests halo_peers
 	@scripts/run-tests tsan -LE long
 
 cuda:

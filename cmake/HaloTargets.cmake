@@ -62,6 +62,12 @@ function(halo_add_program name)
   target_link_libraries(${name} PRIVATE ${links} halo_compile_options)
 endfunction()
 
+# Sets <out> to what a test that takes at most <seconds> in a release build may take in this one.
+function(halo_test_timeout out seconds)
+  math(EXPR scaled "${seconds} * ${HALO_TEST_TIMEOUT_FACTOR}")
+  set(${out} ${scaled} PARENT_SCOPE)
+endfunction()
+
 # halo_add_test(<name> SOURCES <file>... [DEPENDS <name>...] [LONG] [RUN_SERIAL] [TIMEOUT <seconds>] [PROCESSORS <n>])
 # A GoogleTest program bin/<name>, built by the target halo_tests; each of its TESTs is one test of ctest, <name>.Suite.Case.
 # LONG: not in `make test`, but in `make test-long`. RUN_SERIAL, PROCESSORS: for tests that measure or use several threads.
@@ -79,7 +85,8 @@ function(halo_add_test name)
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 120)
   endif()
-  set(properties TIMEOUT ${arg_TIMEOUT})
+  halo_test_timeout(timeout ${arg_TIMEOUT})
+  set(properties TIMEOUT ${timeout})
   if(arg_LONG)
     list(APPEND properties LABELS long)
   endif()

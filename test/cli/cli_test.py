@@ -362,7 +362,7 @@ ops:
             run.stdin.flush()
             self.assertEqual(json.loads(run.stdout.readline())["id"], i)
         run.stdin.close()
-        self.assertEqual(run.wait(timeout=60), 0)
+        self.assertEqual(run.wait(timeout=support.seconds(60)), 0)
         run.stdout.close()
 
     def test_a_name_cannot_lead_out_of_the_output_folder(self):
@@ -384,7 +384,7 @@ ops:
         out = os.path.join(support.SCRATCH, f"interrupted-{signals[0]}.jsonl")
         run = subprocess.Popen([support.HALO, "run", workflow, "-i", rows, "-o", out, *self.model],
                                stderr=subprocess.PIPE, text=True)
-        give_up = time.monotonic() + 100
+        give_up = time.monotonic() + support.seconds(100)
         while time.monotonic() < give_up and run.poll() is None:
             if os.path.exists(out + ".part") and os.path.getsize(out + ".part") > 0:
                 break  # rows are there as they are done
@@ -392,7 +392,7 @@ ops:
         for number in signals:
             run.send_signal(number)
             time.sleep(0.2)  # two of one kind that are pending at once would be one
-        error = run.communicate(timeout=60)[1]
+        error = run.communicate(timeout=support.seconds(60))[1]
         self.assertFalse(os.path.exists(out), "an unfinished output must not appear under its name")
         return run.returncode, error
 

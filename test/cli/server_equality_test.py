@@ -38,7 +38,7 @@ class Equality:
             [os.path.join(support.BIN, "llama-server"), "-m", model(), "--host", "127.0.0.1", "--port", str(cls.port),
              "-np", "1", "-c", "2048", "-t", "2", "-fa", "on", "--cache-ram", "0", "--no-webui"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**environment, **cls.SERVER_ENVIRONMENT})
-        give_up = time.monotonic() + 60
+        give_up = time.monotonic() + support.seconds(60)
         while True:
             try:
                 if cls.post("/tokenize", {"content": "x"}):
@@ -51,13 +51,13 @@ class Equality:
     @classmethod
     def tearDownClass(cls):
         cls.server.terminate()
-        cls.server.wait(timeout=30)
+        cls.server.wait(timeout=support.seconds(30))
 
     @classmethod
     def post(cls, path, body):
         request = urllib.request.Request(f"http://127.0.0.1:{cls.port}{path}", json.dumps(body).encode(),
                                          {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=support.seconds(60)) as answer:
             return json.load(answer)
 
     def test_ids_and_greedy_answers(self):

@@ -10,6 +10,11 @@ HALO = os.path.join(BIN, "halo")
 SCRATCH = tempfile.mkdtemp(prefix="halo-cli-test-")
 
 
+def seconds(count):
+    """A time limit for this build: sanitizers make programs slower (HALO_TEST_TIMEOUT_FACTOR of CMake)."""
+    return count * int(os.environ.get("HALO_TEST_TIMEOUT_FACTOR", "1"))
+
+
 def halo(*args, stdin=None, env=None, timeout=120):
     """Runs halo; returns (exit code, stdout, stderr) with text streams."""
     environment = dict(os.environ)
@@ -17,7 +22,7 @@ def halo(*args, stdin=None, env=None, timeout=120):
         if name.startswith("HALO_"):
             del environment[name]
     environment.update(env or {})
-    done = subprocess.run([HALO, *args], input=stdin, capture_output=True, text=True, timeout=timeout,
+    done = subprocess.run([HALO, *args], input=stdin, capture_output=True, text=True, timeout=seconds(timeout),
                           env=environment, cwd=SCRATCH)
     return done.returncode, done.stdout, done.stderr
 

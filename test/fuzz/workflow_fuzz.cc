@@ -1,25 +1,23 @@
-// libFuzzer target: any bytes, taken for a workflow file or for rows, end in a value or in a
-// halo::Error.
+// Any bytes, taken for a workflow file, are a valid workflow or an Error that says where and what.
 
-#include <cstddef>
-#include <cstdint>
-#include <string>
-
-#include "base/error.h"
-#include "workflow/json_row.h"
+#include "fuzz/property.h"
 #include "workflow/workflow.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  const std::string text(reinterpret_cast<const char*>(data), size);
+  using halo::fuzz::Require;
   try {
-    halo::ParseWorkflow(text, "fuzz.yaml");
-  } catch (const halo::Error& error) {
-    // A fault without a message or a file helps nobody.
-    for (const halo::Diagnostic& fault : error.diagnostics()) {
-      if (fault.message.empty() || fault.location.file.empty()) __builtin_trap();
+    const halo::Workflow workflow =
+        halo::ParseWorkflow(halo::fuzz::Text(data, size), "fuzzed.yaml");
+    Require(!workflow.operators.empty(), "a valid workflow has operators");
+    Require(!workflow.outputs.empty(), "a valid workflow has outputs");
+    for (size_t i = 0; i < workflow.operators.size(); ++i) {
+      for (const halo::OperatorIndex input : workflow.operators[i].inputs) {
+        Require(input >= 0 && static_cast<size_t>(input) < i, "operators come after their inputs");
+      }
     }
-    if (error.diagnostics().empty()) __builtin_trap();
+    halo::RequiredColumns(workflow, halo::ResolveColumn(workflow, ""));
+  } catch (const halo::Error& error) {
+    halo::fuzz::RequireMeaningful(error, true);
   }
-  halo::ParseJsonRow(text);
   return 0;
 }

@@ -1,0 +1,162 @@
+// Every message that can be made comes out of encoding and decoding as it went in.
+
+#include <fuzzer/FuzzedDataProvider.h>
+
+#include <cmath>
+
+#include "engine/wire.h"
+#include "fuzz/property.h"
+
+namespace {
+
+using halo::fuzz::Require;
+
+std::string AnyText(FuzzedDataProvider& from) { return from.ConsumeRandomLengthString(40); }
+
+// No NaN: it equals nothing, and no request has one.
+float AnyFloat(FuzzedDataProvider& from) {
+  const float value = from.ConsumeFloatingPoint<float>();
+  return std::isnan(value) ? 0.0F : value;
+}
+
+template <typename Number>
+Number Any(FuzzedDataProvider& from) {
+  return from.ConsumeIntegral<Number>();
+}
+
+std::vector<halo::TokenId> AnyTokens(FuzzedDataProvider& from) {
+  std::vector<halo::TokenId> tokens(from.ConsumeIntegralInRange<size_t>(0, 20));
+  for (halo::TokenId& token : tokens) token = Any<halo::TokenId>(from);
+  return tokens;
+}
+
+halo::SamplingParameters AnySampling(FuzzedDataProvider& from) {
+  halo::SamplingParameters sampling;
+  sampling.temperature = AnyFloat(from);
+  sampling.top_p = AnyFloat(from);
+  sampling.top_k = Any<int32_t>(from);
+  sampling.min_p = AnyFloat(from);
+  sampling.max_tokens = Any<int32_t>(from);
+  sampling.min_tokens = Any<int32_t>(from);
+  sampling.stop.resize(from.ConsumeIntegralInRange<size_t>(0, 4));
+  for (std::string& stop : sampling.stop) stop = AnyText(from);
+  sampling.draw_key = Any<uint64_t>(from);
+  return sampling;
+}
+
+halo::Request AnyRequest(FuzzedDataProvider& from) {
+  halo::Request request;
+  request.id = Any<halo::RequestId>(from);
+  request.prompt_tokens = AnyTokens(from);
+  request.prompt_text = AnyText(from);
+  request.sampling = AnySampling(from);
+  request.static_prefix_tokens = Any<int32_t>(from);
+  request.consumes = Any<halo::RequestId>(from);
+  request.keep = {Any<int32_t>(from), from.ConsumeBool()};
+  request.priority = Any<int32_t>(from);
+  request.order = Any<int64_t>(from);
+  request.deadline_us = Any<int64_t>(from);
+  request.script_operator = AnyText(from);
+  request.script_row = AnyText(from);
+  return request;
+}
+
+halo::Completion AnyCompletion(FuzzedDataProvider& from) {
+  halo::Completion completion;
+  completion.id = Any<halo::RequestId>(from);
+  completion.finish = static_cast<halo::FinishReason>(from.ConsumeIntegralInRange(0, 3));
+  if (from.ConsumeBool()) {
+    completion.failure =
+        halo::Failure{AnyText(from), AnyText(from), AnyText(from), from.ConsumeBool()};
+  }
+  completion.tokens = AnyTokens(from);
+  completion.text = AnyText(from);
+  completion.cut = from.ConsumeBool();
+  for (int64_t* number :
+       {&completion.prompt_tokens, &completion.reused_tokens, &completion.prefilled_tokens,
+        &completion.recomputed_tokens, &completion.output_tokens, &completion.started_us,
+        &completion.finished_us}) {
+    *number = Any<int64_t>(from);
+  }
+  completion.logits_hash = Any<uint64_t>(from);
+  return completion;
+}
+
+halo::EngineDescription AnyDescription(FuzzedDataProvider& from) {
+  halo::EngineDescription description;
+  description.name = AnyText(from);
+  description.model = AnyText(from);
+  description.vocabulary = {Any<uint64_t>(from), Any<uint64_t>(from)};
+  description.context_tokens = Any<int32_t>(from);
+  description.sequences = Any<int32_t>(from);
+  description.kv_bytes_per_token = Any<int64_t>(from);
+  description.kv_tokens = Any<int64_t>(from);
+  description.has_token_ids = from.ConsumeBool();
+  description.has_kv = from.ConsumeBool();
+  description.exact = from.ConsumeBool();
+  return description;
+}
+
+halo::EngineStatistics AnyStatistics(FuzzedDataProvider& from) {
+  halo::EngineStatistics statistics;
+  for (int64_t* number : {&statistics.steps, &statistics.decode_steps, &statistics.decode_tokens,
+                          &statistics.prefill_tokens, &statistics.busy_us, &statistics.prefill_us,
+                          &statistics.decode_us, &statistics.sampling_us, &statistics.copy_us,
+                          &statistics.forks, &statistics.copies, &statistics.spills,
+                          &statistics.restores, &statistics.evictions, &statistics.preemptions}) {
+    *number = Any<int64_t>(from);
+  }
+  return statistics;
+}
+
+halo::ToEngine AnyToEngine(FuzzedDataProvider& from) {
+  switch (from.ConsumeIntegralInRange(0, 3)) {
+    case 0:
+      return AnyRequest(from);
+    case 1:
+      return halo::CancelMessage{Any<halo::RequestId>(from)};
+    case 2:
+      return halo::CancelWaitingMessage{};
+    default:
+      return halo::ReleaseMessage{Any<halo::RequestId>(from), Any<int32_t>(from)};
+  }
+}
+
+halo::FromEngine AnyFromEngine(FuzzedDataProvider& from) {
+  switch (from.ConsumeIntegralInRange(0, 2)) {
+    case 0:
+      return AnyCompletion(from);
+    case 1:
+      return AnyDescription(from);
+    default:
+      return AnyStatistics(from);
+  }
+}
+
+// Fed in two pieces, as a pipe may give it.
+template <typename Message, typename Decode>
+void CheckJourney(const Message& message, size_t cut, Decode decode) {
+  const std::string frame = halo::EncodeFrame(message);
+  cut = std::min(cut, frame.size());
+  halo::FrameReader reader;
+  std::string body;
+  reader.Append(frame.data(), cut);
+  const bool early = reader.Next(body);
+  Require(early == (cut == frame.size()), "a frame is given out when it is whole");
+  reader.Append(frame.data() + cut, frame.size() - cut);
+  if (!early) Require(reader.Next(body), "a whole frame is given out");
+  Require(decode(body) == message, "decoding gives what was encoded");
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  FuzzedDataProvider from(data, size);
+  const auto cut = from.ConsumeIntegral<uint16_t>();
+  if (from.ConsumeBool()) {
+    CheckJourney(AnyToEngine(from), cut, halo::DecodeToEngine);
+  } else {
+    CheckJourney(AnyFromEngine(from), cut, halo::DecodeFromEngine);
+  }
+  return 0;
+}
