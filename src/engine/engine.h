@@ -60,6 +60,10 @@ struct Request {
   std::vector<TokenId> prompt_tokens;  ///< for engines with token ids
   std::string prompt_text;             ///< for the others
   SamplingParameters sampling;
+  /// GBNF that the answer is kept to; "" for any text. End tokens are allowed exactly where the
+  /// grammar may end, `min_tokens` or not where it must; no other control token ever is. What goes
+  /// wrong with a grammar ("bad_grammar", "grammar_limit", "grammar_dead_end") fails the request.
+  std::string grammar;
   int32_t static_prefix_tokens =
       0;                   ///< leading tokens that every request of its operator has: always kept
   RequestId consumes = 0;  ///< an earlier request of whose KeepHint this is one consumer; 0: none
@@ -106,6 +110,7 @@ struct EngineStatistics {
   int64_t prefill_tokens = 0;
   int64_t busy_us = 0;
   int64_t prefill_us = 0, decode_us = 0, sampling_us = 0, copy_us = 0;
+  int64_t grammar_us = 0;            ///< finding what grammars allow, and following them
   int64_t forks = 0;                 ///< prefixes taken over from another request
   int64_t copies = 0;                ///< KV copied between sequences
   int64_t spills = 0, restores = 0;  ///< KV to and from host memory

@@ -116,6 +116,7 @@ Json ToJson(const Request& r) {
           {"prompt_tokens", r.prompt_tokens},
           {"prompt_text", Json::binary({r.prompt_text.begin(), r.prompt_text.end()})},
           {"sampling", ToJson(r.sampling)},
+          {"grammar", r.grammar},
           {"static_prefix_tokens", r.static_prefix_tokens},
           {"consumes", r.consumes},
           {"keep_consumers", r.keep.consumers},
@@ -140,6 +141,7 @@ Request RequestFrom(const Json& j) {
   Read(j.at("prompt_tokens"), r.prompt_tokens);
   r.prompt_text = TextFrom(j.at("prompt_text"));
   r.sampling = SamplingFrom(j.at("sampling"));
+  Read(j.at("grammar"), r.grammar);
   Read(j.at("static_prefix_tokens"), r.static_prefix_tokens);
   Read(j.at("consumes"), r.consumes);
   Read(j.at("keep_consumers"), r.keep.consumers);
@@ -227,7 +229,8 @@ EngineDescription DescriptionFrom(const Json& j) {
 std::vector<int64_t*> Counters(EngineStatistics& s) {
   return {&s.steps,      &s.decode_steps, &s.decode_tokens, &s.prefill_tokens, &s.busy_us,
           &s.prefill_us, &s.decode_us,    &s.sampling_us,   &s.copy_us,        &s.forks,
-          &s.copies,     &s.spills,       &s.restores,      &s.evictions,      &s.preemptions};
+          &s.copies,     &s.spills,       &s.restores,      &s.evictions,      &s.preemptions,
+          &s.grammar_us};
 }
 
 Json ToJson(EngineStatistics s) {

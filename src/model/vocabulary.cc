@@ -354,6 +354,10 @@ std::shared_ptr<const Vocabulary> Vocabulary::Load(const std::string& gguf_path)
   vocabulary->id_ = signature.Finish();
 
   const TokenId eos = llama_vocab_eos(impl.vocab);
+  for (const TokenId end : {llama_vocab_eot(impl.vocab), eos}) {
+    if (vocabulary->end_token_ < 0 && end >= 0 && vocabulary->IsEndOfGeneration(end))
+      vocabulary->end_token_ = end;
+  }
   if (impl.bos >= 0) vocabulary->bos_text_ = TokenPiece(impl.vocab, impl.bos, true);
   if (eos >= 0) vocabulary->eos_text_ = TokenPiece(impl.vocab, eos, true);
   const char* chat_template = llama_model_chat_template(impl.model.get(), nullptr);
@@ -370,6 +374,10 @@ std::vector<TokenId> Vocabulary::TokenizePrompt(const std::vector<PromptSpan>& s
 
 std::vector<TokenId> Vocabulary::TokenizePart(const std::vector<PromptSpan>& spans) const {
   return impl_->TokenizeSpans(spans, /*after_text=*/true);
+}
+
+bool Vocabulary::IsSteering(TokenId token) const {
+  return impl_->is_guarded[static_cast<size_t>(token)];
 }
 
 std::string Vocabulary::Detokenize(std::span<const TokenId> tokens) const {

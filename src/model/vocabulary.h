@@ -53,6 +53,13 @@ class Vocabulary {
     return end_of_generation_[static_cast<size_t>(token)];
   }
 
+  /// True for control tokens and for user-defined ones that are more than plain text: what data
+  /// never becomes.
+  bool IsSteering(TokenId token) const;
+  /// The token that ends an answer where nothing else may follow: the end of a turn, else of a
+  /// text. -1 if the vocabulary has none.
+  TokenId end_token() const { return end_token_; }
+
   /// Text of the beginning- and end-of-sequence tokens ("" if there are none), as chat templates
   /// want them.
   const std::string& bos_text() const { return bos_text_; }
@@ -69,6 +76,7 @@ class Vocabulary {
   int32_t size_ = 0;
   std::vector<std::string> pieces_;      // [size]
   std::vector<bool> end_of_generation_;  // [size]
+  TokenId end_token_ = -1;
   std::string bos_text_;
   std::string eos_text_;
   std::string chat_template_;

@@ -135,6 +135,7 @@ void Executor::Impl::SubmitSample(RowState& row, OperatorIndex op) {
   call.engine = sources[row.source].models[static_cast<size_t>(plan.at(op).model)].engine;
   call.sample = samples.sent++;
   call.request.sampling = SamplingOf(row, op);
+  if (plan.operator_of(op).schema) call.request.grammar = plan.operator_of(op).schema->grammar();
   call.request.static_prefix_tokens =
       options.naive ? 0 : instance.conversation->prompt.static_prefix_tokens;
   AddressRequest(row, op, call.sample, call.request);
@@ -240,6 +241,7 @@ void Executor::Impl::BuildRequest(RowState& row, OperatorIndex op, Call& call) {
 
   Request& request = call.request;
   request.sampling = SamplingOf(row, op);
+  if (what.schema) request.grammar = what.schema->grammar();
   const SamplingParameters& sampling = request.sampling;
   const Prompt& prompt = instance.conversation->prompt;
   request.static_prefix_tokens = options.naive ? 0 : prompt.static_prefix_tokens;
@@ -251,6 +253,7 @@ void Executor::Impl::BuildRequest(RowState& row, OperatorIndex op, Call& call) {
     signature.Add(reinterpret_cast<int64_t>(call.engine)).Add(prompt.tokens);
     if (prompt.tokens.empty()) signature.Add(prompt.text);
     signature.Add(int64_t{sampling.max_tokens}).Add(int64_t{sampling.min_tokens});
+    signature.Add(request.grammar);
     for (const std::string& stop : sampling.stop) signature.Add(stop);
     call.signature = signature.Finish();
   }
@@ -464,6 +467,7 @@ void Executor::Impl::PromoteFollower(const Call& call) {
   next.signature = call.signature;
   next.mergeable = true;
   next.request.sampling = call.request.sampling;
+  next.request.grammar = call.request.grammar;
   next.request.static_prefix_tokens = At(*row, op).conversation->prompt.static_prefix_tokens;
   AddressRequest(*row, op, 0, next.request);
   next.request.consumes = 0;  // given back when it merged

@@ -17,13 +17,31 @@ std::string_view Trimmed(std::string_view text) {
   return text.substr(first, text.find_last_not_of(kBlanks) - first + 1);
 }
 
-/// The sample whose text is the most frequent, blanks around it aside; ties go to the lowest.
-size_t Elect(const std::vector<std::optional<Completion>>& answers) {
-  std::map<std::string_view, size_t> votes;
-  for (const auto& answer : answers) ++votes[Trimmed(answer->text)];
+/// What an answer says: the JSON of a schema's, or its text. Throws Failure where it is not what
+/// the schema asks for.
+nlohmann::ordered_json ReadAnswer(const Operator& op, const Completion& completion) {
+  if (op.schema == nullptr) return completion.text;
+  nlohmann::ordered_json value;
+  const bool cut = completion.finish == FinishReason::kMaxTokens;
+  if (std::optional<Failure> fault = op.schema->Check(completion.text, cut, value))
+    throw std::move(*fault);
+  return value;
+}
+
+/// What a vote counts: blanks around a text do not.
+std::string Ballot(const nlohmann::ordered_json& value) {
+  return value.is_string() ? std::string(Trimmed(value.get_ref<const std::string&>()))
+                           : value.dump(-1, ' ', false,
+                                        nlohmann::ordered_json::error_handler_t::replace);
+}
+
+/// The most frequent sample; ties go to the lowest.
+size_t Elect(const std::vector<nlohmann::ordered_json>& values) {
+  std::map<std::string, size_t> votes;
+  for (const auto& value : values) ++votes[Ballot(value)];
   size_t best = 0;
-  for (size_t i = 1; i < answers.size(); ++i) {
-    if (votes[Trimmed(answers[i]->text)] > votes[Trimmed(answers[best]->text)]) best = i;
+  for (size_t i = 1; i < values.size(); ++i) {
+    if (votes[Ballot(values[i])] > votes[Ballot(values[best])]) best = i;
   }
   return best;
 }
@@ -85,13 +103,13 @@ nlohmann::ordered_json Executor::Impl::ValueOf(const RowState& row, const NameBi
     if (instance.end == InstanceEnd::kSkipped) continue;
     if (instance.end != InstanceEnd::kOk) return nullptr;
     const Conversation& conversation = *instance.conversation;
-    if (conversation.answer_value.is_null()) {
+    if (!conversation.answer_value) {
       if (answer != nullptr) *answer = &conversation;
       return conversation.answer_text;
     }
-    if (name.field.empty()) return conversation.answer_value;
-    const auto field = conversation.answer_value.find(name.field);
-    return field == conversation.answer_value.end() ? nlohmann::ordered_json() : *field;
+    if (name.field.empty()) return *conversation.answer_value;
+    const auto field = conversation.answer_value->find(name.field);
+    return field == conversation.answer_value->end() ? nlohmann::ordered_json() : *field;
   }
   return nullptr;
 }
@@ -122,7 +140,18 @@ void Executor::Impl::EndInstance(RowState& row, OperatorIndex op, const Completi
   if (late)
     return FailInstance(row, op,
                         {"", "deadline", "the row took longer than its deadline allows", false});
-  TakeAnswer(row, op, completion);
+  const Operator& what = PlanOf(row).operator_of(op);
+  nlohmann::ordered_json value;
+  try {
+    value = ReadAnswer(what, completion);
+  } catch (Failure& failure) {
+    return FailInstance(row, op, std::move(failure));
+  }
+  // Greedy samples are all alike, so one call was made for them.
+  if (what.samples > 1 && !what.vote)
+    value = nlohmann::ordered_json(
+        std::vector<nlohmann::ordered_json>(static_cast<size_t>(what.samples), value));
+  TakeAnswer(row, op, completion, std::move(value));
 }
 
 /// One of several samples is there. With the last one the instance ends: what came of it does not
@@ -136,34 +165,32 @@ void Executor::Impl::EndSample(RowState& row, OperatorIndex op, const Completion
   if (samples.done < static_cast<int32_t>(samples.answers.size())) return;
   if (row.cancelled)
     return FailInstance(row, op, {"", "cancelled", "the row was cancelled", false});
-  for (const auto& answer : samples.answers) {
-    if (answer->failure) return FailInstance(row, op, *answer->failure);
+  const Operator& what = PlanOf(row).operator_of(op);
+  std::vector<nlohmann::ordered_json> values;
+  try {
+    for (const auto& answer : samples.answers) {
+      if (answer->failure) throw *answer->failure;
+      values.push_back(ReadAnswer(what, *answer));
+    }
+  } catch (Failure& failure) {
+    return FailInstance(row, op, std::move(failure));
   }
-  const size_t chosen = PlanOf(row).operator_of(op).vote ? Elect(samples.answers) : 0;
+  const size_t chosen = what.vote ? Elect(values) : 0;
   const Completion winner = std::move(*samples.answers[chosen]);
-  if (!PlanOf(row).operator_of(op).vote) {
-    samples.answers[chosen] = winner;
-    auto all = nlohmann::ordered_json::array();
-    for (const auto& answer : samples.answers) all.push_back(answer->text);
-    instance.conversation->answer_value = std::move(all);
-  }
   instance.samples.reset();
-  TakeAnswer(row, op, winner);
+  TakeAnswer(row, op, winner, what.vote ? values[chosen] : nlohmann::ordered_json(values));
 }
 
-void Executor::Impl::TakeAnswer(RowState& row, OperatorIndex op, const Completion& completion) {
+/// The instance has its output: `value`, which is the text of `completion` or made of it.
+void Executor::Impl::TakeAnswer(RowState& row, OperatorIndex op, const Completion& completion,
+                                nlohmann::ordered_json value) {
   Instance& instance = At(row, op);
-  const Operator& what = PlanOf(row).operator_of(op);
   Conversation& conversation = *instance.conversation;
   conversation.answer_text = completion.text;
   conversation.answer_tokens = completion.tokens;
   conversation.answer_cut = completion.cut;
   conversation.answer_ended = completion.finish == FinishReason::kEndToken;
-  // Greedy samples are all alike, so one call was made for them.
-  if (what.samples > 1 && !what.vote && conversation.answer_value.is_null()) {
-    conversation.answer_value = nlohmann::ordered_json::array();
-    for (int32_t i = 0; i < what.samples; ++i) conversation.answer_value.push_back(completion.text);
-  }
+  if (value != completion.text) conversation.answer_value = std::move(value);
   if (instance.readers_left == 0) {
     conversation.messages.clear();
     conversation.prompt = {};

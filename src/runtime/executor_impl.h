@@ -187,7 +187,8 @@ struct Executor::Impl {
   void EndInstance(RowState& row, OperatorIndex op, const Completion& completion, const Call& call,
                    bool merged);
   void EndSample(RowState& row, OperatorIndex op, const Completion& completion, const Call& call);
-  void TakeAnswer(RowState& row, OperatorIndex op, const Completion& completion);
+  void TakeAnswer(RowState& row, OperatorIndex op, const Completion& completion,
+                  nlohmann::ordered_json value);
   void FailInstance(RowState& row, OperatorIndex op, Failure failure);
   void SkipInstance(RowState& row, OperatorIndex op);
   void Close(RowState& row, OperatorIndex op, InstanceEnd end);

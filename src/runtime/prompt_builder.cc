@@ -151,13 +151,14 @@ Spans PromptBuilder::Impl::Instruction(const PromptInputs& inputs) const {
 
 /// What a parent said: its ids where they mean the same here, else its text.
 PromptSpan PromptBuilder::Impl::AnswerSpan(const Conversation& conversation) const {
-  if (!conversation.answer_value.is_null())
-    return PromptSpan::Data(ValueText(conversation.answer_value));
+  std::string shown = conversation.answer_value ? ValueText(*conversation.answer_value)
+                                                : conversation.answer_text;
   std::vector<TokenId> tokens = conversation.answer_tokens;
   if (conversation.answer_ended && !tokens.empty()) tokens.pop_back();
-  if (SameVocabulary(conversation) && !conversation.answer_cut && !tokens.empty())
-    return PromptSpan::Tokens(std::move(tokens), conversation.answer_text);
-  return PromptSpan::Data(conversation.answer_text);
+  const bool as_sampled = !conversation.answer_cut && shown == conversation.answer_text;
+  if (SameVocabulary(conversation) && as_sampled && !tokens.empty())
+    return PromptSpan::Tokens(std::move(tokens), std::move(shown));
+  return PromptSpan::Data(std::move(shown));
 }
 
 Spans PromptBuilder::Impl::Block(OperatorIndex parent, const Conversation* conversation) const {

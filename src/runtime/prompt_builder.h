@@ -36,7 +36,8 @@ struct Conversation {
   Prompt prompt;
   std::vector<TokenId> answer_tokens;  ///< sampled ids, the end token included
   std::string answer_text;
-  nlohmann::ordered_json answer_value;  ///< where the output is no text; null: answer_text is it
+  /// What the output is where it is no text: what JSON under a schema says, or a list of samples.
+  std::optional<nlohmann::ordered_json> answer_value;
   bool answer_cut = false;              ///< a stop string was cut off
   bool answer_ended = false;            ///< the last sampled id is an end token
   Signature vocabulary;

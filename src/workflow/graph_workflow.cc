@@ -362,8 +362,9 @@ class GraphBuilder {
                          ", runs independently of " + Quoted(unit.id) + ": add " + Quoted(root) +
                          " to its inputs, or an edge");
     }
-    const bool is_text =
-        producer.tool == nullptr && draft_.nodes[producer.node].llm.op.samples == 1;
+    const Operator& what = draft_.nodes[producer.node].llm.op;
+    const bool is_text = producer.tool == nullptr && what.samples == 1 &&
+                         !(what.schema && what.schema->is_json());
     if (is_text && path != root)
       Misread(use, root,
               Quoted(path) + ": what " + Quoted(producer.id) +

@@ -6,6 +6,7 @@
 
 #include "base/text.h"
 #include "workflow/prompt_check.h"
+#include "workflow/schema_key.h"
 
 namespace halo {
 namespace {
@@ -143,13 +144,12 @@ void ReadLayout(KeyContext& context, const YamlField& field, OperatorDraft& draf
   draft.prompt_layout = Written<PromptLayout>{layout, field.key};
 }
 
-// Keys of the contract that are checked, but not built yet.
-
-void CheckSchema(KeyContext& context, const YamlField& field, OperatorDraft& /*draft*/) {
-  if (field.value->kind != YamlNode::Kind::kMapping && !field.value->IsText()) {
-    context.reader.Mismatch(field, "a JSON Schema (a mapping, or its text)");
-  }
+void ReadSchemaKey(KeyContext& context, const YamlField& field, OperatorDraft& draft) {
+  draft.op.schema = ReadSchema(field, context.text, context.reader.diagnostics());
+  draft.schema = field.key;
 }
+
+// Keys of the contract that are checked, but not built yet.
 
 void CheckMapping(KeyContext& context, const YamlField& field, OperatorDraft& /*draft*/) {
   if (field.value->kind != YamlNode::Kind::kMapping) context.reader.Mismatch(field, "a mapping");
@@ -296,7 +296,7 @@ constexpr KeySpec<OperatorDraft> kOperatorKeys[] = {
                       OperatorDraft& d) { d.keep_cache = c.reader.Boolean(f); }},
     {"history", ReadHistory},
     {"prompt_layout", ReadLayout},
-    {"schema", CheckSchema, false},
+    {"schema", ReadSchemaKey},
     {"samples",
      [](KeyContext& c, const YamlField& f, OperatorDraft& d) {
        constexpr int64_t kMostSamples = 1000;
@@ -414,6 +414,10 @@ void CheckOperatorKeys(const OperatorDraft& draft, DiagnosticList& diagnostics) 
   if (draft.vote != nullptr && draft.op.vote && draft.op.samples == 1) {
     diagnostics.Add(draft.vote->line, draft.vote->column,
                     "vote: there is one sample to choose from: add samples: 3, or take vote out");
+  }
+  if (draft.schema != nullptr && !draft.op.sampling.stop.empty()) {
+    diagnostics.Add(draft.schema->line, draft.schema->column,
+                    "schema beside stop: the schema says where an answer ends, take stop out");
   }
   const SamplingSpec& sampling = draft.op.sampling;
   if (!draft.min_tokens || sampling.max_tokens.expression || sampling.min_tokens.expression) return;

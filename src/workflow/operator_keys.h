@@ -49,6 +49,7 @@ struct OperatorDraft {
   std::optional<Written<PromptLayout>> prompt_layout;
   const YamlNode* min_tokens = nullptr;
   const YamlNode* vote = nullptr;
+  const YamlNode* schema = nullptr;  ///< the key
   std::vector<TemplateUse> templates;
 };
 

@@ -121,7 +121,9 @@ class ReadChecker {
       return "'" + root + "' runs independently of '" + operators_[self_].op.id +
              "': add it to input_ops to read its output";
     }
-    if (path != root) {
+    const Operator& producer = operators_[found->second].op;
+    const bool is_text = producer.samples == 1 && !(producer.schema && producer.schema->is_json());
+    if (path != root && is_text) {
       return "'" + path + "': the output of '" + root + "' is text and has no fields";
     }
     return "";
@@ -177,6 +179,12 @@ std::shared_ptr<const Template> ParseTemplateScalar(const YamlNode& scalar, std:
     }
     return nullptr;
   }
+}
+
+SourceLocation LocationInScalar(const YamlNode& scalar, std::string_view text,
+                                const SourceLocation& place) {
+  const Place found = PlaceInScalar(scalar, text, place.line, place.column);
+  return {place.file, found.line, found.column};
 }
 
 std::shared_ptr<const Template> ParseConditionScalar(const YamlNode& scalar, std::string_view text,

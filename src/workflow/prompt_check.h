@@ -30,4 +30,9 @@ void CheckTemplateReads(const std::vector<OperatorDraft>& operators,
                         const std::vector<std::vector<size_t>>& inputs, std::string_view text,
                         DiagnosticList& diagnostics);
 
+/// Where line and column `place` (from 1) of a scalar's value stand in the file, as nearly as the
+/// scalar's style lets it be known.
+SourceLocation LocationInScalar(const YamlNode& scalar, std::string_view text,
+                                const SourceLocation& place);
+
 }  // namespace halo

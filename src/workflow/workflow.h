@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "model/model_names.h"
+#include "model/output_schema.h"
 #include "model/template.h"
 
 namespace halo {
@@ -107,6 +108,8 @@ struct Operator {
   RetryPolicy retry;
   double timeout_s = 0.0;  ///< of one attempt; 0: none
   SamplingSpec sampling;
+  /// shared for the same reason. What answers must look like; null: any text.
+  std::shared_ptr<const OutputSchema> schema;
   int32_t max_batch_size = 0;  ///< most calls of this operator in the engine at once; 0: unlimited
   std::optional<int32_t> max_model_len;  ///< tokens of prompt and answer together
   bool use_chat_template = true;

@@ -68,7 +68,7 @@ int64_t RoundUp(int64_t value, int64_t step) { return (value + step - 1) / step 
 void LlamaEngine::ModelDeleter::operator()(llama_model* model) const { llama_model_free(model); }
 
 LlamaEngine::LlamaEngine(LlamaEngineOptions options, const Clock& clock)
-    : options_(std::move(options)), clock_(clock) {
+    : options_(std::move(options)), clock_(clock), grammars_(options_.vocabulary) {
   InitializeBackend();
   LastLlamaError().clear();
   llama_model_params params = llama_model_default_params();
@@ -161,6 +161,11 @@ void LlamaEngine::Submit(Request request) {
              std::to_string(live.prompt_size - context + 1) + " too many",
          false);
   } else {
+    try {
+      if (!live.request.grammar.empty()) live.grammar = grammars_.Get(live.request.grammar);
+    } catch (const Error& error) {
+      return Fail(live, "bad_grammar", error.what(), false);
+    }
     live.max_tokens = std::min(live.request.sampling.max_tokens, context - live.prompt_size);
     waiting_.emplace(std::tuple(-live.request.priority, live.request.order, live.request.id),
                      &live);
@@ -382,16 +387,17 @@ void LlamaEngine::SampleNext(Live& live, const float* logits) {
                                       .Finish()
                                       .low;
   }
-  const SamplingParameters& sampling = live.request.sampling;
-  const bool hold_back_end = sampled < sampling.min_tokens;
-  const std::span<const TokenId> forbidden =
-      hold_back_end ? std::span<const TokenId>(end_tokens_) : std::span<const TokenId>();
-  const TokenId token =
-      sampler_.Sample({logits, static_cast<size_t>(options_.vocabulary->size())}, sampling,
-                      forbidden, UniformDraw(sampling.draw_key, static_cast<uint64_t>(sampled)));
-  statistics_.sampling_us += clock_.NowUs() - start_us;
+  TokenId token = -1;
+  bool must_end = false;
+  try {
+    token = ChooseToken(live, {logits, static_cast<size_t>(options_.vocabulary->size())}, sampled);
+    statistics_.sampling_us += clock_.NowUs() - start_us;
+    must_end = token >= 0 && live.grammar != nullptr && FollowGrammar(live, token);
+  } catch (const Failure& failure) {
+    return Fail(live, failure.code.c_str(), failure.message, failure.retriable);
+  }
   if (token < 0) {
-    Fail(live, "bad_logits", "the model gave no number for any token", true);
+    Fail(live, "bad_logits", "the model gave no number for any token that may come next", true);
     return;
   }
   live.tokens.push_back(token);
@@ -401,7 +407,55 @@ void LlamaEngine::SampleNext(Live& live, const float* logits) {
     Finish(live, FinishReason::kStopString);
   } else if (sampled + 1 >= live.max_tokens) {
     Finish(live, FinishReason::kMaxTokens);
+  } else if (must_end) {
+    // Only an end token may follow: its logits need not be computed.
+    live.tokens.push_back(options_.vocabulary->end_token());
+    Finish(live, FinishReason::kEndToken);
   }
+}
+
+TokenId LlamaEngine::ChooseToken(Live& live, std::span<const float> logits, int32_t sampled) {
+  const SamplingParameters& sampling = live.request.sampling;
+  const bool hold_back_end = sampled < sampling.min_tokens;
+  const double draw = UniformDraw(sampling.draw_key, static_cast<uint64_t>(sampled));
+  if (live.grammar != nullptr) return ChooseByGrammar(live, logits, hold_back_end, draw);
+  const std::span<const TokenId> forbidden =
+      hold_back_end ? std::span<const TokenId>(end_tokens_) : std::span<const TokenId>();
+  return sampler_.Sample(logits, sampling, forbidden, draw);
+}
+
+TokenId LlamaEngine::ChooseByGrammar(Live& live, std::span<const float> logits, bool hold_back_end,
+                                     double draw) {
+  const int64_t start_us = clock_.NowUs();
+  const bool can_end = live.grammar->CanEnd(live.cursor);
+  const TokenMask& allowed = live.grammar->Allowed(live.cursor);
+  const int64_t grammar_us = clock_.NowUs() - start_us;
+  statistics_.grammar_us += grammar_us;
+  statistics_.sampling_us -= grammar_us;  // within what the caller counts
+  if (allowed.count == 0 && (!can_end || end_tokens_.empty())) {
+    throw Failure{"", "grammar_dead_end",
+                  can_end ? "the answer must end here, and the model has no end token"
+                          : "no token of the model goes on as the grammar asks",
+                  false};
+  }
+  // min_tokens cannot ask for what the grammar refuses.
+  const bool may_end = can_end && (!hold_back_end || allowed.count == 0);
+  const std::span<const TokenId> also =
+      may_end ? std::span<const TokenId>(end_tokens_) : std::span<const TokenId>();
+  return sampler_.SampleAllowed(logits, live.request.sampling, allowed, also, draw);
+}
+
+bool LlamaEngine::FollowGrammar(Live& live, TokenId token) {
+  if (options_.vocabulary->IsEndOfGeneration(token)) return false;
+  const int64_t start_us = clock_.NowUs();
+  if (!live.grammar->Accept(live.cursor, token)) {
+    // A fault of the grammar's automaton, which costs this call and nothing else.
+    throw Failure{"", "grammar_dead_end", "the grammar refuses a token that it allowed", false};
+  }
+  const bool must_end =
+      live.grammar->MustEnd(live.cursor) && options_.vocabulary->end_token() >= 0;
+  statistics_.grammar_us += clock_.NowUs() - start_us;
+  return must_end;
 }
 
 bool LlamaEngine::StopsHere(Live& live, TokenId token) {

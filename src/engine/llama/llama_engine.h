@@ -4,12 +4,14 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "base/clock.h"
 #include "engine/engine.h"
+#include "engine/llama/grammar_cache.h"
 #include "engine/llama/kv_room.h"
 #include "engine/llama/sampler.h"
 #include "engine/llama/token_tree.h"
@@ -110,6 +112,8 @@ class LlamaEngine final : public Engine {
     std::shared_ptr<const KvBlob> spilled;
     std::string text;      ///< pieces of the answer so far, raw bytes
     bool counted = false;  ///< reuse and prefill were counted (first attempt)
+    std::shared_ptr<TokenGrammar> grammar;  ///< shared by requests with the same text; null: none
+    TokenGrammar::Cursor cursor;            ///< in `grammar`, behind the answer so far
   };
 
   /// KV of a finished request, or a static prefix.
@@ -166,6 +170,11 @@ class LlamaEngine final : public Engine {
   void DecodeStep();
   bool RunBatch(const std::vector<KvRoom::BatchToken>& batch, const std::vector<Live*>& lives);
   void SampleNext(Live& live, const float* logits);
+  TokenId ChooseToken(Live& live, std::span<const float> logits, int32_t sampled);
+  TokenId ChooseByGrammar(Live& live, std::span<const float> logits, bool hold_back_end,
+                          double draw);
+  /// True if nothing but an end token may follow.
+  bool FollowGrammar(Live& live, TokenId token);
   bool StopsHere(Live& live, TokenId token);
   void Finish(Live& live, FinishReason reason);
   void Fail(Live& live, const char* code, std::string message, bool retriable);
@@ -200,7 +209,8 @@ class LlamaEngine final : public Engine {
   int64_t use_counter_ = 0;
 
   Sampler sampler_;
-  std::vector<TokenId> end_tokens_;
+  GrammarCache grammars_;
+  std::vector<TokenId> end_tokens_;  ///< ascending
   std::vector<Completion> completed_;
   EngineStatistics statistics_;  ///< what KvRoom does not count, and rooms that were replaced
 };

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <limits>
 
 #include "base/check.h"
@@ -116,6 +117,55 @@ TokenId Sampler::Sample(std::span<const float> logits, const SamplingParameters&
     }
     logits = logits_;
   }
+  return SampleFrom(logits, parameters, draw);
+}
+
+/// Logits of dense masks keep their places; those of tokens outside become -inf.
+void Sampler::CopyAllowed(std::span<const float> logits, const TokenMask& allowed) {
+  constexpr size_t kWordBits = 64;
+  constexpr float kNever = -std::numeric_limits<float>::infinity();
+  logits_.resize(logits.size());
+  for (size_t word = 0; word < allowed.bits.size(); ++word) {
+    const uint64_t bits = allowed.bits[word];
+    const size_t begin = word * kWordBits;
+    const size_t end = std::min(begin + kWordBits, logits.size());
+    if (bits == ~uint64_t{0}) {
+      std::copy(logits.begin() + static_cast<ptrdiff_t>(begin),
+                logits.begin() + static_cast<ptrdiff_t>(end),
+                logits_.begin() + static_cast<ptrdiff_t>(begin));
+      continue;
+    }
+    for (size_t i = begin; i < end; ++i) {
+      logits_[i] = (bits >> (i - begin) & 1U) != 0 ? logits[i] : kNever;
+    }
+  }
+}
+
+TokenId Sampler::SampleAllowed(std::span<const float> logits, const SamplingParameters& parameters,
+                               const TokenMask& allowed, std::span<const TokenId> also,
+                               double draw) {
+  if (allowed.is_dense) {
+    CopyAllowed(logits, allowed);
+    for (const TokenId token : also) {
+      logits_[static_cast<size_t>(token)] = logits[static_cast<size_t>(token)];
+    }
+  } else {
+    few_.clear();
+    std::set_union(allowed.tokens.begin(), allowed.tokens.end(), also.begin(), also.end(),
+                   std::back_inserter(few_));
+    logits_.clear();
+    for (const TokenId token : few_) logits_.push_back(logits[static_cast<size_t>(token)]);
+  }
+  // Without this, the likeliest of nothing but -inf would be one that is not allowed.
+  const bool any = std::any_of(logits_.begin(), logits_.end(),
+                               [](float logit) { return std::isfinite(logit); });
+  if (!any) return -1;
+  const TokenId drawn = SampleFrom(logits_, parameters, draw);
+  return allowed.is_dense || drawn < 0 ? drawn : few_[static_cast<size_t>(drawn)];
+}
+
+TokenId Sampler::SampleFrom(std::span<const float> logits, const SamplingParameters& parameters,
+                            double draw) {
   if (parameters.temperature <= 0.0F) return ArgMax(logits);
 
   const float largest = Largest(logits.data(), logits.size());

@@ -6,6 +6,7 @@
 
 #include "engine/engine.h"
 #include "model/span.h"
+#include "model/token_mask.h"
 
 namespace halo {
 
@@ -25,6 +26,10 @@ class Sampler {
   /// `logits`: [vocabulary]. `forbidden`: ids that may not be drawn now. `draw`: uniform in [0, 1).
   TokenId Sample(std::span<const float> logits, const SamplingParameters& parameters,
                  std::span<const TokenId> forbidden, double draw);
+  /// The same among the tokens of `allowed` and `also` (few, ascending) only. -1 if no logit of
+  /// theirs is finite. A grammar's few allowed tokens cost less than the whole vocabulary.
+  TokenId SampleAllowed(std::span<const float> logits, const SamplingParameters& parameters,
+                        const TokenMask& allowed, std::span<const TokenId> also, double draw);
 
  private:
   struct Candidate {
@@ -40,7 +45,12 @@ class Sampler {
   TokenId Walk(double draw) const;
   TokenId WalkAll(double draw, double mass) const;
 
-  std::vector<float> logits_;          // [vocabulary], a copy where ids are forbidden
+  TokenId SampleFrom(std::span<const float> logits, const SamplingParameters& parameters,
+                     double draw);
+  void CopyAllowed(std::span<const float> logits, const TokenMask& allowed);
+
+  std::vector<float> logits_;          // [vocabulary] or [allowed], a copy where ids are forbidden
+  std::vector<TokenId> few_;           // [allowed] whose logits these are, where they are few
   std::vector<float> weights_;         // [vocabulary], exp((logit - max) / temperature)
   std::vector<Candidate> candidates_;  // in id order
   std::vector<Candidate> border_;
