@@ -227,10 +227,10 @@ EngineDescription DescriptionFrom(const Json& j) {
 
 /// The counters in the order in which they cross.
 std::vector<int64_t*> Counters(EngineStatistics& s) {
-  return {&s.steps,      &s.decode_steps, &s.decode_tokens, &s.prefill_tokens, &s.busy_us,
-          &s.prefill_us, &s.decode_us,    &s.sampling_us,   &s.copy_us,        &s.forks,
-          &s.copies,     &s.spills,       &s.restores,      &s.evictions,      &s.preemptions,
-          &s.grammar_us};
+  return {&s.steps,    &s.decode_steps, &s.decode_tokens, &s.prefill_tokens,
+          &s.busy_us,  &s.prefill_us,   &s.decode_us,     &s.sampling_us,
+          &s.copy_us,  &s.forks,        &s.copies,        &s.spills,
+          &s.restores, &s.evictions,    &s.preemptions,   &s.grammar_us};
 }
 
 Json ToJson(EngineStatistics s) {

@@ -223,8 +223,9 @@ class GrammarCompiler {
         }
         const auto rule = static_cast<size_t>(visit.first[visit.next++]);
         if (seen[rule] == Seen::kOpen) {
-          FailRule(rule, "begins with itself (left recursion): let it begin with something else, "
-                         "or use * or +");
+          FailRule(rule,
+                   "begins with itself (left recursion): let it begin with something else, "
+                   "or use * or +");
         }
         if (seen[rule] == Seen::kNot) open(rule);
       }
@@ -326,9 +327,10 @@ class GrammarCompiler {
       const auto byte = static_cast<uint8_t>(texts[begin][depth]);
       size_t end = begin + 1;
       while (end < texts.size() && static_cast<uint8_t>(texts[end][depth]) == byte) ++end;
-      edges.push_back({byte, byte, EmitBranch({texts.begin() + static_cast<ptrdiff_t>(begin),
-                                               texts.begin() + static_cast<ptrdiff_t>(end)},
-                                              depth + 1, next)});
+      edges.push_back({byte, byte,
+                       EmitBranch({texts.begin() + static_cast<ptrdiff_t>(begin),
+                                   texts.begin() + static_cast<ptrdiff_t>(end)},
+                                  depth + 1, next)});
       begin = end;
     }
     if (!edges.empty()) targets.push_back(AddBytes(edges));
@@ -341,8 +343,7 @@ class GrammarCompiler {
     size_t shared = depth;
     const std::string_view first = texts.front();
     const std::string_view last = texts.back();  // sorted: what these share, all share
-    while (shared < first.size() && shared < last.size() && first[shared] == last[shared])
-      ++shared;
+    while (shared < first.size() && shared < last.size() && first[shared] == last[shared]) ++shared;
     const std::string middle(first.substr(depth, shared - depth));
     const bool one_text = first == last;
     return EmitLiteral(middle, one_text ? next : EmitLiteralTree(std::move(texts), shared, next));
@@ -380,8 +381,9 @@ class GrammarCompiler {
 
   NodeId EmitTimes(const GrammarExpression& body, int32_t least, int32_t most, NodeId next) {
     if (most > kWrittenOut && IsNullable(body)) {
-      FailRule(current_, "repeats, with a bound, what may be empty: each text would have many "
-                         "readings; repeat something that is not empty");
+      FailRule(current_,
+               "repeats, with a bound, what may be empty: each text would have many "
+               "readings; repeat something that is not empty");
     }
     if (most <= kWrittenOut) {
       NodeId place = next;

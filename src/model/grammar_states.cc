@@ -58,8 +58,7 @@ int32_t GrammarStates::Push(int32_t parent, Grammar::NodeId node, int32_t count)
   const auto [place, added] =
       frame_numbers_.emplace(FrameKey{parent, node, count}, static_cast<int32_t>(frames_.size()));
   if (added) {
-    const int32_t depth =
-        parent == kNoFrame ? 1 : frames_[static_cast<size_t>(parent)].depth + 1;
+    const int32_t depth = parent == kNoFrame ? 1 : frames_[static_cast<size_t>(parent)].depth + 1;
     if (depth > kMaxStackFrames) {
       frame_numbers_.erase(place);
       FailLimit("nests deeper than 10000 rules in this answer");
@@ -71,8 +70,8 @@ int32_t GrammarStates::Push(int32_t parent, Grammar::NodeId node, int32_t count)
 }
 
 void GrammarStates::Visit(Grammar::NodeId node, int32_t frame) {
-  const uint64_t key = static_cast<uint64_t>(static_cast<uint32_t>(node)) << 32 |
-                       static_cast<uint32_t>(frame);
+  const uint64_t key =
+      static_cast<uint64_t>(static_cast<uint32_t>(node)) << 32 | static_cast<uint32_t>(frame);
   if (visited_.insert(key).second) open_.push_back({node, frame});
 }
 
@@ -137,9 +136,8 @@ GrammarStates::StateId GrammarStates::Close() {
 GrammarStates::StateId GrammarStates::Intern(State state) {
   if (state.configurations.empty() && !state.can_end) return kRefused;
   std::sort(state.configurations.begin(), state.configurations.end());
-  state.configurations.erase(
-      std::unique(state.configurations.begin(), state.configurations.end()),
-      state.configurations.end());
+  state.configurations.erase(std::unique(state.configurations.begin(), state.configurations.end()),
+                             state.configurations.end());
   const std::string_view content(reinterpret_cast<const char*>(state.configurations.data()),
                                  state.configurations.size() * sizeof(Configuration));
   const uint64_t hash = Hash64(content) ^ (state.can_end ? 1U : 0U);

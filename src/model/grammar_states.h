@@ -16,7 +16,8 @@ namespace halo {
 /// read in the same state before is one look-up. Stacks share what they have in common.
 ///
 /// Of one thread. Throws Failure("grammar_limit") where a grammar has too many readings of one text
-/// (kMaxReadings), nests too deep, or takes more memory or work than it may; the object stays usable.
+/// (kMaxReadings), nests too deep, or takes more memory or work than it may; the object stays
+/// usable.
 class GrammarStates {
  public:
   using StateId = int32_t;

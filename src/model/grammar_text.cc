@@ -94,8 +94,7 @@ class GrammarReader {
   }
 
   int32_t NumberOf(const std::string& name, size_t offset) {
-    const auto [place, added] =
-        numbers_.emplace(name, static_cast<int32_t>(grammar_.rules.size()));
+    const auto [place, added] = numbers_.emplace(name, static_cast<int32_t>(grammar_.rules.size()));
     if (added) {
       if (grammar_.rules.size() >= kMaxGrammarRules) Fail(offset, "more than 20000 rules");
       grammar_.rules.push_back({name, {}, offset});
@@ -233,8 +232,9 @@ class GrammarReader {
         case 'U':
           return ReadHex(begin, 8);
         default:
-          Fail(begin, "unknown escape: \\n \\r \\t \\\\ \\\" \\[ \\] \\- \\xNN \\uNNNN "
-                      "\\UNNNNNNNN are known");
+          Fail(begin,
+               "unknown escape: \\n \\r \\t \\\\ \\\" \\[ \\] \\- \\xNN \\uNNNN "
+               "\\UNNNNNNNN are known");
       }
     }
     if (lead < 0x80) return lead;

@@ -21,9 +21,9 @@ using Names = std::vector<std::string>;
 
 const Names kTypes = {"object", "array", "string", "integer", "number", "boolean", "null"};
 /// Keywords that say something to people only.
-const Names kAnnotations = {"title",    "description", "default",   "examples",
-                            "$comment", "deprecated",  "readOnly",  "writeOnly",
-                            "$schema",  "$id",         "$defs",     "definitions"};
+const Names kAnnotations = {"title",    "description", "default",  "examples",
+                            "$comment", "deprecated",  "readOnly", "writeOnly",
+                            "$schema",  "$id",         "$defs",    "definitions"};
 const std::map<std::string, Names> kKeywordsOf = {
     {"object", {"properties", "required", "additionalProperties"}},
     {"array", {"items", "prefixItems", "minItems", "maxItems"}},
@@ -34,20 +34,34 @@ const std::map<std::string, Names> kKeywordsOf = {
     {"null", {}}};
 const Names kCombinations = {"$ref", "anyOf", "oneOf", "allOf", "enum", "const", "type"};
 /// Keywords of JSON Schema that no grammar is made of.
-const Names kUnsupported = {"not",           "if",
-                            "then",          "else",
-                            "dependentRequired", "dependentSchemas",
-                            "dependencies",  "patternProperties",
-                            "propertyNames", "minProperties",
-                            "maxProperties", "contains",
-                            "minContains",   "maxContains",
-                            "uniqueItems",   "multipleOf",
-                            "additionalItems", "unevaluatedItems",
-                            "unevaluatedProperties", "contentEncoding",
-                            "contentMediaType", "contentSchema",
-                            "$anchor",       "$dynamicRef",
-                            "$dynamicAnchor", "$recursiveRef",
-                            "$recursiveAnchor", "$vocabulary"};
+const Names kUnsupported = {"not",
+                            "if",
+                            "then",
+                            "else",
+                            "dependentRequired",
+                            "dependentSchemas",
+                            "dependencies",
+                            "patternProperties",
+                            "propertyNames",
+                            "minProperties",
+                            "maxProperties",
+                            "contains",
+                            "minContains",
+                            "maxContains",
+                            "uniqueItems",
+                            "multipleOf",
+                            "additionalItems",
+                            "unevaluatedItems",
+                            "unevaluatedProperties",
+                            "contentEncoding",
+                            "contentMediaType",
+                            "contentSchema",
+                            "$anchor",
+                            "$dynamicRef",
+                            "$dynamicAnchor",
+                            "$recursiveRef",
+                            "$recursiveAnchor",
+                            "$vocabulary"};
 const Names kFormats = {"date", "time", "date-time", "uuid"};
 
 bool IsIn(const Names& names, const std::string& name) {
@@ -215,8 +229,9 @@ class SchemaChecker {
       }
       if (part == nullptr || !part->contains("properties") ||
           part->contains("additionalProperties")) {
-        Fault(place, "allOf joins objects with 'properties' and without 'additionalProperties' "
-                     "only");
+        Fault(place,
+              "allOf joins objects with 'properties' and without 'additionalProperties' "
+              "only");
         continue;
       }
       for (const auto& [name, property] : (*part)["properties"].items()) {
@@ -246,10 +261,10 @@ class SchemaChecker {
     }
     for (const auto& [key, value] : node.items()) {
       if (IsIn(allowed, key) || IsIn(kAnnotations, key)) continue;
-      Fault(pointer + "/" + EscapePointer(key),
-            "'" + key + "' has no effect here" +
-                (types.empty() ? ": say which type it belongs to"
-                               : " (type " + Quoted(types) + ")"));
+      Fault(
+          pointer + "/" + EscapePointer(key),
+          "'" + key + "' has no effect here" +
+              (types.empty() ? ": say which type it belongs to" : " (type " + Quoted(types) + ")"));
     }
     for (const std::string& type : types) {
       if (type == "object") CheckObject(node, pointer, depth);
@@ -315,7 +330,8 @@ class SchemaChecker {
     if (properties.size() > kMaxProperties) {
       return Fault(pointer + "/properties", "more than 1000 properties in one object");
     }
-    const bool open = node.contains("additionalProperties") && node["additionalProperties"] != false;
+    const bool open =
+        node.contains("additionalProperties") && node["additionalProperties"] != false;
     for (const auto& [name, property] : properties.items()) {
       const std::string place = pointer + "/properties/" + EscapePointer(name);
       constexpr size_t kMaxNameBytes = 128;
@@ -335,7 +351,8 @@ class SchemaChecker {
     }
     if (!node.contains("additionalProperties")) return;
     const Json& additional = node["additionalProperties"];
-    if (!additional.is_boolean()) CheckNode(additional, pointer + "/additionalProperties", depth + 1);
+    if (!additional.is_boolean())
+      CheckNode(additional, pointer + "/additionalProperties", depth + 1);
   }
 
   /// How many there are.
@@ -412,8 +429,8 @@ class SchemaChecker {
     if (node.contains("format")) {
       const Json& format = node["format"];
       if (!format.is_string() || !IsIn(kFormats, format.get<std::string>())) {
-        Fault(pointer + "/format", "expected one of " + Quoted(kFormats) +
-                                       "; of other formats no grammar is made");
+        Fault(pointer + "/format",
+              "expected one of " + Quoted(kFormats) + "; of other formats no grammar is made");
       }
       if (has_length || node.contains("pattern")) {
         Fault(pointer + "/format", "'format' beside a pattern or a length is not supported");
@@ -422,8 +439,9 @@ class SchemaChecker {
     if (!node.contains("pattern")) return;
     const std::string place = pointer + "/pattern";
     if (has_length) {
-      Fault(place, "'pattern' beside minLength or maxLength is not supported: say the length in "
-                   "the pattern, as in ^[a-z]{2,8}$");
+      Fault(place,
+            "'pattern' beside minLength or maxLength is not supported: say the length in "
+            "the pattern, as in ^[a-z]{2,8}$");
     }
     if (!node["pattern"].is_string()) return Fault(place, "expected a regular expression");
     CheckPattern(node["pattern"].get<std::string>(), place);
@@ -448,14 +466,15 @@ class SchemaChecker {
     for (const char* key : {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}) {
       if (!node.contains(key)) continue;
       const Json& value = node[key];
-      const bool fits = value.is_number() && value <= kMaxSchemaInteger &&
-                        value >= -kMaxSchemaInteger;
+      const bool fits =
+          value.is_number() && value <= kMaxSchemaInteger && value >= -kMaxSchemaInteger;
       if (!fits) {
         return Fault(pointer + "/" + key, "expected a number of at most 15 digits");
       }
     }
-    for (const auto& [closed, open] : {std::pair<std::string, std::string>{"minimum", "exclusiveMinimum"},
-                                       {"maximum", "exclusiveMaximum"}}) {
+    for (const auto& [closed, open] :
+         {std::pair<std::string, std::string>{"minimum", "exclusiveMinimum"},
+          {"maximum", "exclusiveMaximum"}}) {
       if (node.contains(closed) && node.contains(open)) {
         Fault(pointer + "/" + open, "'" + open + "' beside '" + closed + "': keep one");
       }
@@ -469,7 +488,8 @@ class SchemaChecker {
     for (const char* key : {"minimum", "maximum"}) {
       if (!node.contains(key)) continue;
       const Json& value = node[key];
-      const bool whole = value.is_number() && std::trunc(value.get<double>()) == value.get<double>();
+      const bool whole =
+          value.is_number() && std::trunc(value.get<double>()) == value.get<double>();
       if (!whole || value > kMaxSchemaInteger || value < -kMaxSchemaInteger) {
         return Fault(pointer + "/" + key, "expected a whole number of at most 15 digits");
       }

@@ -20,7 +20,8 @@ struct SchemaFault {
 /// Supported: type (a name or a list), properties, required, additionalProperties, items,
 /// prefixItems, minItems, maxItems, enum, const, minLength, maxLength, pattern, format (date, time,
 /// date-time, uuid), minimum, maximum, exclusiveMinimum, exclusiveMaximum of integers, minimum and
-/// maximum of numbers where they are whole, anyOf, oneOf, allOf of objects, $ref within the schema, and annotations.
+/// maximum of numbers where they are whole, anyOf, oneOf, allOf of objects, $ref within the schema,
+/// and annotations.
 std::vector<SchemaFault> CheckJsonSchema(const nlohmann::ordered_json& schema);
 
 /// The grammar (GBNF) of the texts that `schema`, which has no faults, allows: llama.cpp's
@@ -36,8 +37,8 @@ double LowestInteger(const nlohmann::ordered_json& schema);
 double HighestInteger(const nlohmann::ordered_json& schema);
 
 inline constexpr size_t kMaxSchemaBytes = size_t{1} << 20;
-inline constexpr int32_t kMaxSchemaNodes = 5000;   ///< schemas inside the schema
-inline constexpr int32_t kMaxSchemaDepth = 100;    ///< levels, references followed
+inline constexpr int32_t kMaxSchemaNodes = 5000;     ///< schemas inside the schema
+inline constexpr int32_t kMaxSchemaDepth = 100;      ///< levels, references followed
 inline constexpr size_t kMaxSchemaReferences = 256;  ///< different `$ref`
 inline constexpr size_t kMaxEnumValues = 50'000;
 inline constexpr size_t kMaxProperties = 1000;         ///< of one object

@@ -1,8 +1,8 @@
-// JSON Schema to grammar: llama.cpp's conversion between two steps of ours. Before it, the schema is
-// written so that the conversion sees all of it; after it, rules that admit too much are replaced.
-#include <json-schema-to-grammar.h>
-
+// JSON Schema to grammar: llama.cpp's conversion between two steps of ours. Before it, the schema
+// is written so that the conversion sees all of it; after it, rules that admit too much are
+// replaced.
 #include <fmt/format.h>
+#include <json-schema-to-grammar.h>
 
 #include <algorithm>
 #include <cmath>
@@ -79,8 +79,8 @@ std::string WholeBetween(int64_t low, int64_t high) {
   std::vector<std::string> ways;
   for (int64_t first = 0, last = 9; first <= high; first = last + 1, last = 10 * last + 9) {
     if (last < low) continue;
-    ways.push_back(DigitsBetween(std::to_string(std::max(first, low)),
-                                 std::to_string(std::min(last, high))));
+    ways.push_back(
+        DigitsBetween(std::to_string(std::max(first, low)), std::to_string(std::min(last, high))));
   }
   return fmt::format("({})", fmt::join(ways, " | "));
 }
@@ -200,7 +200,8 @@ class SchemaWriter {
     }
     if (is("object") && node.contains("additionalProperties")) {
       const Json& additional = node["additionalProperties"];
-      written["additionalProperties"] = additional.is_boolean() ? additional : WriteNode(additional);
+      written["additionalProperties"] =
+          additional.is_boolean() ? additional : WriteNode(additional);
     }
     if (is("array")) {
       for (const char* key : {"items", "prefixItems"}) {
@@ -238,8 +239,7 @@ std::string MendRule(const std::string& name, std::string body, const SchemaWrit
     ReplaceAll(body, R"([^")", R"([^"\\\x7F\x00-\x1F)");
   }
   for (size_t i = writer.rules().size(); i > 0 && body.find("rule-") != body.npos; --i) {
-    ReplaceAll(body, "\"\\\"" + writer.MarkOf(i - 1) + "\\\"\"",
-               "(" + writer.rules()[i - 1] + ")");
+    ReplaceAll(body, "\"\\\"" + writer.MarkOf(i - 1) + "\\\"\"", "(" + writer.rules()[i - 1] + ")");
   }
   return body;
 }

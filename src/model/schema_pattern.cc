@@ -291,8 +291,8 @@ class PatternReader {
       if (is_range) {
         ++at_;
         const Ranges high = ReadClassItem();
-        const bool single = low.size() == 1 && high.size() == 1 &&
-                            low[0].first == low[0].second && high[0].first == high[0].second;
+        const bool single = low.size() == 1 && high.size() == 1 && low[0].first == low[0].second &&
+                            high[0].first == high[0].second;
         if (!single) throw PatternFault{"a range between classes"};
         if (high[0].first < low[0].first) {
           throw PatternFault{"a range that ends before it begins"};
@@ -358,8 +358,8 @@ struct PatternMatcher::Impl {
 PatternMatcher::PatternMatcher(const std::string& pattern) : impl_(std::make_unique<Impl>()) {
   impl_->expression.imbue(std::locale::classic());
   // The default matcher of libstdc++ recurses for each character and may take exponential time.
-  impl_->expression.assign(
-      Widen(pattern), std::regex_constants::ECMAScript | std::regex_constants::__polynomial);
+  impl_->expression.assign(Widen(pattern),
+                           std::regex_constants::ECMAScript | std::regex_constants::__polynomial);
 }
 
 PatternMatcher::~PatternMatcher() = default;

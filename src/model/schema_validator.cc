@@ -145,7 +145,8 @@ class SchemaValidator::Visit {
         fits += fault.empty() ? 1 : 0;
         if (!fault.empty()) last = std::move(fault);
       }
-      if (fits == 0) return fmt::format("{}: it fits none of {}; the last says {}", place, key, last);
+      if (fits == 0)
+        return fmt::format("{}: it fits none of {}; the last says {}", place, key, last);
       if (fits > 1 && key == std::string_view("oneOf")) {
         return fmt::format("{}: it fits {} schemas of oneOf, and must fit one", place, fits);
       }
@@ -277,7 +278,8 @@ void SchemaValidator::FindPatterns(const Json& node) {
   for (const auto& [key, value] : node.items()) {
     if (key == "pattern" && value.is_string() && node.is_object()) {
       const auto pattern = value.get<std::string>();
-      const bool is_kept_to = !patterns_.contains(pattern) && PatternToGrammar(pattern).fault.empty();
+      const bool is_kept_to =
+          !patterns_.contains(pattern) && PatternToGrammar(pattern).fault.empty();
       if (is_kept_to) patterns_.emplace(pattern, PatternMatcher(pattern));
     }
     FindPatterns(value);

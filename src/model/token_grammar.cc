@@ -159,9 +159,8 @@ const TokenMask& TokenGrammar::Allowed(Cursor& cursor) {
   std::fill(made_.begin(), made_.end(), 0);
   for (const TokenMask* part : parts) {
     for (const TokenId token : part->tokens) {
-      made_[static_cast<size_t>(token) / kBitsPerWord] |= uint64_t{1}
-                                                          << (static_cast<size_t>(token) %
-                                                              kBitsPerWord);
+      made_[static_cast<size_t>(token) / kBitsPerWord] |=
+          uint64_t{1} << (static_cast<size_t>(token) % kBitsPerWord);
     }
     for (size_t word = 0; word < part->bits.size(); ++word) made_[word] |= part->bits[word];
   }

@@ -56,8 +56,8 @@ class TokenTrie {
 /// without the counts that its tokens cannot exhaust (GrammarStates::WithoutDistantCounts): the
 /// tier of up to 4 bytes is walked for the last 4 characters and once for all before. The idea of
 /// remembering masks by automaton state, and of telling apart what depends on the stack, is that of
-/// XGrammar (Dong et al., 2024); there, tokens that depend on the stack are tested at run time, here
-/// states are told apart by as much of the stack as a tier's tokens can see.
+/// XGrammar (Dong et al., 2024); there, tokens that depend on the stack are tested at run time,
+/// here states are told apart by as much of the stack as a tier's tokens can see.
 ///
 /// Of one thread, shared by all calls with the same grammar. States and masks are bounded: beyond
 /// their budgets masks go by least recent use, and states all at once (cursors read their text

@@ -30,9 +30,9 @@ nlohmann::ordered_json ReadAnswer(const Operator& op, const Completion& completi
 
 /// What a vote counts: blanks around a text do not.
 std::string Ballot(const nlohmann::ordered_json& value) {
-  return value.is_string() ? std::string(Trimmed(value.get_ref<const std::string&>()))
-                           : value.dump(-1, ' ', false,
-                                        nlohmann::ordered_json::error_handler_t::replace);
+  return value.is_string()
+             ? std::string(Trimmed(value.get_ref<const std::string&>()))
+             : value.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
 /// The most frequent sample; ties go to the lowest.

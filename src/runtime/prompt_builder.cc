@@ -151,8 +151,8 @@ Spans PromptBuilder::Impl::Instruction(const PromptInputs& inputs) const {
 
 /// What a parent said: its ids where they mean the same here, else its text.
 PromptSpan PromptBuilder::Impl::AnswerSpan(const Conversation& conversation) const {
-  std::string shown = conversation.answer_value ? ValueText(*conversation.answer_value)
-                                                : conversation.answer_text;
+  std::string shown =
+      conversation.answer_value ? ValueText(*conversation.answer_value) : conversation.answer_text;
   std::vector<TokenId> tokens = conversation.answer_tokens;
   if (conversation.answer_ended && !tokens.empty()) tokens.pop_back();
   const bool as_sampled = !conversation.answer_cut && shown == conversation.answer_text;

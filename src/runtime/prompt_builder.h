@@ -38,8 +38,8 @@ struct Conversation {
   std::string answer_text;
   /// What the output is where it is no text: what JSON under a schema says, or a list of samples.
   std::optional<nlohmann::ordered_json> answer_value;
-  bool answer_cut = false;              ///< a stop string was cut off
-  bool answer_ended = false;            ///< the last sampled id is an end token
+  bool answer_cut = false;    ///< a stop string was cut off
+  bool answer_ended = false;  ///< the last sampled id is an end token
   Signature vocabulary;
   const ChatTemplate* chat =
       nullptr;  ///< which template made the prompt, to compare only; null: none

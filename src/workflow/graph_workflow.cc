@@ -363,8 +363,8 @@ class GraphBuilder {
                          " to its inputs, or an edge");
     }
     const Operator& what = draft_.nodes[producer.node].llm.op;
-    const bool is_text = producer.tool == nullptr && what.samples == 1 &&
-                         !(what.schema && what.schema->is_json());
+    const bool is_text =
+        producer.tool == nullptr && what.samples == 1 && !(what.schema && what.schema->is_json());
     if (is_text && path != root)
       Misread(use, root,
               Quoted(path) + ": what " + Quoted(producer.id) +

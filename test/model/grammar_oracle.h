@@ -37,7 +37,8 @@ class GrammarOracle {
     using Kind = GrammarExpression::Kind;
     switch (e.kind) {
       case Kind::kLiteral:
-        return text_.compare(from, e.text.size(), e.text) == 0 ? Ends{from + e.text.size()} : Ends{};
+        return text_.compare(from, e.text.size(), e.text) == 0 ? Ends{from + e.text.size()}
+                                                               : Ends{};
       case Kind::kCharacters:
         for (const auto& [low, high] : e.ranges) {
           for (size_t bytes = 1; bytes <= 4 && from + bytes <= text_.size(); ++bytes) {

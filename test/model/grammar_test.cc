@@ -36,7 +36,8 @@ TEST(Grammar, ReadsGbnf) {
   EXPECT_FALSE(Fits("root ::= \"yes\" | \"no\"", "n"));
   EXPECT_FALSE(Fits("root ::= \"yes\" | \"no\"", "nope"));
   const std::string list =
-      "# words with commas\nroot ::= word (\",\" word)*  # and more\nword ::= [a-z]+ |\n  [0-9]{2,3}";
+      "# words with commas\nroot ::= word (\",\" word)*  # and more\nword ::= [a-z]+ |\n  "
+      "[0-9]{2,3}";
   EXPECT_TRUE(Fits(list, "ab,12,c,345"));
   EXPECT_FALSE(Fits(list, "ab,1"));
   EXPECT_FALSE(Fits(list, "ab,1234"));
@@ -97,7 +98,8 @@ TEST(Grammar, RefusesWhatCannotBeKeptTo) {
   EXPECT_THAT(FaultOf("root ::= \"a\"{9999999}"), HasSubstr("at most 1000000"));
   EXPECT_THAT(FaultOf("root ::= \"\\q\""), HasSubstr("unknown escape"));
   EXPECT_THAT(FaultOf("root ::= <[12]>"), HasSubstr("rules over tokens"));
-  EXPECT_THAT(FaultOf("root ::= \"a\"\nroot ::= \"b\""), HasSubstr("2:1: the rule 'root' is defined twice"));
+  EXPECT_THAT(FaultOf("root ::= \"a\"\nroot ::= \"b\""),
+              HasSubstr("2:1: the rule 'root' is defined twice"));
   EXPECT_THAT(FaultOf("root ::= \"\xFF\""), HasSubstr("not UTF-8"));
   EXPECT_THAT(FaultOf("root = \"a\""), HasSubstr("expected '::='"));
 }
@@ -219,15 +221,15 @@ class RandomGrammar {
         break;
       case 2:
         item = rule + 1 < rules
-                   ? Name(rule + 1 + static_cast<int>(random_.Below(
-                                         static_cast<uint64_t>(rules - rule - 1))))
+                   ? Name(rule + 1 +
+                          static_cast<int>(random_.Below(static_cast<uint64_t>(rules - rule - 1))))
                    : "\"c\"";
         break;
       default:
         item = "(" + Choice(rule, rules, depth - 1) + ")";
     }
-    static const char* kRepeats[] = {"", "", "", "*", "+", "?", "{2}", "{1,3}", "{2,7}", "{0,6}",
-                                     "{5,}"};
+    static const char* kRepeats[] = {"",    "",      "",      "*",     "+",   "?",
+                                     "{2}", "{1,3}", "{2,7}", "{0,6}", "{5,}"};
     return item + kRepeats[random_.Below(std::size(kRepeats))];
   }
 
@@ -296,7 +298,8 @@ TEST(TokenGrammar, MasksAreThoseOfTestingEveryToken) {
   int64_t looked = 0;
   for (uint64_t seed = 0; seed < 200; ++seed) {
     std::string gbnf = RandomGrammar(1000 + seed).Text();
-    if (seed % 4 == 0) gbnf = "root ::= ([a-c]{2,40} \"\u00e9\"{0,9}){1,8} | \"a\" [a-c\u20ac]{30,90}";
+    if (seed % 4 == 0)
+      gbnf = "root ::= ([a-c]{2,40} \"\u00e9\"{0,9}){1,8} | \"a\" [a-c\u20ac]{30,90}";
     std::shared_ptr<const Grammar> grammar;
     try {
       grammar = Grammar::Compile(gbnf, "random");

@@ -87,54 +87,55 @@ void ExpectDecodedTextsValidate(const std::string& schema_text) {
 }
 
 TEST(OutputSchema, WhatIsDecodedValidates) {
-  for (const char* schema : {
-           R"({"type": "string"})",
-           R"({"type": "string", "minLength": 3, "maxLength": 200})",
-           R"({"type": "string", "maxLength": 0})",
-           R"({"type": "string", "minLength": 7})",
-           R"({"type": "number"})",
-           R"({"type": "integer"})",
-           R"({"type": "integer", "minimum": -12, "maximum": 345})",
-           R"({"type": "integer", "exclusiveMinimum": 9.5, "maximum": 12})",
-           R"({"type": "boolean"})",
-           R"({"type": "number", "minimum": -3, "maximum": 3})",
-           R"({"type": "number", "maximum": 250})",
-           R"({"type": "null"})",
-           R"({"enum": ["a", "ab", "caf\u00e9", "\"q\"", "back\\slash", 3, 1.5, null, {"k": [1, "x"]}]})",
-           R"({"const": {"a": [1, 2, {"b": null}]}})",
-           R"({"type": ["string", "null"], "maxLength": 4})",
-           R"({"type": ["integer", "boolean"], "minimum": 3})",
-           R"({"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 7})",
-           R"({"type": "array", "items": {"enum": ["x", "y"]}, "maxItems": 0})",
-           R"({"type": "array", "minItems": 1, "items": {"type": "array", "items": {"type": "boolean"}}})",
-           R"({"type": "array", "prefixItems": [{"type": "string"}, {"type": "integer"}]})",
-           R"({"type": "array", "items": [{"const": 1}, {"const": 2}]})",
-           R"({"type": "object", "properties": {"name": {"type": "string", "maxLength": 9}, "age": {"type": "integer", "minimum": 0, "maximum": 150}}, "required": ["name", "age"]})",
-           R"({"type": "object", "properties": {"a": {"type": "boolean"}, "b": {"type": "null"}, "c": {"enum": [1, 2]}}})",
-           R"({"type": "object", "properties": {"a": {"type": "boolean"}, "b": {"type": "null"}}, "required": ["b"], "additionalProperties": false})",
-           R"({"type": "object", "properties": {"and": {"type": "boolean"}, "also": {"type": "integer"}}, "required": ["and"], "additionalProperties": {"type": "integer"}})",
-           R"({"type": "object", "properties": {"a-b": {"const": 1}, "a.c": {"const": 2}}, "required": ["a-b", "a.c"], "additionalProperties": true})",
-           R"({"type": "object", "additionalProperties": {"type": "string", "maxLength": 2}})",
-           R"({"type": "object"})",
-           R"({"anyOf": [{"type": "integer"}, {"type": "object", "properties": {"x": {"type": "string"}}}]})",
-           R"({"oneOf": [{"type": "integer"}, {"type": "string"}]})",
-           R"({"allOf": [{"$ref": "#/$defs/color"}], "$defs": {"color": {"enum": ["red", "blue"]}}, "description": "as pydantic writes it"})",
-           R"({"allOf": [{"type": "object", "properties": {"a": {"type": "integer"}}}, {"type": "object", "properties": {"b": {"type": "boolean"}}, "required": ["b"]}]})",
-           R"({"$ref": "#/$defs/tree", "$defs": {"tree": {"type": "object", "properties": {"value": {"type": "integer"}, "children": {"type": "array", "maxItems": 2, "items": {"$ref": "#/$defs/tree"}}}, "required": ["value", "children"]}}})",
-           R"({"type": "object", "properties": {"first": {"type": ["array", "null"], "items": {"const": 5}, "maxItems": 2}, "second": {"$ref": "#/properties/first/items"}}, "required": ["first", "second"]})",
-           R"({"type": "string", "pattern": "^[A-Z]{2}-\\d{3,5}$"})",
-           R"({"type": "string", "pattern": "^.{1,6}$"})",
-           R"({"type": "string", "pattern": "^[^a-z]*$"})",
-           R"({"type": "string", "pattern": "^(\\w+@\\w+\\.(com|org)|\\s?)$"})",
-           R"({"type": "string", "pattern": "^a|b$"})",
-           R"({"type": "string", "pattern": "^\"quoted\\\\ \\\"\u00e9\u20ac[\u00e0-\u00ff]\"$"})",
-           R"({"type": "string", "pattern": "^(?:a|[\\]\\-x]){2}\\/\\.\\S\\D\\W$"})",
-           R"({"type": ["string", "null"], "pattern": "^[ab]{3}$"})",
-           R"({"type": "string", "format": "date"})",
-           R"({"type": "string", "format": "time"})",
-           R"({"type": "string", "format": "date-time"})",
-           R"({"type": "string", "format": "uuid"})",
-       }) {
+  for (
+      const char* schema : {
+          R"({"type": "string"})",
+          R"({"type": "string", "minLength": 3, "maxLength": 200})",
+          R"({"type": "string", "maxLength": 0})",
+          R"({"type": "string", "minLength": 7})",
+          R"({"type": "number"})",
+          R"({"type": "integer"})",
+          R"({"type": "integer", "minimum": -12, "maximum": 345})",
+          R"({"type": "integer", "exclusiveMinimum": 9.5, "maximum": 12})",
+          R"({"type": "boolean"})",
+          R"({"type": "number", "minimum": -3, "maximum": 3})",
+          R"({"type": "number", "maximum": 250})",
+          R"({"type": "null"})",
+          R"({"enum": ["a", "ab", "caf\u00e9", "\"q\"", "back\\slash", 3, 1.5, null, {"k": [1, "x"]}]})",
+          R"({"const": {"a": [1, 2, {"b": null}]}})",
+          R"({"type": ["string", "null"], "maxLength": 4})",
+          R"({"type": ["integer", "boolean"], "minimum": 3})",
+          R"({"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 7})",
+          R"({"type": "array", "items": {"enum": ["x", "y"]}, "maxItems": 0})",
+          R"({"type": "array", "minItems": 1, "items": {"type": "array", "items": {"type": "boolean"}}})",
+          R"({"type": "array", "prefixItems": [{"type": "string"}, {"type": "integer"}]})",
+          R"({"type": "array", "items": [{"const": 1}, {"const": 2}]})",
+          R"({"type": "object", "properties": {"name": {"type": "string", "maxLength": 9}, "age": {"type": "integer", "minimum": 0, "maximum": 150}}, "required": ["name", "age"]})",
+          R"({"type": "object", "properties": {"a": {"type": "boolean"}, "b": {"type": "null"}, "c": {"enum": [1, 2]}}})",
+          R"({"type": "object", "properties": {"a": {"type": "boolean"}, "b": {"type": "null"}}, "required": ["b"], "additionalProperties": false})",
+          R"({"type": "object", "properties": {"and": {"type": "boolean"}, "also": {"type": "integer"}}, "required": ["and"], "additionalProperties": {"type": "integer"}})",
+          R"({"type": "object", "properties": {"a-b": {"const": 1}, "a.c": {"const": 2}}, "required": ["a-b", "a.c"], "additionalProperties": true})",
+          R"({"type": "object", "additionalProperties": {"type": "string", "maxLength": 2}})",
+          R"({"type": "object"})",
+          R"({"anyOf": [{"type": "integer"}, {"type": "object", "properties": {"x": {"type": "string"}}}]})",
+          R"({"oneOf": [{"type": "integer"}, {"type": "string"}]})",
+          R"({"allOf": [{"$ref": "#/$defs/color"}], "$defs": {"color": {"enum": ["red", "blue"]}}, "description": "as pydantic writes it"})",
+          R"({"allOf": [{"type": "object", "properties": {"a": {"type": "integer"}}}, {"type": "object", "properties": {"b": {"type": "boolean"}}, "required": ["b"]}]})",
+          R"({"$ref": "#/$defs/tree", "$defs": {"tree": {"type": "object", "properties": {"value": {"type": "integer"}, "children": {"type": "array", "maxItems": 2, "items": {"$ref": "#/$defs/tree"}}}, "required": ["value", "children"]}}})",
+          R"({"type": "object", "properties": {"first": {"type": ["array", "null"], "items": {"const": 5}, "maxItems": 2}, "second": {"$ref": "#/properties/first/items"}}, "required": ["first", "second"]})",
+          R"({"type": "string", "pattern": "^[A-Z]{2}-\\d{3,5}$"})",
+          R"({"type": "string", "pattern": "^.{1,6}$"})",
+          R"({"type": "string", "pattern": "^[^a-z]*$"})",
+          R"({"type": "string", "pattern": "^(\\w+@\\w+\\.(com|org)|\\s?)$"})",
+          R"({"type": "string", "pattern": "^a|b$"})",
+          R"({"type": "string", "pattern": "^\"quoted\\\\ \\\"\u00e9\u20ac[\u00e0-\u00ff]\"$"})",
+          R"({"type": "string", "pattern": "^(?:a|[\\]\\-x]){2}\\/\\.\\S\\D\\W$"})",
+          R"({"type": ["string", "null"], "pattern": "^[ab]{3}$"})",
+          R"({"type": "string", "format": "date"})",
+          R"({"type": "string", "format": "time"})",
+          R"({"type": "string", "format": "date-time"})",
+          R"({"type": "string", "format": "uuid"})",
+      }) {
     ExpectDecodedTextsValidate(schema);
   }
   // Any JSON: nested, numbers, escapes.
@@ -149,7 +150,8 @@ TEST(OutputSchema, GrammarsTakeWhatTheSchemaMeans) {
   const Case cases[] = {
       {R"({"type": "object", "properties": {"name": {"type": "string", "maxLength": 3}, "tags": {"type": "array", "items": {"enum": ["x", "y"]}, "minItems": 1, "maxItems": 2}}, "required": ["name", "tags"]})",
        {R"({"name":"abc","tags":["x"]})", R"({"name": "", "tags": ["x", "y"]})",
-        "{\"name\":\"\u20ac\u20ac\u20ac\",\"tags\":[\"y\"]}", R"({"name":"\n\"\u0041","tags":["y"]})"},
+        "{\"name\":\"\u20ac\u20ac\u20ac\",\"tags\":[\"y\"]}",
+        R"({"name":"\n\"\u0041","tags":["y"]})"},
        {R"({"name":"abcd","tags":["x"]})", R"({"name":"a","tags":[]})",
         R"({"name":"a","tags":["x","x","x"]})", R"({"name":"a","tags":["z"]})",
         R"({"tags":["x"],"name":"a"})", R"({"name":"a"})", R"({"name":"a","tags":["x"],"b":1})"}},
@@ -177,9 +179,7 @@ TEST(OutputSchema, GrammarsTakeWhatTheSchemaMeans) {
       {R"({"type": "number", "maximum": -5})",
        {"-5", "-5.1", "-123456", "-10"},
        {"-4.9", "5", "0"}},
-      {R"({"type": "number", "minimum": 7})",
-       {"7", "7.5", "12", "1000000"},
-       {"6.9", "-7", "0"}},
+      {R"({"type": "number", "minimum": 7})", {"7", "7.5", "12", "1000000"}, {"6.9", "-7", "0"}},
       {R"({"type": "string", "format": "date"})",
        {"\"2024-02-29\"", "\"2023-12-31\"", "\"1999-11-30\""},
        {"\"2023-02-29\"", "\"2023-02-30\"", "\"2023-11-31\"", "\"2023-13-01\"", "\"2023-00-10\"",
@@ -206,7 +206,8 @@ TEST(OutputSchema, GrammarsTakeWhatTheSchemaMeans) {
 }
 
 TEST(OutputSchema, BoundsOfIntegersAreExact) {
-  const int bounds[] = {-1234, -100, -99, -11, -10, -9, -1, 0, 1, 5, 9, 10, 11, 99, 100, 101, 1000, 1234};
+  const int bounds[] = {-1234, -100, -99, -11, -10, -9,  -1,  0,    1,
+                        5,     9,    10,  11,  99,  100, 101, 1000, 1234};
   for (const int low : bounds) {
     for (const int high : bounds) {
       if (low > high) continue;
@@ -232,21 +233,25 @@ TEST(OutputSchema, BoundsOfIntegersAreExact) {
 TEST(OutputSchema, NothingIsDroppedSilently) {
   EXPECT_EQ(FaultsOf(R"({"type": "array", "uniqueItems": true})"),
             "#/uniqueItems: 'uniqueItems' is not supported: no grammar is made of it\n");
-  EXPECT_EQ(FaultsOf(R"({"type": "object", "properties": {"a": {"type": "string", "maxlength": 3}}})"),
-            "#/properties/a/maxlength: unknown keyword 'maxlength' (did you mean 'maxLength'?)\n");
+  EXPECT_EQ(
+      FaultsOf(R"({"type": "object", "properties": {"a": {"type": "string", "maxlength": 3}}})"),
+      "#/properties/a/maxlength: unknown keyword 'maxlength' (did you mean 'maxLength'?)\n");
   EXPECT_THAT(FaultsOf(R"({"type": "number", "minimum": 3.5})"),
               HasSubstr("#/minimum: expected a whole number of at most 15 digits"));
   EXPECT_THAT(FaultsOf(R"({"type": "string", "maxItems": 3})"),
               HasSubstr("#/maxItems: 'maxItems' has no effect here (type string)"));
-  EXPECT_THAT(FaultsOf(R"({"minimum": 3})"), HasSubstr("'minimum' has no effect here: say which type it belongs to"));
-  EXPECT_THAT(FaultsOf(R"({"$ref": "#/$defs/a", "maxLength": 2, "$defs": {"a": {"type": "string"}}})"),
-              HasSubstr("#/maxLength: 'maxLength' has no effect beside $ref"));
+  EXPECT_THAT(FaultsOf(R"({"minimum": 3})"),
+              HasSubstr("'minimum' has no effect here: say which type it belongs to"));
+  EXPECT_THAT(
+      FaultsOf(R"({"$ref": "#/$defs/a", "maxLength": 2, "$defs": {"a": {"type": "string"}}})"),
+      HasSubstr("#/maxLength: 'maxLength' has no effect beside $ref"));
   EXPECT_THAT(FaultsOf(R"({"anyOf": [{"type": "string"}], "maxLength": 2})"),
               HasSubstr("'maxLength' has no effect beside anyOf: put it into each of them"));
   EXPECT_THAT(FaultsOf(R"({"enum": ["a"], "maxLength": 2})"), HasSubstr("no effect beside enum"));
   EXPECT_THAT(FaultsOf(R"({"type": "string", "enum": ["a", 3]})"),
               HasSubstr("#/enum/1: this is of type integer, and type says string"));
-  EXPECT_THAT(FaultsOf(R"({"type": "string", "format": "email"})"), HasSubstr("#/format: expected one of date"));
+  EXPECT_THAT(FaultsOf(R"({"type": "string", "format": "email"})"),
+              HasSubstr("#/format: expected one of date"));
   EXPECT_THAT(FaultsOf(R"({"type": "string", "pattern": "a", "maxLength": 2})"),
               HasSubstr("say the length in the pattern"));
   EXPECT_THAT(FaultsOf(R"({"type": "object", "properties": {"name": {}}, "required": ["nmae"]})"),
@@ -255,12 +260,16 @@ TEST(OutputSchema, NothingIsDroppedSilently) {
   EXPECT_THAT(FaultsOf(R"({"type": "integer", "minimum": 5, "maximum": 4})"),
               HasSubstr("no integer is between the bounds"));
   EXPECT_THAT(FaultsOf(R"({"type": "integer", "minimum": 1e30})"), HasSubstr("at most 15 digits"));
-  EXPECT_THAT(FaultsOf(R"({"type": "integer", "minimum": 1, "exclusiveMinimum": 3})"), HasSubstr("keep one"));
-  EXPECT_THAT(FaultsOf(R"({"type": "string", "minLength": -1})"), HasSubstr("expected a whole number"));
-  EXPECT_THAT(FaultsOf(R"({"type": "string", "minLength": 4, "maxLength": 3})"), HasSubstr("is more than"));
+  EXPECT_THAT(FaultsOf(R"({"type": "integer", "minimum": 1, "exclusiveMinimum": 3})"),
+              HasSubstr("keep one"));
+  EXPECT_THAT(FaultsOf(R"({"type": "string", "minLength": -1})"),
+              HasSubstr("expected a whole number"));
+  EXPECT_THAT(FaultsOf(R"({"type": "string", "minLength": 4, "maxLength": 3})"),
+              HasSubstr("is more than"));
   EXPECT_THAT(FaultsOf(R"({"$ref": "other.json"})"), HasSubstr("expected a place in this schema"));
   EXPECT_THAT(FaultsOf(R"({"$ref": "#/$defs/a"})"), HasSubstr("there is no '#/$defs/a'"));
-  EXPECT_THAT(FaultsOf(R"({"type": "array", "items": true})"), HasSubstr("#/items: expected a schema"));
+  EXPECT_THAT(FaultsOf(R"({"type": "array", "items": true})"),
+              HasSubstr("#/items: expected a schema"));
   EXPECT_THAT(FaultsOf(R"({"allOf": [{"type": "string"}, {"type": "object", "properties": {}}]})"),
               HasSubstr("#/allOf/0: allOf joins objects"));
   EXPECT_THAT(FaultsOf(R"({"allOf": [{"properties": {"a": {}}}, {"properties": {"a": {}}}]})"),
@@ -268,31 +277,51 @@ TEST(OutputSchema, NothingIsDroppedSilently) {
   EXPECT_THAT(FaultsOf("[1]"), HasSubstr("#: expected a schema (an object), got array"));
   EXPECT_THAT(FaultsOf(R"({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}})"),
               HasSubstr("never ends"));
-  EXPECT_THAT(FaultsOf(R"({"$ref": "#/$defs/a", "$defs": {"a": {"type": "object", "properties": {"a": {"$ref": "#/$defs/a"}}, "required": ["a"]}}})"),
-              HasSubstr("never ends"));
+  EXPECT_THAT(
+      FaultsOf(
+          R"({"$ref": "#/$defs/a", "$defs": {"a": {"type": "object", "properties": {"a": {"$ref": "#/$defs/a"}}, "required": ["a"]}}})"),
+      HasSubstr("never ends"));
 }
 
 TEST(OutputSchema, PatternsWithoutAGrammarSayWhy) {
-  const std::pair<const char*, const char*> cases[] = {
-      {"(?=a)", "look-around"},      {"(?<n>a)", "look-around"},  {"a\\b", "'\\b' has no grammar"},
-      {"(a)\\1", "'\\1' has no"},    {"(", "not closed"},         {"a)", "closes nothing"},
-      {"[a", "not closed"},          {"*a", "nothing before it"}, {"a{2", "no repetition"},
-      {"a{3,2}", "most is less"},    {"a**", "without a group"},  {"a^b", "at the ends only"},
-      {"[z-a]", "ends before"},      {"[]", "no character"},      {"a{5000}", "1000 repetitions"},
-      {"((a{900}){900}){9}", "too large"}, {"\\ud83d", "surrogate"}, {"a\\", "nothing behind"},
-      {"(a*){9}", "what may be empty"}, {"\\p{L}", "'\\p' has no grammar"}, {"[[:alpha:]]", "inside a class"}};
+  const std::pair<const char*, const char*> cases[] = {{"(?=a)", "look-around"},
+                                                       {"(?<n>a)", "look-around"},
+                                                       {"a\\b", "'\\b' has no grammar"},
+                                                       {"(a)\\1", "'\\1' has no"},
+                                                       {"(", "not closed"},
+                                                       {"a)", "closes nothing"},
+                                                       {"[a", "not closed"},
+                                                       {"*a", "nothing before it"},
+                                                       {"a{2", "no repetition"},
+                                                       {"a{3,2}", "most is less"},
+                                                       {"a**", "without a group"},
+                                                       {"a^b", "at the ends only"},
+                                                       {"[z-a]", "ends before"},
+                                                       {"[]", "no character"},
+                                                       {"a{5000}", "1000 repetitions"},
+                                                       {"((a{900}){900}){9}", "too large"},
+                                                       {"\\ud83d", "surrogate"},
+                                                       {"a\\", "nothing behind"},
+                                                       {"(a*){9}", "what may be empty"},
+                                                       {"\\p{L}", "'\\p' has no grammar"},
+                                                       {"[[:alpha:]]", "inside a class"}};
   for (const auto& [pattern, why] : cases) {
-    EXPECT_THAT(FaultsOf(Json{{"type", "string"}, {"pattern", pattern}}), HasSubstr(why)) << pattern;
+    EXPECT_THAT(FaultsOf(Json{{"type", "string"}, {"pattern", pattern}}), HasSubstr(why))
+        << pattern;
   }
-  EXPECT_THAT(FaultsOf(Json{{"type", "string"}, {"pattern", std::string(900, '(')}}), HasSubstr("50 deep"));
-  EXPECT_THAT(FaultsOf(Json{{"type", "string"}, {"pattern", std::string(90'000, 'a')}}), HasSubstr("1000 bytes"));
+  EXPECT_THAT(FaultsOf(Json{{"type", "string"}, {"pattern", std::string(900, '(')}}),
+              HasSubstr("50 deep"));
+  EXPECT_THAT(FaultsOf(Json{{"type", "string"}, {"pattern", std::string(90'000, 'a')}}),
+              HasSubstr("1000 bytes"));
 }
 
 TEST(OutputSchema, PatternsAreCheckedOnLongTextsToo) {
   const auto schema = Made(R"({"type": "string", "pattern": "^(a+)+$"})");
   EXPECT_EQ(Checked(*schema, "\"" + std::string(100'000, 'a') + "\""), "");
-  EXPECT_THAT(Checked(*schema, "\"" + std::string(100'000, 'a') + "b\""), HasSubstr("does not match"));
-  EXPECT_THAT(Checked(*schema, "\"" + std::string(9'000'000, 'a') + "\""), HasSubstr("too long to check"));
+  EXPECT_THAT(Checked(*schema, "\"" + std::string(100'000, 'a') + "b\""),
+              HasSubstr("does not match"));
+  EXPECT_THAT(Checked(*schema, "\"" + std::string(9'000'000, 'a') + "\""),
+              HasSubstr("too long to check"));
 }
 
 TEST(OutputSchema, ChecksKnowNothingOfGrammars) {
@@ -303,20 +332,26 @@ TEST(OutputSchema, ChecksKnowNothingOfGrammars) {
           "required": ["age"], "additionalProperties": false})");
   EXPECT_EQ(Checked(*schema, R"({"kind": 1, "age": 18})"), "");
   EXPECT_EQ(Checked(*schema, R"({"age": 20.0, "when": "2024-02-29T23:59:59.5+01:30"})"), "");
-  EXPECT_EQ(Checked(*schema, R"({"age": 7})"),
-            "invalid_output: the answer does not fit the schema: #/age: 7 is less than the minimum 18");
-  EXPECT_THAT(Checked(*schema, R"({"age": 100})"), HasSubstr("#/age: 100 is more than the maximum"));
+  EXPECT_EQ(
+      Checked(*schema, R"({"age": 7})"),
+      "invalid_output: the answer does not fit the schema: #/age: 7 is less than the minimum 18");
+  EXPECT_THAT(Checked(*schema, R"({"age": 100})"),
+              HasSubstr("#/age: 100 is more than the maximum"));
   EXPECT_THAT(Checked(*schema, R"({"age": 20.5})"), HasSubstr("#/age: 20.5 is not of type"));
   EXPECT_THAT(Checked(*schema, R"({})"), HasSubstr("#: the property \"age\" is missing"));
   EXPECT_THAT(Checked(*schema, R"({"age": 20, "x": 1})"), HasSubstr("#/x: the schema has no such"));
   EXPECT_THAT(Checked(*schema, R"({"age": 20, "names": ["ab", "c"]})"),
               HasSubstr("#/names/1: 1 characters are fewer than 2"));
-  EXPECT_THAT(Checked(*schema, R"({"age": 20, "names": ["ab", "cd", "ef"]})"), HasSubstr("3 items are more"));
-  EXPECT_THAT(Checked(*schema, R"({"age": 20, "kind": "b"})"), HasSubstr("#/kind: \"b\" is not in enum"));
-  EXPECT_THAT(Checked(*schema, R"({"age": 20, "when": "2023-02-29T00:00:00Z"})"), HasSubstr("is no"));
+  EXPECT_THAT(Checked(*schema, R"({"age": 20, "names": ["ab", "cd", "ef"]})"),
+              HasSubstr("3 items are more"));
+  EXPECT_THAT(Checked(*schema, R"({"age": 20, "kind": "b"})"),
+              HasSubstr("#/kind: \"b\" is not in enum"));
+  EXPECT_THAT(Checked(*schema, R"({"age": 20, "when": "2023-02-29T00:00:00Z"})"),
+              HasSubstr("is no"));
   EXPECT_THAT(Checked(*schema, R"({"age": 20)"), HasSubstr("it is not JSON"));
   EXPECT_THAT(Checked(*schema, ""), HasSubstr("it is not JSON"));
-  EXPECT_THAT(Checked(*schema, R"({"age": 20)", true), HasSubstr("output_cut: the answer was cut at max_tokens"));
+  EXPECT_THAT(Checked(*schema, R"({"age": 20)", true),
+              HasSubstr("output_cut: the answer was cut at max_tokens"));
   EXPECT_EQ(Checked(*schema, R"({"age": 20})", true), "");
   const auto one = Made(R"({"oneOf": [{"type": "integer"}, {"type": "number"}]})");
   EXPECT_THAT(Checked(*one, "3"), HasSubstr("it fits 2 schemas of oneOf"));
@@ -332,7 +367,8 @@ TEST(OutputSchema, ValuesAreWhatTheJsonSays) {
   EXPECT_FALSE(text->is_json());
   EXPECT_FALSE(text->Check("12", false, value));
   EXPECT_EQ(value, Json("12"));
-  EXPECT_EQ(Checked(*text, "12a"), "invalid_output: the answer does not fit the schema: it does not fit the grammar");
+  EXPECT_EQ(Checked(*text, "12a"),
+            "invalid_output: the answer does not fit the schema: it does not fit the grammar");
   EXPECT_THAT(Checked(*text, "", true), HasSubstr("output_cut"));
 }
 
@@ -343,7 +379,8 @@ TEST(OutputSchema, HostileAnswersEndSoon) {
   const auto doubling = Made(
       R"({"$ref": "#/$defs/a", "$defs": {"a": {"oneOf": [
           {"type": "array", "items": {"$ref": "#/$defs/a"}}, {"type": "array", "items": {"$ref": "#/$defs/a"}}]}}})");
-  EXPECT_THAT(Checked(*doubling, std::string(100, '[') + std::string(100, ']')), HasSubstr("too much work"));
+  EXPECT_THAT(Checked(*doubling, std::string(100, '[') + std::string(100, ']')),
+              HasSubstr("too much work"));
 }
 
 TEST(OutputSchema, HostileSchemasAreRefusedOrBuilt) {
@@ -357,7 +394,10 @@ TEST(OutputSchema, HostileSchemasAreRefusedOrBuilt) {
   std::vector<SchemaFault> faults;
   EXPECT_NE(OutputSchema::OfJsonSchema(words, faults), nullptr);
   Json wide = {{"type", "object"}, {"properties", Json::object()}};
-  for (int i = 0; i < 900; ++i) wide["properties"]["\u00e9" + std::to_string(i % 10) + std::string(static_cast<size_t>(i), '!').substr(0, 100) + std::to_string(i)] = Json{{"type", "integer"}};
+  for (int i = 0; i < 900; ++i)
+    wide["properties"]["\u00e9" + std::to_string(i % 10) +
+                       std::string(static_cast<size_t>(i), '!').substr(0, 100) +
+                       std::to_string(i)] = Json{{"type", "integer"}};
   EXPECT_THAT(FaultsOf(wide), HasSubstr("more than 100 optional"));
   Json names = Json::array();
   for (const auto& [name, property] : wide["properties"].items()) names.push_back(name);
@@ -367,12 +407,16 @@ TEST(OutputSchema, HostileSchemasAreRefusedOrBuilt) {
   for (int i = 0; i < 6000; ++i) parts["anyOf"].push_back({{"const", i}});
   EXPECT_THAT(FaultsOf(parts), HasSubstr("more than 5000 parts"));
   Json chain = {{"$ref", "#/$defs/a0"}, {"$defs", Json::object()}};
-  for (int i = 0; i < 2000; ++i) chain["$defs"]["a" + std::to_string(i)] = {{"$ref", "#/$defs/a" + std::to_string(i + 1)}};
+  for (int i = 0; i < 2000; ++i)
+    chain["$defs"]["a" + std::to_string(i)] = {{"$ref", "#/$defs/a" + std::to_string(i + 1)}};
   chain["$defs"]["a2000"] = {{"type", "null"}};
   EXPECT_NE(FaultsOf(chain), "");
   EXPECT_NE(FaultsOf(Json{{"$ref", "#/" + std::string(100'000, '!')}}), "");
   EXPECT_EQ(FaultsOf(Json{{"type", "string"}, {"maxLength", 1'000'000}}), "");
-  EXPECT_EQ(FaultsOf(Json{{"type", "array"}, {"maxItems", 1'000'000}, {"items", {{"type", "string"}, {"maxLength", 1'000'000}}}}), "");
+  EXPECT_EQ(FaultsOf(Json{{"type", "array"},
+                          {"maxItems", 1'000'000},
+                          {"items", {{"type", "string"}, {"maxLength", 1'000'000}}}}),
+            "");
 }
 
 }  // namespace

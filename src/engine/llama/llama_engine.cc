@@ -452,8 +452,7 @@ bool LlamaEngine::FollowGrammar(Live& live, TokenId token) {
     // A fault of the grammar's automaton, which costs this call and nothing else.
     throw Failure{"", "grammar_dead_end", "the grammar refuses a token that it allowed", false};
   }
-  const bool must_end =
-      live.grammar->MustEnd(live.cursor) && options_.vocabulary->end_token() >= 0;
+  const bool must_end = live.grammar->MustEnd(live.cursor) && options_.vocabulary->end_token() >= 0;
   statistics_.grammar_us += clock_.NowUs() - start_us;
   return must_end;
 }

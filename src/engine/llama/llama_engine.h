@@ -110,8 +110,8 @@ class LlamaEngine final : public Engine {
     HolderId holder = -1;
     int32_t high_water = 0;  ///< most tokens that were ever computed: below it is recomputation
     std::shared_ptr<const KvBlob> spilled;
-    std::string text;      ///< pieces of the answer so far, raw bytes
-    bool counted = false;  ///< reuse and prefill were counted (first attempt)
+    std::string text;                       ///< pieces of the answer so far, raw bytes
+    bool counted = false;                   ///< reuse and prefill were counted (first attempt)
     std::shared_ptr<TokenGrammar> grammar;  ///< shared by requests with the same text; null: none
     TokenGrammar::Cursor cursor;            ///< in `grammar`, behind the answer so far
   };

@@ -157,8 +157,8 @@ TokenId Sampler::SampleAllowed(std::span<const float> logits, const SamplingPara
     for (const TokenId token : few_) logits_.push_back(logits[static_cast<size_t>(token)]);
   }
   // Without this, the likeliest of nothing but -inf would be one that is not allowed.
-  const bool any = std::any_of(logits_.begin(), logits_.end(),
-                               [](float logit) { return std::isfinite(logit); });
+  const bool any =
+      std::any_of(logits_.begin(), logits_.end(), [](float logit) { return std::isfinite(logit); });
   if (!any) return -1;
   const TokenId drawn = SampleFrom(logits_, parameters, draw);
   return allowed.is_dense || drawn < 0 ? drawn : few_[static_cast<size_t>(drawn)];
