@@ -88,7 +88,6 @@ void ReadInferenceEngine(KeyContext& c, const YamlField& f, GraphNodeDraft& d) {
 
 void ReadStructured(KeyContext& c, const YamlField& f, GraphNodeDraft& d) {
   d.structured = c.reader.Boolean(f).value_or(false);
-  d.structured_node = f.key;
 }
 
 void ReadToolList(KeyContext& c, const YamlField& f, GraphNodeDraft& d) {
@@ -164,6 +163,34 @@ const YamlField FieldOf(const YamlNode& mapping, const char* name) {
   return {};
 }
 
+/// Several outputs are the fields of an object. Without a schema of its own each is a text or a
+/// list of texts.
+void StructureAnswer(GraphNodeDraft& draft, DiagnosticList& diagnostics) {
+  if (draft.llm.schema != nullptr) {
+    if (draft.llm.op.schema != nullptr && !draft.llm.op.schema->is_json()) {
+      diagnostics.Add(draft.llm.schema->line, draft.llm.schema->column,
+                      "schema: the outputs are fields of an object, so it must be a JSON Schema");
+    }
+    return;
+  }
+  using Json = nlohmann::ordered_json;
+  const Json text = {{"type", "string"}};
+  const Json field = {{"anyOf", Json::array({text, {{"type", "array"}, {"items", text}}})}};
+  Json schema = {{"type", "object"},
+                 {"properties", Json::object()},
+                 {"required", Json::array()},
+                 {"additionalProperties", false}};
+  for (const WrittenName& output : draft.outputs) {
+    schema["properties"][output.name] = field;
+    schema["required"].push_back(output.name);
+  }
+  std::vector<SchemaFault> faults;
+  draft.llm.op.schema = OutputSchema::OfJsonSchema(schema, faults);
+  for (const SchemaFault& fault : faults)
+    diagnostics.Add(draft.node->line, draft.node->column,
+                    "node '" + draft.id + "': its outputs: " + fault.message);
+}
+
 void ReadInferenceNode(KeyContext& c, const YamlNode& node, GraphNodeDraft& draft) {
   static const std::vector<KeySpec<GraphNodeDraft>> keys = InferenceNodeKeys();
   const auto given = ReadMapping<GraphNodeDraft>(c, node, keys, "in an inference node", draft);
@@ -187,11 +214,8 @@ void ReadInferenceNode(KeyContext& c, const YamlNode& node, GraphNodeDraft& draf
     // The seed's files name outputs always; without them a node is known by its id.
     draft.outputs.push_back({draft.id, draft.node});
   }
-  if (draft.outputs.size() > 1 || draft.structured) {
-    const YamlNode& place = draft.structured ? *draft.structured_node : *draft.outputs[1].node;
-    diagnostics.Add(place.line, place.column,
-                    "structured answers are not supported yet: give " + who + " one output");
-  }
+  draft.structured = draft.structured || draft.outputs.size() > 1;
+  if (draft.structured) StructureAnswer(draft, diagnostics);
 }
 
 void ReadInputNode(KeyContext& c, const YamlNode& node, GraphNodeDraft& draft) {

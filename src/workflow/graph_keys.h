@@ -40,8 +40,7 @@ struct GraphNodeDraft {
   bool has_prompt = false, has_messages = false;
   std::vector<ToolDraft> tools;      ///< embedded in an inference node; of kTool: itself
   bool uses_foreign_engine = false;  ///< `engine: vllm` or `sglang`
-  bool structured = false;
-  const YamlNode* structured_node = nullptr;
+  bool structured = false;           ///< answers are objects whose fields are the outputs
 };
 
 struct GraphEdgeDraft {

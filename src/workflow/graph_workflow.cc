@@ -37,6 +37,7 @@ struct Unit {
 struct Source {
   size_t unit = kNone;  // kNone: a column
   std::string column;
+  std::string field;  // of a structured answer
 };
 
 struct Loop {
@@ -170,11 +171,13 @@ class GraphBuilder {
     for (const GraphNodeDraft& node : draft_.nodes) {
       if (node.kind != GraphNodeKind::kInput) continue;
       for (const WrittenName& output : node.outputs)
-        Declare(output, {kNone, output.name}, "input node " + Quoted(node.id));
+        Declare(output, {kNone, output.name, ""}, "input node " + Quoted(node.id));
     }
     for (size_t u = 0; u < units_.size(); ++u) {
-      for (const WrittenName& output : units_[u].outputs)
-        Declare(output, {u, ""}, Quoted(units_[u].id));
+      const Unit& unit = units_[u];
+      const bool fields = unit.tool == nullptr && draft_.nodes[unit.node].structured;
+      for (const WrittenName& output : unit.outputs)
+        Declare(output, {u, "", fields ? output.name : ""}, Quoted(unit.id));
     }
   }
 
@@ -533,7 +536,7 @@ class GraphBuilder {
 
   NameBinding Bind(const std::string& name, const Source& source, std::vector<size_t> instances,
                    bool required) const {
-    NameBinding binding{name, source.column, {}, "", required};
+    NameBinding binding{name, source.column, {}, source.field, required};
     for (const size_t instance : instances) binding.producers.push_back(position_[instance]);
     return binding;
   }

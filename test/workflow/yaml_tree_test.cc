@@ -20,8 +20,8 @@ TEST(YamlTreeTest, DuplicateKeysAreFoundAtEveryLevel) {
   ExpectFaults("name: x\nname: y\n" + OneOperator({}),
                {{2, 1, "the key 'name' is already given in line 1"}});
   ExpectFaults(OneOperator({"top_k: 1", "\"top_k\": 2"}), {{7, 5, "already given in line 6"}});
-  ExpectFaults(OneOperator({"schema: {a: {b: 1, b: 2}}"}),
-               {{6, 5, "not supported yet"}, {6, 24, "the key 'b' is already given"}});
+  ExpectFaults(OneOperator({"lora_config: {a: {b: 1, b: 2}}"}),
+               {{6, 5, "not supported yet"}, {6, 29, "the key 'b' is already given"}});
   ExpectFaults("start_ops: [a]\nend_ops: [a]\nops:\n  a: {model: m}\n  a: {model: n}\n",
                {{5, 3, "the key 'a' is already given in line 4"}});
 }
