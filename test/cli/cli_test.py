@@ -152,6 +152,30 @@ class Cli(unittest.TestCase):
                                 "--column", "first")
         self.assertEqual([row["id"] for row in rows_of(chosen)], [4, 3])
 
+    def test_standard_input_through_a_small_window_to_parquet(self):
+        out = os.path.join(support.SCRATCH, "mixed.parquet")
+        code, _, error = halo("run", self.workflow, "-i", "-", "-o", out, "--window", "2", *self.model,
+                              stdin='{"prompt": "fine"}\nnot json\n' + '{"prompt": "fine too"}\n' * 7)
+        self.assertEqual(code, 3, error)
+        spec = "sql:SELECT id, coalesce(error_code, status) AS prompt FROM 'mixed.parquet'"
+        rows, _ = self.run_ok("-i", spec)
+        self.assertEqual([row["id"] for row in rows_of(rows)], ["0", "line:2"] + [str(i) for i in range(2, 9)])
+
+    def test_a_stopped_run_leaves_its_rows_as_lines(self):
+        out = os.path.join(support.SCRATCH, "stopped.parquet")
+        code, _, _ = halo("run", self.workflow, "-i", "-", "-o", out, "--on-error", "stop", *self.model,
+                          stdin='{"prompt": "fine"}\nnot json\n')
+        self.assertEqual(code, 4)
+        self.assertFalse(os.path.exists(out))
+        with open(out + ".part", encoding="utf-8") as file:
+            self.assertIn("line:2", [row["id"] for row in rows_of(file.read())])
+
+    def test_an_output_may_not_be_named_like_another_column_of_parquet(self):
+        workflow = write("named_id.yaml", WORKFLOW.replace("last", "ID"))
+        code, _, error = halo("run", workflow, "-i", self.rows, "-o", "ids.parquet", *self.model)
+        self.assertEqual(code, 2)
+        self.assertIn("the output 'ID' has the name of another column", error)
+
     def test_equal_rows_in_every_format_give_equal_answers(self):
         data = [{"id": f"r{i}", "prompt": f"Row number {i} speaks."} for i in range(4)]
         write("same.csv", "id,prompt\n" + "".join(f"{row['id']},{row['prompt']}\n" for row in data))
