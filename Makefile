@@ -27,11 +27,11 @@ bench:
 	@scripts/build release all halo_benchmarks halo_peers
 
 asan:
-	@scripts/build asan-ubsan all halo_tests halo_peers
+	@scripts/build asan-ubsan all halo_tests
 	@scripts/run-tests asan-ubsan -LE long
 
 tsan:
-	@scripts/build tsan all halo_tests halo_peers
+	@scripts/build tsan all halo_tests
 	@scripts/run-tests tsan -LE long
 
 cuda:
