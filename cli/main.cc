@@ -1,8 +1,10 @@
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdlib>
 #include <iostream>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "commands.h"
 #include "halo/session.h"
 #include "halo_build_info.h"
@@ -59,6 +61,30 @@ int ExitCodeOf(const Error& error) {
   return error.code() == ErrorCode::kIo ? kExitFailed : kExitUsage;
 }
 
+/// What may have been meant by the first word that the program does not know, or "".
+std::string Suggestion(const CLI::App& app, int argc, char** argv) {
+  const auto every = [](const CLI::App*) { return true; };
+  std::vector<std::string> commands, options;
+  for (const CLI::App* command : app.get_subcommands(every))
+    commands.push_back(command->get_name());
+  for (const CLI::App* command : app.get_subcommands()) {  // those that were given
+    for (const CLI::Option* option : command->get_options()) {
+      for (const std::string& name : option->get_lnames()) options.push_back("--" + name);
+    }
+  }
+  for (int i = 1; i < argc; ++i) {
+    const std::string whole = argv[i];
+    const std::string word = whole.substr(0, whole.find('='));
+    const bool is_option = word.starts_with("--");
+    if (!is_option && i > 1) continue;
+    const std::vector<std::string>& known = is_option ? options : commands;
+    if (std::find(known.begin(), known.end(), word) != known.end()) continue;
+    const std::string suggestion = DidYouMean(word, known);
+    if (!suggestion.empty()) return word + suggestion;
+  }
+  return "";
+}
+
 int Main(int argc, char** argv) {
   CLI::App app{"Halo runs batches of agentic workflows: YAML in, every row's answers out.", "halo"};
   app.require_subcommand(1);
@@ -73,7 +99,10 @@ int Main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     const int code = app.exit(error, std::cout, std::cerr);
-    return code == 0 ? kExitOk : kExitUsage;
+    if (code == 0) return kExitOk;
+    const std::string suggestion = Suggestion(app, argc, argv);
+    if (!suggestion.empty()) std::cerr << suggestion << "\n";
+    return kExitUsage;
   } catch (const Error& error) {
     std::cerr << error.what() << "\n";
     return ExitCodeOf(error);

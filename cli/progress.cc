@@ -80,6 +80,44 @@ void ProgressDisplay::Close() {
   open_line_ = false;
 }
 
+namespace {
+
+/// A line for each operator, under the name of its workflow where there are several.
+std::string OperatorTable(const nlohmann::ordered_json& operators) {
+  size_t width = 8;
+  bool any_skipped = false;
+  for (const auto& op : operators) {
+    width = std::max(width, op.at("id").get<std::string>().size());
+    any_skipped = any_skipped || op.at("skipped").get<int64_t>() > 0;
+  }
+  const auto line = [&](const std::string& id, const auto&... cells) {
+    std::string text = fmt::format("  {:<{}}", id, width);
+    size_t column = 0;
+    for (const std::string& cell : {std::string(cells)...}) {
+      constexpr size_t kSkipped = 2, kFirstTokens = 4;
+      if (column != kSkipped || any_skipped)
+        text += fmt::format(" {:>{}}", cell, column < kFirstTokens ? 7 : 10);
+      ++column;
+    }
+    return text + "\n";
+  };
+  std::string text =
+      line("operator", "calls", "merged", "skipped", "failed", "prompt", "reused", "output");
+  std::string workflow;
+  for (const auto& op : operators) {
+    const std::string of = op.value("workflow", "");
+    if (of != workflow) text += of + ":\n";
+    workflow = of;
+    const auto count = [&](const char* name) { return std::to_string(op.at(name).get<int64_t>()); };
+    text += line(op.at("id").get<std::string>(), count("calls"), count("merged"), count("skipped"),
+                 count("failed"), count("prompt_tokens"), count("reused_tokens"),
+                 count("output_tokens"));
+  }
+  return text;
+}
+
+}  // namespace
+
 std::string DescribeSummary(const std::string& summary_json) {
   const auto s = nlohmann::ordered_json::parse(summary_json);
   const auto& rows = s.at("rows");
@@ -91,18 +129,7 @@ std::string DescribeSummary(const std::string& summary_json) {
   }
   text += fmt::format("; {} (and {} to load)\n", Duration(s.at("elapsed_s").get<double>()),
                       Duration(s.at("planning_s").get<double>()));
-  size_t width = 8;
-  for (const auto& op : s.at("operators"))
-    width = std::max(width, op.at("id").get<std::string>().size());
-  text += fmt::format("  {:<{}} {:>7} {:>7} {:>7} {:>10} {:>10} {:>10}\n", "operator", width,
-                      "calls", "merged", "failed", "prompt", "reused", "output");
-  for (const auto& op : s.at("operators")) {
-    text += fmt::format(
-        "  {:<{}} {:>7} {:>7} {:>7} {:>10} {:>10} {:>10}\n", op.at("id").get<std::string>(), width,
-        op.at("calls").get<int64_t>(), op.at("merged").get<int64_t>(),
-        op.at("failed").get<int64_t>(), op.at("prompt_tokens").get<int64_t>(),
-        op.at("reused_tokens").get<int64_t>(), op.at("output_tokens").get<int64_t>());
-  }
+  text += OperatorTable(s.at("operators"));
   const double prompt = tokens.at("prompt").get<double>();
   const double reused = tokens.at("reused").get<double>();
   text +=

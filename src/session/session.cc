@@ -466,6 +466,7 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   summary.seed = impl.options.seed;
   summary.planner = impl.options.naive ? "naive" : "logical";
   summary.deterministic = true;
+  for (const auto& input : impl.inputs) summary.workflows.push_back(input->workflow.name);
   for (const auto& [path, model] : impl.models) {
     summary.deterministic = summary.deterministic && model.engine->Describe().exact;
     summary.engines.push_back({model.resolved.request.name, model.engine->Statistics()});

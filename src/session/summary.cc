@@ -57,6 +57,7 @@ Json SummaryJson(const SummaryInput& input) {
   int64_t prompt = 0, reused = 0, prefilled = 0, recomputed = 0, output = 0;
   for (const OperatorCounts& counts : report.operators) {
     operators.push_back(OperatorJson(counts));
+    if (input.workflows.size() > 1) operators.back()["workflow"] = input.workflows[counts.source];
     prompt += counts.prompt_tokens;
     reused += counts.reused_tokens;
     prefilled += counts.prefilled_tokens;

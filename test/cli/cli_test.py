@@ -100,6 +100,14 @@ class Cli(unittest.TestCase):
             self.assertEqual(dumps[mode], dumps["reference"], mode)
             self.assertEqual(outputs[mode], outputs["reference"], mode)
 
+    def test_misspelt_words_get_a_suggestion(self):
+        for arguments, meant in ((["rnu", "x.yaml"], "rnu (did you mean 'run'?)"),
+                                 (["run", "x.yaml", "--modle", "a=b"], "--modle (did you mean '--model'?)"),
+                                 (["explain", "x.yaml", "--lmit=3"], "--lmit (did you mean '--limit'?)")):
+            code, out, error = halo(*arguments)
+            self.assertEqual((code, out), (2, ""))
+            self.assertIn(meant, error)
+
     def test_shipped_graphs_ask_and_answer_what_their_ops_twins_do(self):
         folder = os.path.join(support.SOURCE, "workflows")
         names = ["meta-llama/Llama-3.2-3B-Instruct", "meta-llama/Llama-3.2-1B-Instruct",
