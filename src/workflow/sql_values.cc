@@ -44,6 +44,11 @@ bool IsScalar(duckdb_type id) {
 SqlType ReadType(duckdb_logical_type type, size_t depth, std::string& fault) {
   SqlType read;
   read.id = duckdb_get_type_id(type);
+  const auto add_name = [&](char* owned) {
+    read.names.push_back(TakeDuckText(owned));
+    if (FindInvalidUtf8(read.names.back()) != std::string::npos)
+      fault = "has a field or a word that is not UTF-8";
+  };
   const auto add_child = [&](duckdb_logical_type owned) {
     const DuckType child(owned);
     read.children.push_back(ReadType(child.get(), depth + 1, fault));
@@ -58,7 +63,7 @@ SqlType ReadType(duckdb_logical_type type, size_t depth, std::string& fault) {
   } else if (read.id == DUCKDB_TYPE_ENUM) {
     read.storage = duckdb_enum_internal_type(type);
     for (uint32_t i = 0; i < duckdb_enum_dictionary_size(type); ++i)
-      read.names.push_back(TakeDuckText(duckdb_enum_dictionary_value(type, i)));
+      add_name(duckdb_enum_dictionary_value(type, i));
   } else if (read.id == DUCKDB_TYPE_LIST) {
     add_child(duckdb_list_type_child_type(type));
   } else if (read.id == DUCKDB_TYPE_ARRAY) {
@@ -66,7 +71,7 @@ SqlType ReadType(duckdb_logical_type type, size_t depth, std::string& fault) {
     add_child(duckdb_array_type_child_type(type));
   } else if (read.id == DUCKDB_TYPE_STRUCT) {
     for (idx_t i = 0; i < duckdb_struct_type_child_count(type); ++i) {
-      read.names.push_back(TakeDuckText(duckdb_struct_type_child_name(type, i)));
+      add_name(duckdb_struct_type_child_name(type, i));
       add_child(duckdb_struct_type_child_type(type, i));
     }
   } else if (read.id == DUCKDB_TYPE_MAP) {

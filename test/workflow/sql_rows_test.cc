@@ -208,6 +208,13 @@ TEST_F(SqlRowsTest, TypesWithoutAFormAreRefusedByColumn) {
   EXPECT_NE(fault.find("column 3, 'nested', is BLOB"), std::string::npos) << fault;
   EXPECT_EQ(Read("sql:SELECT id, decode(picture) AS p FROM 'r.parquet'").at(0).values["p"], "x");
   ExpectFault("sql:SELECT '101'::BIT AS b", "column 1, 'b', is BIT");
+  // A struct whose field is named in bytes that are no UTF-8: written as ASCII, then changed.
+  MakeParquet("names.parquet", "SELECT {'qqqq': 1} AS s");
+  std::string bytes = Contents("names.parquet");
+  for (size_t at = bytes.find("qqqq"); at != std::string::npos; at = bytes.find("qqqq", at))
+    bytes.replace(at, 4, "\xFF\xFE\xFF\xFE");
+  Write("names.parquet", bytes);
+  EXPECT_THROW(Open("names.parquet"), Error);
   std::string nested = "1";
   for (int i = 0; i < 64; ++i) nested = "[" + nested + "]";
   ExpectFault("sql:SELECT " + nested + " AS v", "nested more than 64 levels deep");
