@@ -88,6 +88,18 @@ function(halo_resolve_duckdb)
                         INTERFACE_INCLUDE_DIRECTORIES "${include}")
   add_library(halo_duckdb INTERFACE)
   target_link_libraries(halo_duckdb INTERFACE halo_duckdb_imported)
+  # Read by HaloInstall.cmake.
+  if(source STREQUAL "SYSTEM")
+    set(package "find_library(HALO_DUCKDB_LIBRARY duckdb REQUIRED)")
+    set(package_links "\${HALO_DUCKDB_LIBRARY}")
+  else()
+    set_target_properties(halo_duckdb PROPERTIES HALO_INSTALLED_LIBRARY "${library}")
+    string(CONCAT package "if(NOT TARGET Halo::duckdb)\n  add_library(Halo::duckdb SHARED IMPORTED)\n"
+                          "  set_target_properties(Halo::duckdb PROPERTIES IMPORTED_LOCATION "
+                          "\"\${HALO_LIBRARY_DIR}/libduckdb.so\")\nendif()")
+    set(package_links Halo::duckdb)
+  endif()
+  set_target_properties(halo_duckdb PROPERTIES HALO_PACKAGE "${package}" HALO_PACKAGE_LINKS "${package_links}")
 endfunction()
 
 # ---- llama.cpp -------------------------------------------------------------------------------------------------------
