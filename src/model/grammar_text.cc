@@ -273,7 +273,8 @@ class GrammarReader {
       const size_t character = at_;
       const uint32_t low = ReadCharacter();
       uint32_t high = low;
-      if (Sees('-') && text_.substr(at_ + 1, 1) != "]" && at_ + 1 < text_.size()) {
+      const char after = at_ + 1 < text_.size() ? text_[at_ + 1] : '\n';
+      if (Sees('-') && after != ']' && after != '\n') {
         ++at_;
         high = ReadCharacter();
         if (high < low) Fail(character, "the range ends before it begins");

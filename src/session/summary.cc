@@ -43,6 +43,7 @@ Json EngineJson(const std::string& model, const EngineStatistics& s) {
           {"prefill_s", Seconds(s.prefill_us)},
           {"decode_s", Seconds(s.decode_us)},
           {"sampling_s", Seconds(s.sampling_us)},
+          {"grammar_s", Seconds(s.grammar_us)},
           {"copy_s", Seconds(s.copy_us)}};
 }
 

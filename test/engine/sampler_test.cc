@@ -159,5 +159,54 @@ TEST(Sampler, TheSameArgumentsGiveTheSameToken) {
   }
 }
 
+/// Drawing among allowed tokens is drawing with all others forbidden, whichever way the mask is
+/// kept.
+TEST(Sampler, DrawsAmongAllowedTokensOnly) {
+  Sampler sampler;
+  RandomStream random(7);
+  for (const size_t vocabulary : {200U, 4099U}) {
+    for (int turn = 0; turn < 200; ++turn) {
+      const std::vector<float> logits = RandomLogits(static_cast<uint64_t>(turn), vocabulary, 2.0);
+      const bool few = turn % 2 == 0;
+      TokenMask mask;
+      mask.is_dense = !few;
+      if (!few) mask.bits.assign((vocabulary + 63) / 64, 0);
+      std::vector<TokenId> forbidden;
+      const std::vector<TokenId> also = {3, static_cast<TokenId>(vocabulary - 1)};
+      for (size_t token = 0; token < vocabulary; ++token) {
+        const auto id = static_cast<TokenId>(token);
+        const bool allowed = few ? random.Below(50) == 0 : random.Below(4) != 0 || token / 64 == 1;
+        if (allowed && few) mask.tokens.push_back(id);
+        if (allowed && !few) mask.bits[token / 64] |= uint64_t{1} << token % 64;
+        mask.count += allowed ? 1 : 0;
+        if (!allowed && id != also[0] && id != also[1]) forbidden.push_back(id);
+      }
+      SamplingParameters parameters;
+      parameters.temperature = turn % 3 == 0 ? 0.0F : 0.8F;
+      if (turn % 3 == 1) parameters.top_p = 0.9F;
+      if (turn % 5 == 1) parameters.top_k = 10;
+      const double draw = random.Uniform();
+      EXPECT_EQ(sampler.SampleAllowed(logits, parameters, mask, also, draw),
+                sampler.Sample(logits, parameters, forbidden, draw));
+    }
+  }
+}
+
+TEST(Sampler, NothingIsDrawnWhereNoAllowedTokenHasANumber) {
+  Sampler sampler;
+  std::vector<float> logits(300, 1.0F);
+  logits[5] = logits[6] = -std::numeric_limits<float>::infinity();
+  TokenMask few;
+  few.tokens = {5, 6};
+  few.count = 2;
+  EXPECT_EQ(sampler.SampleAllowed(logits, {}, few, {}, 0.5), -1);
+  TokenMask dense;
+  dense.is_dense = true;
+  dense.bits.assign(5, 0);
+  dense.bits[0] = 3U << 5;
+  dense.count = 2;
+  EXPECT_EQ(sampler.SampleAllowed(logits, {}, dense, {}, 0.5), -1);
+}
+
 }  // namespace
 }  // namespace halo
