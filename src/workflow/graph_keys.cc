@@ -233,8 +233,6 @@ void ReadInputNode(KeyContext& c, const YamlNode& node, GraphNodeDraft& draft) {
   }
 }
 
-constexpr const char* kNodeTypes = "input, inference, http, processor or db_query";
-
 void ReadNode(KeyContext& c, const YamlNode& node, GraphDraft& graph) {
   DiagnosticList& diagnostics = c.reader.diagnostics();
   if (node.kind != YamlNode::Kind::kMapping) {

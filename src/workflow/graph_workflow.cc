@@ -234,7 +234,9 @@ class GraphBuilder {
 
   void ReadMapping(const GraphEdgeDraft& edge, const GraphNodeDraft& from, size_t source,
                    size_t target) {
-    for (const auto& [in_target, in_source] : edge.mapping) {
+    for (const auto& alias : edge.mapping) {
+      const WrittenName& in_target = alias.first;
+      const WrittenName& in_source = alias.second;
       const auto found = names_.find(in_source.name);
       const bool of_source =
           found != names_.end() &&
