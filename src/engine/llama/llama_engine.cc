@@ -162,7 +162,9 @@ void LlamaEngine::Submit(Request request) {
          false);
   } else {
     try {
+      const int64_t start_us = clock_.NowUs();
       if (!live.request.grammar.empty()) live.grammar = grammars_.Get(live.request.grammar);
+      statistics_.grammar_us += clock_.NowUs() - start_us;
     } catch (const Error& error) {
       return Fail(live, "bad_grammar", error.what(), false);
     }
