@@ -1,30 +1,23 @@
-// libFuzzer target: any bytes, taken for a grammar, for a JSON Schema and for an answer, end in a
-// value, a halo::Error or a halo::Failure.
+// Any bytes, taken for a grammar (GBNF) and an answer (cut at 0xFF): the grammar is refused with a
+// place, or reads the answer within its limits.
 
-#include <cstddef>
-#include <cstdint>
-#include <string>
-#include <vector>
-
-#include "base/error.h"
+#include "fuzz/property.h"
 #include "model/grammar_states.h"
-#include "model/output_schema.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  const std::string text(reinterpret_cast<const char*>(data), size);
+  constexpr int64_t kWork = 100'000;
+  const auto [source, answer] = halo::fuzz::TwoTexts(data, size);
   try {
-    halo::GrammarStates states(halo::Grammar::Compile(text, "fuzzed"));
-    states.AllowWork(100'000);
-    states.StepAll(states.start(), text);
-  } catch (const halo::Error&) {
-  } catch (const halo::Failure&) {
+    halo::GrammarStates states(halo::Grammar::Compile(source, "fuzzed"));
+    states.AllowWork(kWork);
+    const auto state = states.StepAll(states.start(), answer);
+    if (state == halo::GrammarStates::kRefused) return 0;
+    halo::fuzz::Require(states.CanEnd(state) || !states.MustEnd(state),
+                        "where nothing may follow, the answer may end");
+  } catch (const halo::Error& error) {
+    halo::fuzz::RequireMeaningful(error, false);
+  } catch (const halo::Failure& failure) {
+    halo::fuzz::Require(!failure.message.empty(), "a failure has a message");
   }
-  const auto schema = nlohmann::ordered_json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (schema.is_discarded()) return 0;
-  std::vector<halo::SchemaFault> faults;
-  const auto made = halo::OutputSchema::OfJsonSchema(schema, faults);
-  if ((made == nullptr) == faults.empty()) __builtin_trap();
-  nlohmann::ordered_json value;
-  if (made) made->Check(text, false, value);
   return 0;
 }
