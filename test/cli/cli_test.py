@@ -336,6 +336,47 @@ ops:
         self.assertRegex(error, r"faults\.yaml:4:\d+: ")
         self.assertGreaterEqual(len(error.splitlines()), 2)
 
+    def test_answers_with_a_schema_are_values_and_those_of_naive(self):
+        support.exact_answers_or_skip(self)
+        workflow = write("schema.yaml", '''start_ops: [facts]
+end_ops: [facts, verdict]
+ops:
+  facts:
+    model: m
+    max_tokens: 200
+    schema:
+      type: object
+      properties:
+        name: {type: string, maxLength: 8}
+        age: {type: integer, minimum: 18, maximum: 99}
+        mood: {enum: [good, bad]}
+      required: [name, age, mood]
+  verdict: {model: m, prompt: "About {{ facts }}", input_ops: [facts], history: outputs, schema: {gbnf: 'root ::= "yes" | "no"'}}
+''')
+        outputs = {}
+        for mode in ("--deterministic", "--naive"):
+            code, out, error = halo("run", workflow, "-i", self.rows, *self.model, mode)
+            self.assertEqual(code, 0, error)
+            outputs[mode] = rows_of(out)
+        self.assertEqual(outputs["--deterministic"], outputs["--naive"])
+        for row in outputs["--naive"]:
+            facts = row["outputs"]["facts"]
+            self.assertEqual(list(facts), ["name", "age", "mood"])
+            self.assertLessEqual(len(facts["name"]), 8)
+            self.assertTrue(18 <= facts["age"] <= 99 and facts["mood"] in ("good", "bad"), facts)
+            self.assertIn(row["outputs"]["verdict"], ("yes", "no"))
+
+    def test_an_answer_cut_before_its_schema_is_complete_fails_its_row(self):
+        workflow = write("cut.yaml", '''start_ops: [a]
+end_ops: [a]
+ops:
+  a: {model: m, max_tokens: 3, schema: {type: array, minItems: 9, items: {type: integer}}}
+''')
+        code, out, _ = halo("run", workflow, "-i", self.rows, *self.model)
+        self.assertEqual(code, 3)
+        for row in rows_of(out):
+            self.assertEqual((row["status"], row["error"]["code"], row["outputs"]), ("failed", "output_cut", {"a": None}))
+
     def test_unknown_models_are_listed_with_the_places_looked_at(self):
         code, _, error = halo("run", self.workflow, "-i", self.rows)
         self.assertEqual(code, 2)
