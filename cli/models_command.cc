@@ -9,6 +9,7 @@
 #include "commands.h"
 #include "model/chat_template.h"
 #include "model/gguf_check.h"
+#include "model/lora_adapter.h"
 #include "model/model_names.h"
 #include "model/synth.h"
 #include "model/vocabulary.h"
@@ -69,6 +70,13 @@ int Synthesize(const SynthFlags& flags) {
   return kExitOk;
 }
 
+int SynthesizeLora(const SynthAdapterOptions& options) {
+  CheckGguf(options.model_path);
+  SynthesizeAdapter(options);
+  std::cerr << "wrote " << options.output << "\n";
+  return kExitOk;
+}
+
 int Show(const std::string& path) {
   const GgufSummary summary = CheckGguf(path);
   std::cout << DescribeModel(summary);
@@ -117,6 +125,16 @@ void AddModelsCommand(CLI::App& app, int& exit_code) {
   synth->add_option("--mean-output", flags->mean_output, "Mean length of answers in tokens");
   synth->add_option("-o,--output", flags->output, "File to write")->required();
   synth->callback([flags, &exit_code] { exit_code = Synthesize(*flags); });
+
+  auto adapter = std::make_shared<SynthAdapterOptions>();  // as above
+  CLI::App* synth_lora = models->add_subcommand(
+      "synth-lora", "Write a LoRA adapter of random numbers, for tests and benchmarks");
+  synth_lora->add_option("model", adapter->model_path, "The model's GGUF file")->required();
+  synth_lora->add_option("--rank", adapter->rank);
+  synth_lora->add_option("--type", adapter->weight_type, "F16 or F32");
+  synth_lora->add_option("--seed", adapter->seed);
+  synth_lora->add_option("-o,--output", adapter->output, "File to write")->required();
+  synth_lora->callback([adapter, &exit_code] { exit_code = SynthesizeLora(*adapter); });
 
   auto path = std::make_shared<std::string>();  // as above
   CLI::App* show =

@@ -48,8 +48,9 @@ struct SamplingParameters {
 
 /// What is worth keeping of a request's KV after it has finished.
 struct KeepHint {
-  int32_t consumers = 0;  ///< requests still to come whose prompt begins with this one's prompt
-  bool answer = false;    ///< they begin with prompt and answer (a conversation that goes on)
+  int32_t consumers = 0;  ///< requests still to come, with the same adapter, whose prompt begins
+                          ///< with this one's prompt
+  bool answer = false;  ///< they begin with prompt and answer (a conversation that goes on)
 
   friend bool operator==(const KeepHint&, const KeepHint&) = default;
 };
@@ -60,13 +61,17 @@ struct Request {
   std::vector<TokenId> prompt_tokens;  ///< for engines with token ids
   std::string prompt_text;             ///< for the others
   SamplingParameters sampling;
+  /// The LoRA adapter that computes it, by the name that the engine was given it under; "": none.
+  /// Another name fails the request ("unknown_adapter").
+  std::string adapter;
   /// GBNF that the answer is kept to; "" for any text. End tokens are allowed exactly where the
   /// grammar may end, `min_tokens` or not where it must; no other control token ever is. What goes
   /// wrong with a grammar ("bad_grammar", "grammar_limit", "grammar_dead_end") fails the request.
   std::string grammar;
   int32_t static_prefix_tokens =
-      0;                   ///< leading tokens that every request of its operator has: always kept
-  RequestId consumes = 0;  ///< an earlier request of whose KeepHint this is one consumer; 0: none
+      0;  ///< leading tokens that every request of its operator has: always kept
+  /// An earlier request, with the same adapter, of whose KeepHint this is one consumer; 0: none.
+  RequestId consumes = 0;
   KeepHint keep;
   int32_t priority = 0;         ///< higher goes first and may preempt lower
   int64_t order = 0;            ///< among equal priorities lower goes first
@@ -116,6 +121,7 @@ struct EngineStatistics {
   int64_t spills = 0, restores = 0;  ///< KV to and from host memory
   int64_t evictions = 0;             ///< kept KV dropped for room
   int64_t preemptions = 0;
+  int64_t adapter_changes = 0;
 
   friend bool operator==(const EngineStatistics&, const EngineStatistics&) = default;
 };

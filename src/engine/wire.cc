@@ -116,6 +116,7 @@ Json ToJson(const Request& r) {
           {"prompt_tokens", r.prompt_tokens},
           {"prompt_text", Json::binary({r.prompt_text.begin(), r.prompt_text.end()})},
           {"sampling", ToJson(r.sampling)},
+          {"adapter", r.adapter},
           {"grammar", r.grammar},
           {"static_prefix_tokens", r.static_prefix_tokens},
           {"consumes", r.consumes},
@@ -141,6 +142,7 @@ Request RequestFrom(const Json& j) {
   Read(j.at("prompt_tokens"), r.prompt_tokens);
   r.prompt_text = TextFrom(j.at("prompt_text"));
   r.sampling = SamplingFrom(j.at("sampling"));
+  Read(j.at("adapter"), r.adapter);
   Read(j.at("grammar"), r.grammar);
   Read(j.at("static_prefix_tokens"), r.static_prefix_tokens);
   Read(j.at("consumes"), r.consumes);
@@ -227,10 +229,10 @@ EngineDescription DescriptionFrom(const Json& j) {
 
 /// The counters in the order in which they cross.
 std::vector<int64_t*> Counters(EngineStatistics& s) {
-  return {&s.steps,    &s.decode_steps, &s.decode_tokens, &s.prefill_tokens,
-          &s.busy_us,  &s.prefill_us,   &s.decode_us,     &s.sampling_us,
-          &s.copy_us,  &s.forks,        &s.copies,        &s.spills,
-          &s.restores, &s.evictions,    &s.preemptions,   &s.grammar_us};
+  return {&s.steps,      &s.decode_steps,   &s.decode_tokens, &s.prefill_tokens, &s.busy_us,
+          &s.prefill_us, &s.decode_us,      &s.sampling_us,   &s.copy_us,        &s.forks,
+          &s.copies,     &s.spills,         &s.restores,      &s.evictions,      &s.preemptions,
+          &s.grammar_us, &s.adapter_changes};
 }
 
 Json ToJson(EngineStatistics s) {

@@ -1,13 +1,10 @@
 #include "model/synth.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <ggml.h>
 #include <llama.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -21,6 +18,7 @@
 #include "base/text.h"
 #include "model/gguf_reader.h"
 #include "model/gguf_writer.h"
+#include "model/part_file.h"
 #include "model/synth_logits.h"
 #include "model/synth_measure.h"
 #include "model/synth_weights.h"
@@ -406,54 +404,6 @@ std::string BuildHeader(const SynthOptions& options, const FileTypes& types,
   file_bytes = bytes.size() + header.data_bytes();
   return bytes;
 }
-
-// A file that is removed again unless it was kept: it appears under its name only when it is whole.
-class PartFile {
- public:
-  explicit PartFile(const std::string& path) : path_(path), part_(path + ".part") {
-    descriptor_ = open(part_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (descriptor_ < 0) Fail();
-  }
-  ~PartFile() {
-    if (descriptor_ >= 0) close(descriptor_);
-    if (!kept_) unlink(part_.c_str());
-  }
-  PartFile(const PartFile&) = delete;
-  PartFile& operator=(const PartFile&) = delete;
-
-  int descriptor() const { return descriptor_; }
-  const std::string& part() const { return part_; }
-
-  void WriteHeader(const std::string& header, uint64_t file_bytes) {
-    if (ftruncate(descriptor_, static_cast<off_t>(file_bytes)) != 0) Fail();
-    size_t written = 0;
-    while (written < header.size()) {
-      const ssize_t count = pwrite(descriptor_, header.data() + written, header.size() - written,
-                                   static_cast<off_t>(written));
-      if (count < 0 && errno == EINTR) continue;
-      if (count <= 0) Fail();
-      written += static_cast<size_t>(count);
-    }
-  }
-
-  void Keep() {
-    const int closed = close(descriptor_);
-    descriptor_ = -1;
-    if (closed != 0 || std::rename(part_.c_str(), path_.c_str()) != 0) Fail();
-    kept_ = true;
-  }
-
- private:
-  [[noreturn]] void Fail() const {
-    throw Error(ErrorCode::kIo,
-                fmt::format("{}: cannot be written: {}", path_, std::strerror(errno)));
-  }
-
-  std::string path_;
-  std::string part_;
-  int descriptor_ = -1;
-  bool kept_ = false;
-};
 
 uint64_t ParameterCount(const std::vector<WeightTensor>& tensors) {
   uint64_t count = 0;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 #include "base/check.h"
 
@@ -29,39 +30,44 @@ OperatorIndex ContinuedBy(const Operator& op) {
   return -1;
 }
 
+/// What computes an operator's KV: operators with equal ones can share it.
+std::pair<ModelIndex, AdapterIndex> ComputedBy(const LogicalNode& node) {
+  return {node.model, node.adapter};
+}
+
 void ChooseLayouts(LogicalPlan& plan) {
-  std::map<ModelIndex, int32_t> readers;
+  std::map<std::pair<ModelIndex, AdapterIndex>, int32_t> readers;
   for (const LogicalNode& node : plan.nodes) {
-    if (ReadsRowPrompt(plan.operator_of(node.op))) ++readers[node.model];
+    if (ReadsRowPrompt(plan.operator_of(node.op))) ++readers[ComputedBy(node)];
   }
   for (LogicalNode& node : plan.nodes) {
     const Operator& op = plan.operator_of(node.op);
     node.layout = op.prompt_layout;
     if (node.layout != PromptLayout::kAuto) continue;
-    const bool shared = ReadsRowPrompt(op) && readers[node.model] > 1;
+    const bool shared = ReadsRowPrompt(op) && readers[ComputedBy(node)] > 1;
     node.layout = shared ? PromptLayout::kContextFirst : PromptLayout::kInstructionFirst;
   }
 }
 
 void LinkKvSources(LogicalPlan& plan) {
-  std::map<ModelIndex, OperatorIndex> first_reader;
+  std::map<std::pair<ModelIndex, AdapterIndex>, OperatorIndex> first_reader;
   for (LogicalNode& node : plan.nodes) {
     const Operator& op = plan.operator_of(node.op);
     if (op.history == History::kContinue) {
       const OperatorIndex parent = op.inputs.front();
-      const bool same_model = plan.at(parent).model == node.model;
-      if (same_model && plan.operator_of(parent).keep_cache) {
+      const bool same = ComputedBy(plan.at(parent)) == ComputedBy(node);
+      if (same && plan.operator_of(parent).keep_cache) {
         node.kv_source = parent;
         node.kv_source_answer = true;
       }
     } else if (op.form == PromptForm::kMessages) {
       const OperatorIndex parent = ContinuedBy(op);
-      if (parent >= 0 && plan.at(parent).model == node.model) {
+      if (parent >= 0 && ComputedBy(plan.at(parent)) == ComputedBy(node)) {
         node.kv_source = parent;
         node.kv_source_answer = true;
       }
     } else if (ReadsRowPrompt(op) && node.layout == PromptLayout::kContextFirst) {
-      const auto [found, is_first] = first_reader.emplace(node.model, node.op);
+      const auto [found, is_first] = first_reader.emplace(ComputedBy(node), node.op);
       if (!is_first) node.kv_source = found->second;
     }
     if (node.kv_source < 0) continue;
@@ -177,6 +183,20 @@ std::string Conditions(const Operator& op) {
   return fmt::format("{}", fmt::join(parts, "; "));
 }
 
+AdapterIndex AdapterOf(LogicalPlan& plan, const LogicalAdapter& wanted) {
+  auto found = std::find(plan.adapters.begin(), plan.adapters.end(), wanted);
+  if (found == plan.adapters.end()) found = plan.adapters.insert(found, wanted);
+  return static_cast<AdapterIndex>(found - plan.adapters.begin());
+}
+
+/// "[model]" or "[model + file, scale 0.5]".
+std::string ModelAndAdapter(const Operator& op) {
+  if (!op.lora) return fmt::format("[{}]", op.model.name);
+  const std::string scale =
+      op.lora->scale == 1.0 ? "" : fmt::format(", scale {:g}", op.lora->scale);
+  return fmt::format("[{} + {}{}]", op.model.name, op.lora->file, scale);
+}
+
 }  // namespace
 
 LogicalPlan MakeLogicalPlan(const Workflow& workflow) {
@@ -190,6 +210,7 @@ LogicalPlan MakeLogicalPlan(const Workflow& workflow) {
     LogicalNode node;
     node.op = static_cast<OperatorIndex>(i);
     node.model = static_cast<ModelIndex>(model - plan.models.begin());
+    if (op.lora) node.adapter = AdapterOf(plan, {node.model, *op.lora});
     plan.nodes.push_back(node);
   }
   ChooseLayouts(plan);
@@ -207,13 +228,17 @@ void VerifyLogicalPlan(const LogicalPlan& plan) {
     HALO_CHECK(node.op == static_cast<OperatorIndex>(i), "nodes stand at their index");
     HALO_CHECK(node.model >= 0 && static_cast<size_t>(node.model) < plan.models.size(),
                "the model exists");
+    HALO_CHECK(node.adapter == kNoAdapter ||
+                   plan.adapters.at(static_cast<size_t>(node.adapter)).model == node.model,
+               "an adapter is one of the model's");
     HALO_CHECK(node.layout != PromptLayout::kAuto, "layouts are chosen");
     for (const OperatorIndex input : plan.operator_of(node.op).inputs) {
       HALO_CHECK(input < node.op, "inputs come first");
     }
     if (node.kv_source < 0) continue;
     HALO_CHECK(node.kv_source < node.op, "KV is made before it is used");
-    HALO_CHECK(plan.at(node.kv_source).model == node.model, "KV belongs to one model");
+    HALO_CHECK(ComputedBy(plan.at(node.kv_source)) == ComputedBy(node),
+               "KV belongs to one model and adapter");
     ++consumers[static_cast<size_t>(node.kv_source)];
   }
   for (const LogicalNode& node : plan.nodes) {
@@ -229,7 +254,7 @@ std::string PrintLogicalPlan(const LogicalPlan& plan) {
                   Count(plan.models.size(), "model"));
   for (const LogicalNode& node : plan.nodes) {
     const Operator& op = plan.operator_of(node.op);
-    text += fmt::format("{:>3}  LLM {}  [{}]{}\n", node.op, op.id, op.model.name,
+    text += fmt::format("{:>3}  LLM {}  {}{}\n", node.op, op.id, ModelAndAdapter(op),
                         op.is_end ? "  -> output" : "");
     const std::string conditions = Conditions(op);
     text += fmt::format("       reads   {}\n", WhatItReads(workflow, op));

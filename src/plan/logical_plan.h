@@ -10,11 +10,23 @@ namespace halo {
 
 /// Position of a model in LogicalPlan::models.
 using ModelIndex = int32_t;
+/// Position of an adapter in LogicalPlan::adapters; kNoAdapter: the model as it is.
+using AdapterIndex = int32_t;
+inline constexpr AdapterIndex kNoAdapter = -1;
+
+/// A LoRA adapter on top of one of the plan's models.
+struct LogicalAdapter {
+  ModelIndex model = 0;
+  LoraSpec lora;
+
+  friend bool operator==(const LogicalAdapter&, const LogicalAdapter&) = default;
+};
 
 /// One operator of the plan: what the workflow says, with every choice made.
 struct LogicalNode {
   OperatorIndex op = 0;
   ModelIndex model = 0;
+  AdapterIndex adapter = kNoAdapter;
   PromptLayout layout = PromptLayout::kInstructionFirst;  ///< never kAuto
 
   /// The operator whose KV this one's prompt begins with, row by row: the parent of a conversation,
@@ -27,16 +39,18 @@ struct LogicalNode {
 
 /// The plan before rows are known: values in topological order, referred to by index.
 struct LogicalPlan {
-  const Workflow* workflow = nullptr;  ///< outlives the plan
-  std::vector<ModelRequest> models;    ///< distinct
-  std::vector<LogicalNode> nodes;      ///< [operators], same order
+  const Workflow* workflow = nullptr;    ///< outlives the plan
+  std::vector<ModelRequest> models;      ///< distinct
+  std::vector<LogicalAdapter> adapters;  ///< distinct
+  std::vector<LogicalNode> nodes;        ///< [operators], same order
 
   const LogicalNode& at(OperatorIndex op) const { return nodes[static_cast<size_t>(op)]; }
   const Operator& operator_of(OperatorIndex op) const { return workflow->at(op); }
 };
 
 /// Makes the plan. `prompt_layout: auto` becomes context_first where at least two operators of one
-/// model read the same row prompt, for then its tokens are computed once; else instruction_first.
+/// model and adapter read the same row prompt, for then its tokens are computed once; else
+/// instruction_first.
 LogicalPlan MakeLogicalPlan(const Workflow& workflow);
 
 /// Throws by HALO_CHECK where a plan contradicts itself: order, indices, counts of consumers.

@@ -34,6 +34,7 @@ void Executor::Impl::Prepare() {
     const RunSource& source = sources[s];
     const LogicalPlan& plan = *source.plan;
     HALO_CHECK(source.models.size() == plan.models.size(), "every model is bound");
+    HALO_CHECK(source.adapters.size() == plan.adapters.size(), "every adapter is bound");
     SourceState state;
     state.kv_consumers.resize(plan.nodes.size());
     state.readers.resize(plan.nodes.size(), 0);

@@ -40,7 +40,8 @@ struct RunSource {
   const LogicalPlan* plan = nullptr;
   RowFeed* rows = nullptr;
   ResultSink* sink = nullptr;
-  std::vector<ModelBinding> models;  ///< [plan models]
+  std::vector<ModelBinding> models;   ///< [plan models]
+  std::vector<std::string> adapters;  ///< [plan adapters] as their engines know them
   std::string prompt_column;
   int32_t priority = 0;        ///< of all its rows; higher goes first
   int64_t row_timeout_us = 0;  ///< from the opening of a row; 0: none

@@ -135,6 +135,7 @@ void Executor::Impl::SubmitSample(RowState& row, OperatorIndex op) {
   call.engine = sources[row.source].models[static_cast<size_t>(plan.at(op).model)].engine;
   call.sample = samples.sent++;
   call.request.sampling = SamplingOf(row, op);
+  call.request.adapter = AdapterOf(row, op);
   if (plan.operator_of(op).schema) call.request.grammar = plan.operator_of(op).schema->grammar();
   call.request.static_prefix_tokens =
       options.naive ? 0 : instance.conversation->prompt.static_prefix_tokens;
@@ -241,6 +242,7 @@ void Executor::Impl::BuildRequest(RowState& row, OperatorIndex op, Call& call) {
 
   Request& request = call.request;
   request.sampling = SamplingOf(row, op);
+  request.adapter = AdapterOf(row, op);
   if (what.schema) request.grammar = what.schema->grammar();
   const SamplingParameters& sampling = request.sampling;
   const Prompt& prompt = instance.conversation->prompt;
@@ -250,7 +252,8 @@ void Executor::Impl::BuildRequest(RowState& row, OperatorIndex op, Call& call) {
   call.mergeable = !options.naive && sampling.temperature <= 0.0F;
   if (call.mergeable) {
     SignatureBuilder signature;
-    signature.Add(reinterpret_cast<int64_t>(call.engine)).Add(prompt.tokens);
+    signature.Add(reinterpret_cast<int64_t>(call.engine)).Add(request.adapter);
+    signature.Add(prompt.tokens);
     if (prompt.tokens.empty()) signature.Add(prompt.text);
     signature.Add(int64_t{sampling.max_tokens}).Add(int64_t{sampling.min_tokens});
     signature.Add(request.grammar);

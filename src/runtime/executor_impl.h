@@ -206,6 +206,10 @@ struct Executor::Impl {
     return report.operators[states[row.source].counts[static_cast<size_t>(op)]];
   }
   const LogicalPlan& PlanOf(const RowState& row) const { return *sources[row.source].plan; }
+  std::string AdapterOf(const RowState& row, OperatorIndex op) const {
+    const AdapterIndex adapter = PlanOf(row).at(op).adapter;
+    return adapter == kNoAdapter ? "" : sources[row.source].adapters[static_cast<size_t>(adapter)];
+  }
   Instance& At(RowState& row, OperatorIndex op) { return row.instances[static_cast<size_t>(op)]; }
   const Instance& At(const RowState& row, OperatorIndex op) const {
     return row.instances[static_cast<size_t>(op)];

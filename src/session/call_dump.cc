@@ -38,6 +38,8 @@ void CallDump::Write(const CallRecord& call) {
                                  {"operator", call.op.id},
                                  {"model", call.op.model.name},
                                  {"merged", call.merged}};
+  if (call.op.lora)
+    line["adapter"] = {{"file", call.op.lora->file}, {"scale", call.op.lora->scale}};
   if (call.prompt.text.empty()) {
     line["prompt"] = call.prompt.tokens;
   } else {

@@ -22,12 +22,14 @@
 #include "engine/llama/llama_engine.h"
 #include "halo_build_info.h"
 #include "model/gguf_check.h"
+#include "model/lora_adapter.h"
 #include "model/model_names.h"
 #include "plan/logical_plan.h"
 #include "runtime/executor.h"
 #include "session/call_dump.h"
 #include "session/prompt_estimate.h"
 #include "session/summary.h"
+#include "session/workflow_files.h"
 #include "workflow/rows.h"
 #include "workflow/workflow.h"
 
@@ -70,31 +72,6 @@ void RequireOther(const std::string& path, const std::string& input, const std::
               flag + " " + path + " is an input of this run: choose another file");
 }
 
-/// The rows that a workflow names itself: a file in its folder or below. A workflow file may be
-/// anybody's, so it cannot make a person's run read what lies elsewhere (contract 6).
-std::string DatasetOf(const Workflow& workflow, const std::string& workflow_path) {
-  if (workflow.dataset.empty())
-    throw Error(ErrorCode::kUsage,
-                "no rows given: use -i ROWS.jsonl, or name a file in the workflow's `dataset`");
-  const auto folder =
-      std::filesystem::weakly_canonical(std::filesystem::absolute(workflow_path)).parent_path();
-  const auto rows = std::filesystem::weakly_canonical(folder / workflow.dataset);
-  const auto [folder_end, unused] =
-      std::mismatch(folder.begin(), folder.end(), rows.begin(), rows.end());
-  if (folder_end != folder.end()) {
-    throw Error(ErrorCode::kUsage,
-                "the workflow's dataset '" + workflow.dataset +
-                    "' lies outside its folder: if you trust it, give it with -i");
-  }
-  std::error_code ignored;  // what cannot be looked at is not there
-  if (!std::filesystem::is_regular_file(rows, ignored)) {
-    throw Error(ErrorCode::kUsage, "no rows given, and the workflow's dataset '" +
-                                       workflow.dataset +
-                                       "' is no file in its folder: use -i ROWS.jsonl");
-  }
-  return rows.string();
-}
-
 /// A folder for temporary files that goes when the session goes.
 class TemporaryFolder {
  public:
@@ -119,6 +96,7 @@ class TemporaryFolder {
 /// One model file in use. Several names may resolve to one file; they share it.
 struct LoadedModel {
   ResolvedModel resolved;
+  std::vector<LlamaAdapter> adapters;            // distinct
   std::shared_ptr<const Vocabulary> vocabulary;  // shared by engine and prompts, immutable
   std::shared_ptr<const ChatTemplate> chat;      // shared by the prompts of all operators
   std::unique_ptr<LlamaEngine> engine;
@@ -130,6 +108,7 @@ struct Input {
   Workflow workflow;
   LogicalPlan plan;
   std::string column;
+  std::vector<std::string> adapters;  // [plan adapters] their names in the engines
   std::unique_ptr<RowSource> rows;
   std::unique_ptr<RowFeed> feed;
   std::unique_ptr<ResultSink> sink;
@@ -190,6 +169,7 @@ struct Session::Impl {
 
   void LoadWorkflows();
   void Resolve();
+  void ResolveAdapters();
   void OpenInputs();
   void LoadModels();
   void CheckPaths() const;
@@ -237,6 +217,30 @@ void Session::Impl::Resolve() {
     const std::string path = resolved.path;
     models[path].resolved = std::move(resolved);
   }
+  ResolveAdapters();
+}
+
+void Session::Impl::ResolveAdapters() {
+  std::vector<Diagnostic> faults;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    for (const LogicalAdapter& wanted : inputs[i]->plan.adapters) {
+      const std::string path =
+          FindAdapter(wanted.lora, options.inputs[i].workflow, options.models_folder, faults);
+      if (path.empty()) continue;
+      const ModelRequest& request = inputs[i]->plan.models[static_cast<size_t>(wanted.model)];
+      const std::string& model_path = model_paths.at(request);
+      // One file under two names, or in two workflows, is one adapter: its calls are shared.
+      const std::string name = fmt::format("{}:{}", path, wanted.lora.scale);
+      inputs[i]->adapters.push_back(name);
+      std::vector<LlamaAdapter>& known = models.at(model_path).adapters;
+      const bool is_known = std::any_of(known.begin(), known.end(),
+                                        [&](const LlamaAdapter& a) { return a.name == name; });
+      if (is_known) continue;
+      CheckLoraAdapter(path, model_path);
+      known.push_back({name, path, wanted.lora.scale});
+    }
+  }
+  if (!faults.empty()) throw Error(ErrorCode::kWorkflow, std::move(faults));
 }
 
 std::string Session::Impl::SpoolFolder() {
@@ -281,6 +285,7 @@ void Session::Impl::LoadModels() {
     LlamaEngineOptions engine;
     engine.model_name = model.resolved.request.name;
     engine.model_path = path;
+    engine.adapters = model.adapters;
     engine.vocabulary = model.vocabulary;
     engine.threads = threads;
     engine.sequences = options.naive ? 1 : options.sequences;
@@ -386,6 +391,7 @@ std::vector<RunSource> Session::Impl::Sources() {
     source.rows = input->feed.get();
     source.sink = input->sink.get();
     source.prompt_column = input->column;
+    source.adapters = input->adapters;
     for (const ModelRequest& request : input->plan.models) {
       LoadedModel& model = models.at(model_paths.at(request));
       source.models.push_back({model.engine.get(), {model.vocabulary, model.chat}});

@@ -633,7 +633,7 @@ class GraphBuilder {
       for (const OperatorIndex input : workflow.operators[i].inputs) {
         Operator& producer = workflow.operators[static_cast<size_t>(input)];
         producer.consumers.push_back(static_cast<OperatorIndex>(i));
-        producer.keep_cache = producer.keep_cache || producer.model == workflow.operators[i].model;
+        producer.keep_cache = producer.keep_cache || producer.SharesKvWith(workflow.operators[i]);
       }
     }
     for (const Unit& unit : units_) {

@@ -1,6 +1,7 @@
 #include "workflow/operator_keys.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <set>
 
@@ -149,10 +150,35 @@ void ReadSchemaKey(KeyContext& context, const YamlField& field, OperatorDraft& d
   draft.schema = field.key;
 }
 
-// Keys of the contract that are checked, but not built yet.
-
-void CheckMapping(KeyContext& context, const YamlField& field, OperatorDraft& /*draft*/) {
-  if (field.value->kind != YamlNode::Kind::kMapping) context.reader.Mismatch(field, "a mapping");
+void ReadLora(KeyContext& context, const YamlField& field, OperatorDraft& draft) {
+  if (field.value->kind != YamlNode::Kind::kMapping) {
+    context.reader.Mismatch(field, "a mapping with file and scale");
+    return;
+  }
+  static constexpr KeySpec<LoraSpec> kKeys[] = {
+      {"file",
+       [](KeyContext& c, const YamlField& f, LoraSpec& lora) {
+         const auto file = c.reader.Word(f);
+         if (!file) return;
+         lora.file = *file;
+         lora.location = {c.reader.diagnostics().file(), f.value->line, f.value->column};
+       }},
+      {"scale",
+       [](KeyContext& c, const YamlField& f, LoraSpec& lora) {
+         constexpr double kMost = 1e6;
+         const char* expected = "a number from -1000000 to 1000000 (1 is as trained)";
+         const auto number = c.reader.Number(f, expected);
+         if (number && !(std::abs(*number) <= kMost)) return c.reader.Mismatch(f, expected);
+         if (number) lora.scale = *number;
+       }},
+  };
+  LoraSpec lora;
+  const auto given = ReadMapping<LoraSpec>(context, *field.value, kKeys, "in lora_config", lora);
+  if (!given.contains("file")) {
+    context.reader.Fault(field, "expected file: the adapter's GGUF file");
+    return;
+  }
+  draft.op.lora = std::move(lora);
 }
 
 void ReadRetry(KeyContext& context, const YamlField& field, OperatorDraft& draft) {
@@ -310,7 +336,7 @@ constexpr KeySpec<OperatorDraft> kOperatorKeys[] = {
        if (const auto on = c.reader.Boolean(f)) d.op.vote = *on;
      }},
     {"when", ReadWhen},
-    {"lora_config", CheckMapping, false},
+    {"lora_config", ReadLora},
     {"timeout_s", ReadTimeout},
     {"retry", ReadRetry},
     {"on_error", ReadOnError},

@@ -121,9 +121,9 @@ void Assemble(WorkflowDraft& draft, const OperatorGraph& graph, Workflow& workfl
   for (size_t i = 0; i < graph.order.size(); ++i) {
     if (draft.operators[graph.order[i]].keep_cache) continue;
     Operator& op = workflow.operators[i];
-    op.keep_cache = std::any_of(
-        op.consumers.begin(), op.consumers.end(),
-        [&](OperatorIndex consumer) { return workflow.at(consumer).model == op.model; });
+    op.keep_cache =
+        std::any_of(op.consumers.begin(), op.consumers.end(),
+                    [&](OperatorIndex consumer) { return workflow.at(consumer).SharesKvWith(op); });
   }
   for (size_t i = 0; i < workflow.operators.size(); ++i) {
     const auto index = static_cast<OperatorIndex>(i);

@@ -82,6 +82,17 @@ struct RetryPolicy {
   double backoff_s = 1.0;  ///< before the first of them; doubles with each
 };
 
+/// A LoRA adapter on top of an operator's model (`lora_config`).
+struct LoraSpec {
+  std::string file;    ///< as written: relative to the workflow's folder, or to that of the models
+  double scale = 1.0;  ///< finite
+  SourceLocation location;  ///< of the file's name; says nothing about the adapter
+
+  friend bool operator==(const LoraSpec& a, const LoraSpec& b) {
+    return a.file == b.file && a.scale == b.scale;
+  }
+};
+
 /// What kind of call an operator makes.
 enum class OperatorKind : uint8_t { kInference, kSql, kHttp, kFunction };
 
@@ -91,6 +102,7 @@ struct Operator {
   SourceLocation location;
   OperatorKind kind = OperatorKind::kInference;
   ModelRequest model;
+  std::optional<LoraSpec> lora;
   /// shared for the same reason as RowNumber::expression. May be an empty template.
   std::shared_ptr<const Template> instruction;
   PromptForm form = PromptForm::kRowPrompt;
@@ -113,12 +125,18 @@ struct Operator {
   int32_t max_batch_size = 0;  ///< most calls of this operator in the engine at once; 0: unlimited
   std::optional<int32_t> max_model_len;  ///< tokens of prompt and answer together
   bool use_chat_template = true;
-  bool keep_cache = false;  ///< resolved: a consumer uses the same model, unless the file says
+  bool keep_cache =
+      false;  ///< resolved: a consumer has the same model and adapter, unless the file says
   History history = History::kNone;  ///< resolved from the number of parents, unless the file says
   PromptLayout prompt_layout = PromptLayout::kInstructionFirst;
   int32_t depth = 0;  ///< edges on the longest path from a start operator
   bool is_start = false;
   bool is_end = false;
+
+  /// KV can be shared with `other`: they compute the same from the same tokens.
+  bool SharesKvWith(const Operator& other) const {
+    return model == other.model && lora == other.lora;
+  }
 };
 
 /// A validated workflow: operators in topological order (ties by their order in the file).

@@ -478,6 +478,68 @@ ops:
         code, error = self.interrupt([signal.SIGTERM, signal.SIGTERM])
         self.assertEqual(code, 143, error)
 
+    def test_adapters_change_answers_and_are_those_of_naive(self):
+        adapter = support.adapter()
+        text = """
+start_ops: [plain, tuned, half]
+end_ops: [plain, tuned, half, last]
+ops:
+  plain: {model: m, prompt: Go., temperature: 0, max_tokens: 8}
+  tuned: {model: m, prompt: Go., temperature: 0, max_tokens: 8, lora_config: {file: adapter.gguf}}
+  half: {model: m, prompt: Go., temperature: 0, max_tokens: 8, lora_config: {file: ./adapter.gguf, scale: 0.5}}
+  last: {model: m, prompt: On., input_ops: [tuned], max_tokens: 8, lora_config: {file: adapter.gguf}}
+"""
+        flow = write("lora.yaml", text)
+        rows = write("lora.jsonl", "".join(json.dumps({"prompt": f"row {i}"}) + "\n" for i in range(6)))
+        results = []
+        for how in ([], ["--naive"]):
+            code, out, error = halo("run", flow, "-i", rows, "--model", f"m={model()}", *how)
+            self.assertEqual(code, 0, error)
+            results.append(out)
+        answers = [json.loads(line)["outputs"] for line in results[0].splitlines()]
+        for one, other in (("plain", "tuned"), ("plain", "half"), ("tuned", "half")):
+            self.assertNotEqual([a[one] for a in answers], [a[other] for a in answers])
+        if "exact answers yes" in halo("version")[1]:
+            self.assertEqual(results[0], results[1])
+        self.assertIn("[m + adapter.gguf]", halo("explain", flow)[1])
+
+        # It may lie with the models, but a workflow cannot name what lies elsewhere.
+        inner = os.path.join(support.SCRATCH, "inner")
+        os.makedirs(inner, exist_ok=True)
+        code, _, error = halo("run", write("inner/lora.yaml", text), "-i", rows,
+                              "--model", f"m={model()}")
+        self.assertEqual(code, 2, error)
+        self.assertRegex(error, r"lora.yaml:6:\d+: lora_config: 'adapter.gguf' is no file in the workflow's folder")
+        code, _, error = halo("run", os.path.join(inner, "lora.yaml"), "-i", rows, "--model", f"m={model()}",
+                              env={"HALO_MODELS": os.path.dirname(adapter)})
+        self.assertEqual(code, 0, error)
+        outside = write("inner/outside.yaml", """
+start_ops: [a]
+end_ops: [a]
+ops:
+  a: {model: m, lora_config: {file: ../adapter.gguf}}
+""")
+        code, _, error = halo("run", outside, "-i", rows, "--model", f"m={model()}")
+        self.assertEqual(code, 2, error)
+        self.assertIn("lies outside", error)
+
+    def test_an_adapter_of_another_model_is_refused_by_name(self):
+        other = os.path.join(support.SCRATCH, "other.gguf")
+        code, _, error = halo("models", "synth", "--shape", "tiny", "--layers", "3", "-o", other)
+        self.assertEqual(code, 0, error)
+        code, _, error = halo("models", "synth-lora", other, "--rank", "2", "-o",
+                              os.path.join(support.SCRATCH, "other-adapter.gguf"))
+        self.assertEqual(code, 0, error)
+        flow = write("misfit.yaml", """
+start_ops: [a]
+end_ops: [a]
+ops:
+  a: {model: m, lora_config: {file: other-adapter.gguf}}
+""")
+        code, out, error = halo("run", flow, "-i", "-", "--model", f"m={model()}", stdin='{"prompt": "x"}\n')
+        self.assertEqual((code, out), (2, ""))
+        self.assertIn("other-adapter.gguf: it changes 'blk.2.", error)
+
     def test_two_workflows_run_as_one_batch(self):
         other = write("other.yaml", "name: other\n" + WORKFLOW)
         folder = os.path.join(support.SCRATCH, "several")

@@ -36,6 +36,15 @@ def model():
     return path
 
 
+def adapter():
+    """A LoRA adapter for model(), made once for this script."""
+    path = os.path.join(SCRATCH, "adapter.gguf")
+    if not os.path.exists(path):
+        code, _, error = halo("models", "synth-lora", model(), "--seed", "4", "-o", path)
+        assert code == 0, error
+    return path
+
+
 def exact_answers_or_skip(test):
     """A CPU whose kernels were not tested is refused, and `halo version` says so."""
     answer = [line for line in halo("version")[1].splitlines() if line.startswith("exact answers ")][0]

@@ -309,6 +309,7 @@ TEST(Wire, RoundTripsEveryField) {
   request.prompt_tokens = {1, -1, 50000};
   request.prompt_text = "bytes \xFF\x00 too";
   request.sampling = {0.7F, 0.9F, 40, 0.05F, 99, 3, {"stop", "\n"}, 0x8000000000000001ULL};
+  request.adapter = "a:1";
   request.grammar = "root ::= \"a\"";
   request.static_prefix_tokens = 12;
   request.consumes = 3;

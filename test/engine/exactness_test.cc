@@ -117,10 +117,11 @@ std::vector<Request> Round(const Traffic& traffic, int round,
 }
 
 Outcome RunTraffic(const Traffic& traffic, const std::string& model, const Batching& batching,
-                   bool reference) {
+                   bool reference, const std::vector<LlamaAdapter>& adapters = {}) {
   LlamaEngineOptions options;
   options.model_name = "m";
   options.model_path = model;
+  options.adapters = adapters;
   options.vocabulary = Vocabulary::Load(model);
   options.threads = batching.threads;
   options.sequences = batching.sequences;
@@ -150,6 +151,13 @@ Outcome RunTraffic(const Traffic& traffic, const std::string& model, const Batch
     std::vector<Request> requests = Round(traffic, round, asked, outcome.answers);
     if (batching.reverse) std::reverse(requests.begin(), requests.end());
     for (Request& request : requests) {
+      // A conversation keeps its adapter, and the model as it is has its share.
+      const auto parent = asked.find(request.consumes);
+      if (parent != asked.end()) {
+        request.adapter = parent->second.adapter;
+      } else if (const size_t which = request.id % (adapters.size() + 1); which > 0) {
+        request.adapter = adapters[which - 1].name;
+      }
       asked[request.id] = request;
       if (reference) request.consumes = 0;
       // Urgent calls come when others run already.
@@ -229,6 +237,28 @@ TEST_P(WeightTypes, LogitsOfWidth512DoNotDependOnBatching) {
   const Outcome reference = RunTraffic(traffic, model, kReference, true);
   for (const Batching& batching : {Batchings()[1], Batchings()[5]}) {
     ExpectEqual(RunTraffic(traffic, model, batching, false), reference, batching.name);
+  }
+}
+
+TEST_P(WeightTypes, LogitsWithAdaptersDoNotDependOnBatching) {
+  SKIP_WHERE_REFUSED();
+  for (const std::string& model :
+       {test::TinyModel(GetParam(), 24), test::SynthModel(Width512(), GetParam())}) {
+    // Ranks that fill the kernels' tiles and one that does not.
+    const std::vector<LlamaAdapter> adapters = {{"half", test::Adapter(model, "F16", 16, 1), 1.0},
+                                                {"full", test::Adapter(model, "F32", 64, 2), 0.7},
+                                                {"odd", test::Adapter(model, "F16", 6, 3), 1.0}};
+    const Traffic traffic{.seed = 5, .contexts = 2, .calls_per_context = 8, .rounds = 2};
+    const Outcome reference = RunTraffic(traffic, model, kReference, true, adapters);
+    std::set<uint64_t> hashes;
+    for (const auto& [id, answer] : reference.answers) hashes.insert(answer.logits_hash);
+    EXPECT_EQ(hashes.size(), reference.answers.size());
+    for (const size_t i : {1, 5, 8}) {
+      const Batching& batching = Batchings()[i];
+      const Outcome outcome = RunTraffic(traffic, model, batching, false, adapters);
+      ExpectEqual(outcome, reference, batching.name);
+      EXPECT_GT(outcome.statistics.adapter_changes, 0);
+    }
   }
 }
 

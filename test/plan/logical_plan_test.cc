@@ -40,6 +40,35 @@ TEST(LogicalPlanTest, ModelsDifferByFormatToo) {
   EXPECT_EQ(plan.at(0).model, plan.at(2).model);
 }
 
+TEST(LogicalPlanTest, KvIsSharedWithinOneAdapter) {
+  const Workflow workflow = ParseWorkflow(R"(start_ops: [a, b, c]
+end_ops: [a, d, e]
+ops:
+  a: {model: m, prompt_layout: auto}
+  b: {model: m, prompt_layout: auto, lora_config: {file: x}}
+  c: {model: m, prompt_layout: auto, lora_config: {file: x, scale: 1.0}}
+  d: {model: m, input_ops: [b]}
+  e: {model: m, input_ops: [c], lora_config: {file: x}}
+)",
+                                          "f.yaml");
+  const LogicalPlan plan = MakeLogicalPlan(workflow);
+  ASSERT_EQ(plan.models.size(), 1U);
+  ASSERT_EQ(plan.adapters.size(), 1U);
+  const auto node = [&](const char* id) { return plan.at(*workflow.Find(id)); };
+  EXPECT_EQ(node("a").adapter, kNoAdapter);
+  EXPECT_EQ(node("b").adapter, node("c").adapter);
+  // Alone on the model as it is: nothing to share with.
+  EXPECT_EQ(node("a").layout, PromptLayout::kInstructionFirst);
+  EXPECT_EQ(node("b").layout, PromptLayout::kContextFirst);
+  EXPECT_EQ(node("c").kv_source, *workflow.Find("b"));
+  // A conversation that goes on without the adapter has no KV to begin with.
+  EXPECT_FALSE(workflow.at(*workflow.Find("b")).keep_cache);
+  EXPECT_EQ(node("d").kv_source, -1);
+  EXPECT_TRUE(workflow.at(*workflow.Find("c")).keep_cache);
+  EXPECT_EQ(node("e").kv_source, *workflow.Find("c"));
+  EXPECT_THAT(PrintLogicalPlan(plan), HasSubstr("LLM b  [m + x]"));
+}
+
 TEST(LogicalPlanTest, AutoLayoutIsContextFirstWhereTheRowsPromptIsShared) {
   const Workflow workflow = ParseWorkflow(kVoting, "voting.yaml");
   const LogicalPlan plan = MakeLogicalPlan(workflow);

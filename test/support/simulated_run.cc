@@ -69,6 +69,8 @@ RunSource SimulatedRig::Source(RowFeed& rows, ResultSink& sink,
   source.sink = &sink;
   for (const auto& engine : engines)
     source.models.push_back({engine.get(), PromptModel{nullptr, chat}});
+  for (const LogicalAdapter& adapter : plan.adapters)
+    source.adapters.push_back(adapter.lora.file + ":" + std::to_string(adapter.lora.scale));
   source.prompt_column = ResolveColumn(workflow, "");
   return source;
 }

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 
+#include "model/lora_adapter.h"
 #include "model/synth.h"
 
 namespace halo::test {
@@ -33,6 +34,17 @@ std::string SynthModel(const SynthShape& shape, const std::string& weight_type,
   options.output = path + "." + std::to_string(getpid());
   SynthesizeModel(options);
   std::filesystem::rename(options.output, path);
+  return path;
+}
+
+std::string Adapter(const std::string& model_path, const std::string& weight_type, int64_t rank,
+                    uint64_t seed) {
+  const std::string path = model_path + ".lora-" + weight_type + "-" + std::to_string(rank) + "-" +
+                           std::to_string(seed) + ".gguf";
+  if (std::filesystem::exists(path)) return path;
+  const std::string part = path + "." + std::to_string(getpid());
+  SynthesizeAdapter({model_path, rank, weight_type, seed, part});
+  std::filesystem::rename(part, path);
   return path;
 }
 

@@ -118,11 +118,19 @@ TEST(WorkflowErrorsTest, StopAndTokens) {
   ParseWorkflow(OneOperator({"min_tokens: 300", "max_tokens: \"{{ row.x }}\""}), "f");
 }
 
-TEST(WorkflowErrorsTest, KeysThatAreNotSupportedYet) {
-  for (const std::string line : {"lora_config: {path: x}"}) {
-    ExpectFaults(OneOperator({line}),
-                 {{6, 5, line.substr(0, line.find(':')) + " is not supported yet: take it out"}});
-  }
+TEST(WorkflowErrorsTest, LoraConfig) {
+  ExpectFaults(OneOperator({"lora_config: x.gguf"}), {{6, 18, "a mapping with file and scale"}});
+  ExpectFaults(OneOperator({"lora_config: {scale: 1}"}), {{6, 18, "expected file"}});
+  ExpectFaults(OneOperator({"lora_config: {file: x, scale: big}"}),
+               {{6, 35, "a number from -1000000 to 1000000"}});
+  ExpectFaults(OneOperator({"lora_config: {file: x, scale: 1e7}"}), {{6, 35, "1 is as trained"}});
+  ExpectFaults(OneOperator({"lora_config: {path: x}"}),
+               {{6, 18, "expected file"}, {6, 19, "unknown key 'path' in lora_config"}});
+  const Workflow workflow =
+      ParseWorkflow(OneOperator({"lora_config: {file: a/b.gguf, scale: -0.5}"}), "f");
+  EXPECT_EQ(workflow.operators[0].lora, (LoraSpec{"a/b.gguf", -0.5, {}}));
+  EXPECT_EQ(ParseWorkflow(OneOperator({"lora_config: {file: x}"}), "f").operators[0].lora->scale,
+            1.0);
 }
 
 TEST(WorkflowErrorsTest, SamplesConditionsAndFailures) {

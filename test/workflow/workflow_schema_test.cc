@@ -45,6 +45,7 @@ TEST(WorkflowSchemaTest, DefaultsAreThoseOfTheCode) {
   EXPECT_EQ(keys["min_p"]["default"], sampling.min_p);
   EXPECT_EQ(keys["max_tokens"]["default"], sampling.max_tokens.constant);
   EXPECT_EQ(keys["min_tokens"]["default"], sampling.min_tokens.constant);
+  EXPECT_EQ(keys["lora_config"]["properties"]["scale"]["default"], LoraSpec{}.scale);
   EXPECT_EQ(keys["use_chat_template"]["default"], Operator{}.use_chat_template);
 }
 

@@ -22,9 +22,57 @@ int64_t LlamaEngine::WorstCaseTokens(const Live& live) const {
   return static_cast<int64_t>(live.prompt_size) + live.max_tokens;
 }
 
+LlamaEngine::Rank LlamaEngine::RankOf(const Live& live) {
+  return {-live.request.priority, live.request.order, live.request.id};
+}
+
+bool LlamaEngine::AnyWaiting() const {
+  return std::any_of(groups_.begin(), groups_.end(),
+                     [](const Group& group) { return !group.waiting.empty(); });
+}
+
+/// Whose requests may start. An adapter keeps its turn while it has work, since every change costs
+/// the batch its width: what runs must end first. Its turn is over early for a higher priority,
+/// which cuts in as it does among requests of one adapter, and after so many requests if one of
+/// another adapter is ahead of what it has left.
+size_t LlamaEngine::NextGroup() const {
+  constexpr int64_t kTurnPerSequence = 4;
+  const bool turn_is_over = admitted_in_turn_ >= kTurnPerSequence * description_.sequences;
+  size_t next = group_;
+  for (size_t i = 0; i < groups_.size(); ++i) {
+    if (i == next || groups_[i].waiting.empty()) continue;
+    const Rank& rank = groups_[i].waiting.begin()->first;
+    if (groups_[next].waiting.empty()) {
+      next = i;
+      continue;
+    }
+    const Rank& best = groups_[next].waiting.begin()->first;
+    const bool urgent = std::get<0>(rank) < std::get<0>(best);
+    if (urgent || (rank < best && (turn_is_over || next != group_))) next = i;
+  }
+  return next;
+}
+
+/// False while what runs must end before the next adapter's turn.
+bool LlamaEngine::ChooseGroup() {
+  const size_t next = NextGroup();
+  if (next == group_) return true;
+  const int32_t priority = groups_[next].waiting.begin()->second->request.priority;
+  for (const Sequence& sequence : sequences_) {
+    if (sequence.live != nullptr && sequence.live->request.priority < priority)
+      Preempt(*sequence.live);
+  }
+  if (running_ > 0) return false;
+  group_ = next;
+  admitted_in_turn_ = 0;
+  room_->Apply(groups_[next].lora, groups_[next].scale);
+  ++statistics_.adapter_changes;
+  return true;
+}
+
 void LlamaEngine::Admit() {
   std::vector<Live*> candidates;
-  for (const auto& [key, live] : waiting_) {
+  for (const auto& [key, live] : groups_[group_].waiting) {
     if (static_cast<int32_t>(candidates.size()) >= description_.sequences + kLookAhead) break;
     candidates.push_back(live);
   }
@@ -65,13 +113,14 @@ LlamaEngine::Admission LlamaEngine::TryAdmit(Live& live) {
     if (live.request.consumes != 0) Consume(live.request.consumes);
   }
 
-  waiting_.erase(std::tuple(-live.request.priority, live.request.order, live.request.id));
+  GroupOf(live).waiting.erase(RankOf(live));
   sequences_[static_cast<size_t>(sequence)].live = &live;
   live.state = Live::State::kPrefilling;
   live.holder = next_holder_++;
   live_holders_.emplace(live.holder, &live);
-  tree_.Insert(live.holder, live.tokens);
+  GroupOf(live).tree.Insert(live.holder, live.tokens);
   ++running_;
+  ++admitted_in_turn_;
   running_worst_case_ += WorstCaseTokens(live);
   return Admission::kStarted;
 }
@@ -103,7 +152,7 @@ LlamaEngine::Source LlamaEngine::FindPrefix(const Live& live) const {
   // The last token is always computed: its logits are wanted.
   const std::span<const TokenId> prompt(live.tokens.data(), live.tokens.size() - 1);
   constexpr size_t kHolders = 64;
-  const TokenTree::Match match = tree_.Longest(prompt, kHolders);
+  const TokenTree::Match match = groups_[live.group].tree.Longest(prompt, kHolders);
   Source best;
   int best_rank = 0;
   for (const HolderId holder : match.holders) {
@@ -162,7 +211,7 @@ bool LlamaEngine::TakePrefix(Live& live, const Source& source, bool in_place) {
     ++statistics_.forks;
     Kept& kept = kept_.at(source.holder);
     sequences_[static_cast<size_t>(kept.sequence)].kept = -1;
-    tree_.Remove(source.holder);
+    GroupOf(live).tree.Remove(source.holder);
     if (kept.request != 0) kept_of_request_.erase(kept.request);
     kept_.erase(source.holder);
     return room_->Cut(live.sequence, source.tokens);
@@ -197,13 +246,10 @@ void LlamaEngine::Release(RequestId id, int32_t consumers) {
 
 bool LlamaEngine::PreemptFor(const Live& live) {
   Live* youngest = nullptr;
-  const auto rank = [](const Live& l) {
-    return std::tuple(-l.request.priority, l.request.order, l.request.id);
-  };
   for (const Sequence& sequence : sequences_) {
     if (sequence.live == nullptr || sequence.live->request.priority >= live.request.priority)
       continue;
-    if (youngest == nullptr || rank(*sequence.live) > rank(*youngest)) youngest = sequence.live;
+    if (youngest == nullptr || RankOf(*sequence.live) > RankOf(*youngest)) youngest = sequence.live;
   }
   if (youngest == nullptr) return false;
   Preempt(*youngest);
@@ -226,7 +272,7 @@ void LlamaEngine::Preempt(Live& live) {
   FreeSequence(sequence);
   live.computed = 0;
   live.state = Live::State::kWaiting;
-  waiting_.emplace(std::tuple(-live.request.priority, live.request.order, live.request.id), &live);
+  GroupOf(live).waiting.emplace(RankOf(live), &live);
 }
 
 }  // namespace halo

@@ -127,6 +127,16 @@ std::string WhyNotExact(const std::string& path, KvLayout layout, bool only_if_f
   return "";
 }
 
+std::string WhyNotExactAdapter(const std::string& path) {
+  const GgufFile file = GgufFile::Open(path);
+  for (const GgufTensor& tensor : file.tensors()) {
+    if (tensor.type == GGML_TYPE_F16 || tensor.type == GGML_TYPE_F32) continue;
+    return "adapters of type " + std::string(ggml_type_name(static_cast<ggml_type>(tensor.type))) +
+           " were not tested (" + path + "); F16 and F32 were";
+  }
+  return "";
+}
+
 ExactBackends::ExactBackends(bool exact) {
   SwitchLock().lock();
   switched = exact;

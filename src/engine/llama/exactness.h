@@ -26,6 +26,9 @@ std::string WhyNotExactHere();
 /// Why the model cannot run exactly in this build and layout; empty if it can. With `only_if_free`,
 /// a price is a reason too. `path` has passed CheckGguf.
 std::string WhyNotExact(const std::string& path, KvLayout layout, bool only_if_free = false);
+/// Why a LoRA adapter on top of such a model cannot be applied exactly; empty if it can. `path` has
+/// passed CheckLoraAdapter.
+std::string WhyNotExactAdapter(const std::string& path);
 
 /// While it lives, contexts that this process makes compute exactly, if `exact`.
 /// The switch is llama.cpp's, one for the process: it is held for the making of a context only,

@@ -11,12 +11,13 @@ void LlamaEngine::KeepOrFree(Live& live) {
   const KeepHint hint = live.request.keep;
   const int32_t tokens = hint.answer ? live.computed : live.prompt_size;
   const RequestId request = live.request.id;
+  Group& group = GroupOf(live);
   std::vector<TokenId> held(live.tokens.begin(), live.tokens.begin() + tokens);
   Detach(live);
   bool keep = can_cut_ && tokens > 0;
   if (keep && hint.consumers == 0) {
     // Worth its memory only if nothing else that is kept has these tokens.
-    const TokenTree::Match match = tree_.Longest(held);
+    const TokenTree::Match match = group.tree.Longest(held);
     keep = match.tokens < tokens || !kept_.contains(match.holders.front());
   }
   if (!keep || !room_->Cut(sequence, tokens)) {
@@ -24,9 +25,10 @@ void LlamaEngine::KeepOrFree(Live& live) {
     return;
   }
   const HolderId holder = next_holder_++;
-  tree_.Insert(holder, held);
+  group.tree.Insert(holder, held);
   Kept kept;
   kept.request = request;
+  kept.group = live.group;
   kept.tokens = std::move(held);
   kept.consumers = hint.consumers;
   kept.sequence = sequence;
@@ -40,13 +42,15 @@ void LlamaEngine::KeepStaticPrefix(Live& live) {
   if (!can_cut_) return;
   const std::span<const TokenId> prefix(live.tokens.data(), static_cast<size_t>(live.computed));
   constexpr size_t kHolders = 64;
-  for (const HolderId holder : tree_.Longest(prefix, kHolders).holders) {
+  TokenTree& tree = GroupOf(live).tree;
+  for (const HolderId holder : tree.Longest(prefix, kHolders).holders) {
     const auto kept = kept_.find(holder);
     if (kept != kept_.end() && kept->second.is_static &&
         kept->second.tokens.size() >= prefix.size())
       return;
   }
   Kept kept;
+  kept.group = live.group;
   kept.blob = room_->Export(live.sequence, live.computed);
   if (!kept.blob) return;
   kept.tokens.assign(prefix.begin(), prefix.end());
@@ -54,7 +58,7 @@ void LlamaEngine::KeepStaticPrefix(Live& live) {
   kept.last_used = ++use_counter_;
   kept_bytes_ += static_cast<int64_t>(kept.blob->bytes.size());
   const HolderId holder = next_holder_++;
-  tree_.Insert(holder, kept.tokens);
+  tree.Insert(holder, kept.tokens);
   kept_.emplace(holder, std::move(kept));
   EvictKeptOver(options_.kept_bytes);
 }
@@ -79,7 +83,7 @@ void LlamaEngine::DropKept(HolderId holder) {
   const auto found = kept_.find(holder);
   HALO_CHECK(found != kept_.end(), "only what is kept can be dropped");
   Kept& kept = found->second;
-  tree_.Remove(holder);
+  groups_[kept.group].tree.Remove(holder);
   if (kept.request != 0) kept_of_request_.erase(kept.request);
   if (kept.blob) kept_bytes_ -= static_cast<int64_t>(kept.blob->bytes.size());
   if (kept.sequence >= 0) {

@@ -71,6 +71,10 @@ KvRoom::KvRoom(llama_model* model, const Shape& shape) : shape_(shape) {
 
 KvRoom::~KvRoom() = default;
 
+void KvRoom::Apply(llama_adapter_lora* adapter, float scale) {
+  llama_set_adapters_lora(context_.get(), &adapter, adapter == nullptr ? 0 : 1, &scale);
+}
+
 bool KvRoom::Decode(const std::vector<BatchToken>& batch, bool& restored) {
   HALO_CHECK(!batch.empty() && batch.size() <= static_cast<size_t>(batch_->capacity),
              "a batch fits its buffer");

@@ -7,6 +7,7 @@
 
 #include "engine/engine.h"
 
+struct llama_adapter_lora;
 struct llama_context;
 struct llama_model;
 
@@ -47,6 +48,9 @@ class KvRoom {
 
   const Shape& shape() const { return shape_; }
   llama_context* context() { return context_.get(); }
+
+  /// From now on Decode computes with the adapter; null: with the model as it is.
+  void Apply(llama_adapter_lora* adapter, float scale);
 
   /// One token of a batch.
   struct BatchToken {

@@ -73,8 +73,11 @@ LlamaEngine::LlamaEngine(LlamaEngineOptions options, const Clock& clock)
   LastLlamaError().clear();
   llama_model_params params = llama_model_default_params();
   if (options_.exactness != Exactness::kOff) {
-    const std::string why_not =
+    std::string why_not =
         WhyNotExact(options_.model_path, options_.layout, options_.exactness == Exactness::kIfFree);
+    for (const LlamaAdapter& adapter : options_.adapters) {
+      if (why_not.empty()) why_not = WhyNotExactAdapter(adapter.path);
+    }
     if (!why_not.empty() && options_.exactness == Exactness::kRequired) {
       throw Error(ErrorCode::kConfig,
                   options_.model_name + ": --deterministic is not known to hold here: " + why_not);
@@ -92,6 +95,7 @@ LlamaEngine::LlamaEngine(LlamaEngineOptions options, const Clock& clock)
   if (llama_model_has_encoder(model_.get()) || llama_model_is_diffusion(model_.get())) {
     throw Error(ErrorCode::kModel, options_.model_path + ": only decoder models can run here");
   }
+  LoadAdapters();
   can_cut_ = options_.reuse && llama_model_n_swa(model_.get()) == 0 &&
              !llama_model_is_recurrent(model_.get()) && !llama_model_is_hybrid(model_.get());
   const Vocabulary& vocabulary = *options_.vocabulary;
@@ -126,6 +130,23 @@ LlamaEngine::LlamaEngine(LlamaEngineOptions options, const Clock& clock)
 
 LlamaEngine::~LlamaEngine() = default;
 
+void LlamaEngine::LoadAdapters() {
+  groups_.emplace_back();
+  for (const LlamaAdapter& adapter : options_.adapters) {
+    HALO_CHECK(!adapter.name.empty(), "an adapter has a name");
+    LastLlamaError().clear();
+    Group& group = groups_.emplace_back();
+    group.adapter = adapter.name;
+    group.scale = static_cast<float>(adapter.scale);
+    group.lora = llama_adapter_lora_init(model_.get(), adapter.path.c_str());
+    if (group.lora == nullptr) {
+      throw Error(ErrorCode::kModel,
+                  adapter.path + ": llama.cpp cannot load this adapter: " +
+                      (LastLlamaError().empty() ? "no reason given" : LastLlamaError()));
+    }
+  }
+}
+
 const KvRoom::Shape& LlamaEngine::room_shape() const { return room_->shape(); }
 
 EngineStatistics LlamaEngine::Statistics() const {
@@ -151,6 +172,14 @@ void LlamaEngine::Submit(Request request) {
   HALO_CHECK(!live_.contains(live.request.id), "a request id is used once");
   live_.emplace(live.request.id, std::move(owned));
 
+  const auto group = std::find_if(groups_.begin(), groups_.end(), [&](const Group& g) {
+    return g.adapter == live.request.adapter;
+  });
+  if (group == groups_.end()) {
+    return Fail(live, "unknown_adapter", "the engine has no adapter '" + live.request.adapter + "'",
+                false);
+  }
+  live.group = static_cast<size_t>(group - groups_.begin());
   const int32_t context = description_.context_tokens;
   if (live.prompt_size == 0) {
     Fail(live, "empty_prompt", "the prompt has no tokens", false);
@@ -169,8 +198,7 @@ void LlamaEngine::Submit(Request request) {
       return Fail(live, "bad_grammar", error.what(), false);
     }
     live.max_tokens = std::min(live.request.sampling.max_tokens, context - live.prompt_size);
-    waiting_.emplace(std::tuple(-live.request.priority, live.request.order, live.request.id),
-                     &live);
+    group->waiting.emplace(RankOf(live), &live);
   }
 }
 
@@ -181,8 +209,10 @@ void LlamaEngine::Cancel(RequestId id) {
 
 void LlamaEngine::CancelWaiting() {
   std::vector<RequestId> ids;
-  for (const auto& [key, live] : waiting_) {
-    if (!live->counted) ids.push_back(live->request.id);  // what was preempted has started
+  for (const Group& group : groups_) {
+    for (const auto& [key, live] : group.waiting) {
+      if (!live->counted) ids.push_back(live->request.id);  // what was preempted has started
+    }
   }
   for (const RequestId id : ids) Cancel(id);
 }
@@ -198,10 +228,10 @@ std::vector<Completion> LlamaEngine::Poll(int64_t deadline_us) {
 void LlamaEngine::Step() {
   const int64_t start_us = clock_.NowUs();
   FailExpired();
-  if (waiting_.empty() && running_ == 0) return;
+  if (!AnyWaiting() && running_ == 0) return;
   EnsureRoom();
-  Admit();
-  HALO_CHECK(running_ > 0 || waiting_.empty(),
+  if (ChooseGroup()) Admit();
+  HALO_CHECK(running_ > 0 || !AnyWaiting(),
              "a request that fits alone is admitted when nothing runs");
   if (!PrefillStep() && running_ > 0) DecodeStep();
   statistics_.busy_us += clock_.NowUs() - start_us;
@@ -220,7 +250,10 @@ void LlamaEngine::FailExpired() {
 
 void LlamaEngine::EnsureRoom() {
   int64_t longest = 0;
-  for (const auto& [key, live] : waiting_) longest = std::max(longest, WorstCaseTokens(*live));
+  for (const Group& group : groups_) {
+    for (const auto& [key, live] : group.waiting)
+      longest = std::max(longest, WorstCaseTokens(*live));
+  }
   if (!room_) {
     ShapeRoom(std::max<int64_t>(longest, options_.expected_tokens));
   } else if (longest > room_->shape().tokens_per_sequence) {
@@ -272,6 +305,7 @@ void LlamaEngine::ShapeRoom(int64_t longest_request) {
   if (!first && (before.layout != shape.layout || (split && before.sequences != shape.sequences)))
     DropAllKept();
   room_ = std::make_unique<KvRoom>(model_.get(), shape);
+  room_->Apply(groups_[group_].lora, groups_[group_].scale);
   sequences_.assign(static_cast<size_t>(shape.sequences), Sequence{});
 }
 
@@ -498,7 +532,7 @@ void LlamaEngine::Fail(Live& live, const char* code, std::string message, bool r
       completion.reused_tokens + completion.prefilled_tokens;  // what was looked at
   completion.output_tokens = static_cast<int64_t>(live.tokens.size()) - live.prompt_size;
   completion.finished_us = clock_.NowUs();
-  waiting_.erase(std::tuple(-live.request.priority, live.request.order, live.request.id));
+  GroupOf(live).waiting.erase(RankOf(live));
   if (live.request.consumes != 0 && live.state == Live::State::kWaiting && !live.counted) {
     Consume(live.request.consumes);
   }
@@ -512,7 +546,7 @@ void LlamaEngine::Fail(Live& live, const char* code, std::string message, bool r
 }
 
 void LlamaEngine::Detach(Live& live) {
-  tree_.Remove(live.holder);
+  GroupOf(live).tree.Remove(live.holder);
   live_holders_.erase(live.holder);
   sequences_[static_cast<size_t>(live.sequence)].live = nullptr;
   running_worst_case_ -= WorstCaseTokens(live);
@@ -531,7 +565,9 @@ void LlamaEngine::CheckInvariants() const {
     if (sequence.live != nullptr) {
       HALO_CHECK(sequence.live->sequence == static_cast<int32_t>(i),
                  "a request knows its sequence");
-      HALO_CHECK(tree_.Contains(sequence.live->holder), "what runs is in the tree");
+      HALO_CHECK(groups_[sequence.live->group].tree.Contains(sequence.live->holder),
+                 "what runs is in its tree");
+      HALO_CHECK(sequence.live->group == group_, "what runs has the adapter that is applied");
       ++running;
       worst_case += WorstCaseTokens(*sequence.live);
     }
@@ -543,12 +579,14 @@ void LlamaEngine::CheckInvariants() const {
   }
   HALO_CHECK(running == running_ && worst_case == running_worst_case_,
              "counts of running requests agree");
-  HALO_CHECK(tree_.size() == live_holders_.size() + kept_.size(),
-             "the tree holds exactly the holders");
+  size_t in_trees = 0;
+  for (const Group& group : groups_) in_trees += group.tree.size();
+  HALO_CHECK(in_trees == live_holders_.size() + kept_.size(), "the trees hold exactly the holders");
   int64_t blob_bytes = 0;
   size_t in_sequences = 0;
   for (const auto& [holder, kept] : kept_) {
     HALO_CHECK((kept.sequence >= 0) != (kept.blob != nullptr), "kept KV lies in one place");
+    HALO_CHECK(groups_[kept.group].tree.Contains(holder), "what is kept is in its tree");
     if (kept.blob) blob_bytes += static_cast<int64_t>(kept.blob->bytes.size());
     in_sequences += kept.sequence >= 0 ? 1 : 0;
   }

@@ -17,6 +17,7 @@
 #include "engine/llama/token_tree.h"
 #include "model/vocabulary.h"
 
+struct llama_adapter_lora;
 struct llama_model;
 
 namespace halo {
@@ -29,9 +30,17 @@ enum class Exactness : uint8_t {
   kRequired  ///< where it is not known to hold, the engine is not made
 };
 
+/// A LoRA adapter that requests may name.
+struct LlamaAdapter {
+  std::string name;  ///< Request::adapter; not ""
+  std::string path;  ///< has passed CheckLoraAdapter
+  double scale = 1.0;
+};
+
 struct LlamaEngineOptions {
   std::string model_name;
   std::string model_path;                        ///< has passed CheckGguf
+  std::vector<LlamaAdapter> adapters;            ///< loaded with the model; distinct names
   std::shared_ptr<const Vocabulary> vocabulary;  ///< shared with the tokenizing side; immutable
   int32_t threads = 1;
   int32_t sequences = 0;  ///< requests that run at once; 0: kDefaultSequences
@@ -65,6 +74,12 @@ struct LlamaEngineOptions {
 /// waits for it (leader first), so that no prompt token is computed twice while it is known to be
 /// needed. A finished request's KV stays in its sequence until that is needed, then moves to host
 /// memory; what goes first when host memory is full is what has no known consumer, oldest first.
+///
+/// Adapters. llama.cpp applies an adapter to a whole context, so one batch has one adapter: what
+/// runs together has the same, and waiting requests are taken adapter by adapter, in turns
+/// (NextGroup). A change waits until nothing runs, unless a request of higher priority asks for it.
+/// Each adapter has a tree of its own, since the same tokens have other KV; kept KV stays through
+/// changes.
 ///
 /// Sequences. With split streams, running sequences must be ids 0 .. n-1 or llama.cpp cuts the
 /// batch (HOUSE.md), so a hole is filled by the next request or by moving the last sequence down.
@@ -108,6 +123,7 @@ class LlamaEngine final : public Engine {
     int32_t computed = 0;    ///< leading tokens whose KV is in `sequence`
     int32_t sequence = -1;
     HolderId holder = -1;
+    size_t group = 0;        ///< index into groups_
     int32_t high_water = 0;  ///< most tokens that were ever computed: below it is recomputation
     std::shared_ptr<const KvBlob> spilled;
     std::string text;                       ///< pieces of the answer so far, raw bytes
@@ -119,6 +135,7 @@ class LlamaEngine final : public Engine {
   /// KV of a finished request, or a static prefix.
   struct Kept {
     RequestId request = 0;  ///< 0: a static prefix
+    size_t group = 0;       ///< index into groups_
     std::vector<TokenId> tokens;
     int32_t consumers = 0;
     bool is_static = false;
@@ -132,7 +149,24 @@ class LlamaEngine final : public Engine {
     HolderId kept = -1;    ///< idle KV lying here
   };
 
+  /// (-priority, order, id): next first.
+  using Rank = std::tuple<int32_t, int64_t, RequestId>;
+
+  /// Requests of one adapter, and the KV that it made.
+  struct Group {
+    std::string adapter;                 ///< "": the model as it is, always the first group
+    llama_adapter_lora* lora = nullptr;  ///< owned by the model
+    float scale = 0.0F;
+    std::map<Rank, Live*> waiting;
+    TokenTree tree;
+  };
+
   // Admission (admission.cc)
+  static Rank RankOf(const Live& live);
+  Group& GroupOf(const Live& live) { return groups_[live.group]; }
+  bool AnyWaiting() const;
+  size_t NextGroup() const;
+  bool ChooseGroup();
   void Admit();
   enum class Admission : uint8_t { kStarted, kWaitsForPrefix, kNoRoom };
   Admission TryAdmit(Live& live);
@@ -162,6 +196,7 @@ class LlamaEngine final : public Engine {
   void MoveSequence(int32_t from, int32_t to);
 
   // Steps (llama_engine.cc)
+  void LoadAdapters();
   void EnsureRoom();
   void ShapeRoom(int64_t longest_request);
   void FailExpired();
@@ -194,13 +229,13 @@ class LlamaEngine final : public Engine {
   bool can_cut_ = true;  ///< full attention: prefixes can be taken
 
   std::unordered_map<RequestId, std::unique_ptr<Live>> live_;
-  std::map<std::tuple<int32_t, int64_t, RequestId>, Live*>
-      waiting_;                      ///< (-priority, order, id): next first
+  std::deque<Group> groups_;
+  size_t group_ = 0;  ///< whose adapter is applied
+  int64_t admitted_in_turn_ = 0;
   std::vector<Sequence> sequences_;  ///< [room sequences]
   int32_t running_ = 0;
   int64_t running_worst_case_ = 0;  ///< tokens, over running requests
 
-  TokenTree tree_;
   std::unordered_map<HolderId, Live*> live_holders_;
   std::unordered_map<HolderId, Kept> kept_;
   std::unordered_map<RequestId, HolderId> kept_of_request_;
