@@ -50,7 +50,7 @@ struct SamplingParameters {
 struct KeepHint {
   int32_t consumers = 0;  ///< requests still to come, with the same adapter, whose prompt begins
                           ///< with this one's prompt
-  bool answer = false;  ///< they begin with prompt and answer (a conversation that goes on)
+  bool answer = false;    ///< they begin with prompt and answer (a conversation that goes on)
 
   friend bool operator==(const KeepHint&, const KeepHint&) = default;
 };

@@ -175,6 +175,7 @@ struct Session::Impl {
   void CheckPaths() const;
   void OpenOutputs();
   int32_t ExpectedTokens(const LoadedModel& model);
+  int32_t SequencesFor(const std::string& model_path) const;
   std::vector<RunSource> Sources();
   int64_t RowsSideBySide() const;
   ExecutorOptions HowToExecute();
@@ -288,7 +289,7 @@ void Session::Impl::LoadModels() {
     engine.adapters = model.adapters;
     engine.vocabulary = model.vocabulary;
     engine.threads = threads;
-    engine.sequences = options.naive ? 1 : options.sequences;
+    engine.sequences = SequencesFor(path);
     engine.kv_bytes =
         share(options.worker_memory_bytes > 0 ? options.worker_memory_bytes : memory / 4);
     engine.kept_bytes =
@@ -307,6 +308,26 @@ void Session::Impl::LoadModels() {
     engine.hash_logits = !options.dump_prompts.empty() && engine.exactness != Exactness::kOff;
     model.engine = std::make_unique<LlamaEngine>(std::move(engine), clock);
   }
+}
+
+/// No more than there are calls for: room for KV is written when it is laid out, and the first
+/// touch of memory that is never used took longer than a small run (10 s for 6 GB on a virtual
+/// machine).
+int32_t Session::Impl::SequencesFor(const std::string& model_path) const {
+  if (options.naive) return 1;
+  const int64_t most = options.sequences > 0 ? options.sequences : LlamaEngine::kDefaultSequences;
+  int64_t calls = 0;
+  for (const auto& input : inputs) {
+    const int64_t rows = input->rows->total();
+    if (rows < 0) return static_cast<int32_t>(most);
+    for (const LogicalNode& node : input->plan.nodes) {
+      const ModelRequest& request = input->plan.models[static_cast<size_t>(node.model)];
+      // The product stays small: once over `most` no more is counted.
+      if (model_paths.at(request) == model_path && calls < most)
+        calls += std::min(rows, most) * input->plan.operator_of(node.op).samples;
+    }
+  }
+  return static_cast<int32_t>(std::clamp<int64_t>(calls, 1, most));
 }
 
 int32_t Session::Impl::ExpectedTokens(const LoadedModel& model) {
@@ -344,14 +365,19 @@ int64_t Session::Impl::RowsSideBySide() const {
 void Session::Impl::CheckPaths() const {
   RequireFolderOf(options.output, "-o");
   RequireFolderOf(options.dump_prompts, "--dump-prompts");
+  std::vector<std::string> read;
   for (size_t i = 0; i < inputs.size(); ++i) {
-    std::vector<std::string> read = inputs[i]->rows->files();
+    for (const std::string& path : inputs[i]->rows->files()) read.push_back(path);
     read.push_back(options.inputs[i].workflow);
     read.push_back(options.inputs[i].rows);
-    for (const std::string& path : read) {
-      RequireOther(options.output, path, "-o");
-      RequireOther(options.dump_prompts, path, "--dump-prompts");
-    }
+  }
+  for (const auto& [path, model] : models) {
+    read.push_back(path);
+    for (const LlamaAdapter& adapter : model.adapters) read.push_back(adapter.path);
+  }
+  for (const std::string& path : read) {
+    RequireOther(options.output, path, "-o");
+    RequireOther(options.dump_prompts, path, "--dump-prompts");
   }
 }
 

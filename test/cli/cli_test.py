@@ -319,6 +319,11 @@ ops:
         with open(rows, encoding="utf-8") as file:
             self.assertEqual(file.read(), ROWS)
 
+    def test_a_model_is_never_overwritten(self):
+        code, _, error = halo("run", self.workflow, "-i", self.rows, "-o", model(), *self.model)
+        self.assertEqual(code, 2)
+        self.assertIn("tiny.gguf is an input of this run", error)
+
     def test_limit_takes_the_first_rows(self):
         self.assertEqual(len(rows_of(self.run_ok("-i", self.rows, "--limit", "2")[0])), 2)
 

@@ -58,6 +58,10 @@ halo::Request AnyRequest(FuzzedDataProvider& from) {
   request.deadline_us = Any<int64_t>(from);
   request.script_operator = AnyText(from);
   request.script_row = AnyText(from);
+  request.adapter = AnyText(from);
+  request.grammar = AnyText(from);
+  request.script_sample = Any<int32_t>(from);
+  request.script_attempt = Any<int32_t>(from);
   return request;
 }
 
@@ -99,11 +103,12 @@ halo::EngineDescription AnyDescription(FuzzedDataProvider& from) {
 
 halo::EngineStatistics AnyStatistics(FuzzedDataProvider& from) {
   halo::EngineStatistics statistics;
-  for (int64_t* number : {&statistics.steps, &statistics.decode_steps, &statistics.decode_tokens,
-                          &statistics.prefill_tokens, &statistics.busy_us, &statistics.prefill_us,
-                          &statistics.decode_us, &statistics.sampling_us, &statistics.copy_us,
-                          &statistics.forks, &statistics.copies, &statistics.spills,
-                          &statistics.restores, &statistics.evictions, &statistics.preemptions}) {
+  for (int64_t* number :
+       {&statistics.steps, &statistics.decode_steps, &statistics.decode_tokens,
+        &statistics.prefill_tokens, &statistics.busy_us, &statistics.prefill_us,
+        &statistics.decode_us, &statistics.sampling_us, &statistics.copy_us, &statistics.forks,
+        &statistics.copies, &statistics.spills, &statistics.restores, &statistics.evictions,
+        &statistics.preemptions, &statistics.grammar_us, &statistics.adapter_changes}) {
     *number = Any<int64_t>(from);
   }
   return statistics;
