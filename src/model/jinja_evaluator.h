@@ -97,6 +97,7 @@ class JinjaEvaluator {
   void Comparing(const MarkedText& text, const MarkedText& other);
 
  private:
+  static constexpr size_t kBytesPerStep = 64;
   enum class Flow { kNext, kBreak, kContinue };
   using Scope = std::shared_ptr<JinjaScope>;
   class Deeper;
