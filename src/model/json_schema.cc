@@ -339,6 +339,10 @@ class SchemaChecker {
         Fault(place, "the name of a property has at most 128 bytes");
         continue;
       }
+      if (name == "*") {
+        // llama.cpp's conversion keeps the names beside the known ones under this one.
+        Fault(place, "a property named '*' is not supported: give it another name");
+      }
       if (open && (name.empty() || name.find_first_of("\"\\]^") != std::string::npos)) {
         Fault(place, "beside additionalProperties a name is not empty and without \" \\ ] ^");
       }

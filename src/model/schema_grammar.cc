@@ -110,29 +110,35 @@ std::string NumbersBetween(const Json& schema, bool with_fractions) {
 
 /// Writes the schema anew: lists of types as alternatives, an allOf of one as that one, references
 /// by number, patterns and bounds as constants that stand for rules of ours, annotations left out.
+/// The root is a reference too: llama.cpp's rules are named after properties, and a root without a
+/// name of its own would lose its rule to a property with an empty one.
 class SchemaWriter {
  public:
   explicit SchemaWriter(const Json& root) : root_(root) {
     const std::string text = root.dump(-1, ' ', false, Json::error_handler_t::replace);
+    // Letters alone, which stay as they are where names are made of the schema's.
     do {
-      mark_ += "rule-";
+      mark_ += "halo";
     } while (text.find(mark_) != std::string::npos);
   }
 
   Json Write() {
-    Json schema = WriteNode(root_);
+    Json schema = WriteReference("#");
+    Json definitions = Json::object();
     // Targets refer to others, so there may be more after each.
     for (size_t i = 0; i < targets_.size(); ++i) {
       const Json target = WriteNode(*targets_[i]);
-      definitions_["r" + std::to_string(i)] = target;
+      definitions[MarkOf(i)] = target;
     }
-    if (!definitions_.empty()) schema["$defs"] = definitions_;
+    schema["$defs"] = definitions;
     return schema;
   }
 
   /// [number] the expression for which the constant MarkOf(number) stands.
   const std::vector<std::string>& rules() const { return rules_; }
   std::string MarkOf(size_t number) const { return mark_ + std::to_string(number) + "-"; }
+  /// What every mark begins with and the schema does not have.
+  const std::string& mark() const { return mark_; }
 
  private:
   Json Mark(std::string expression) {
@@ -143,7 +149,7 @@ class SchemaWriter {
   Json WriteReference(const std::string& reference) {
     const auto [place, added] = numbers_.emplace(reference, targets_.size());
     if (added) targets_.push_back(FindReference(root_, reference));
-    return {{"$ref", "#/$defs/r" + std::to_string(place->second)}};
+    return {{"$ref", "#/$defs/" + MarkOf(place->second)}};
   }
 
   Json WriteList(const Json& list) {
@@ -221,7 +227,6 @@ class SchemaWriter {
   std::vector<std::string> rules_;
   std::map<std::string, size_t> numbers_;
   std::vector<const Json*> targets_;
-  Json definitions_ = Json::object();
 };
 
 void ReplaceAll(std::string& text, std::string_view from, std::string_view to) {
@@ -238,7 +243,7 @@ std::string MendRule(const std::string& name, std::string body, const SchemaWrit
   if (name.find("additional-k") != std::string::npos) {
     ReplaceAll(body, R"([^")", R"([^"\\\x7F\x00-\x1F)");
   }
-  for (size_t i = writer.rules().size(); i > 0 && body.find("rule-") != body.npos; --i) {
+  for (size_t i = writer.rules().size(); i > 0 && body.find(writer.mark()) != body.npos; --i) {
     ReplaceAll(body, "\"\\\"" + writer.MarkOf(i - 1) + "\\\"\"", "(" + writer.rules()[i - 1] + ")");
   }
   return body;

@@ -55,7 +55,8 @@ Completion Decode(const std::string& bytes) {
   completion.output_tokens = Take<int64_t>(at);
   completion.logits_hash = Take<uint64_t>(at);
   completion.tokens.resize(Take<size_t>(at));
-  std::memcpy(completion.tokens.data(), at, completion.tokens.size() * sizeof(TokenId));
+  if (!completion.tokens.empty())  // memcpy takes no null pointer, even for nothing
+    std::memcpy(completion.tokens.data(), at, completion.tokens.size() * sizeof(TokenId));
   at += completion.tokens.size() * sizeof(TokenId);
   completion.text.assign(at, static_cast<size_t>(bytes.data() + bytes.size() - at));
   return completion;

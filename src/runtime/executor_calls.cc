@@ -258,6 +258,8 @@ void Executor::Impl::BuildRequest(RowState& row, OperatorIndex op, Call& call) {
     signature.Add(int64_t{sampling.max_tokens}).Add(int64_t{sampling.min_tokens});
     signature.Add(request.grammar);
     for (const std::string& stop : sampling.stop) signature.Add(stop);
+    // How often a failure is tried again is the operator's: each has the outcome of its own policy.
+    signature.Add(int64_t{what.retry.max});
     call.signature = signature.Finish();
   }
 }
@@ -469,9 +471,9 @@ void Executor::Impl::PromoteFollower(const Call& call) {
   next.engine = call.engine;
   next.signature = call.signature;
   next.mergeable = true;
-  next.request.sampling = call.request.sampling;
-  next.request.grammar = call.request.grammar;
+  next.request = call.request;  // what is asked is the same; who asks is not
   next.request.static_prefix_tokens = At(*row, op).conversation->prompt.static_prefix_tokens;
+  next.request.script_attempt = 0;
   AddressRequest(*row, op, 0, next.request);
   next.request.consumes = 0;  // given back when it merged
   next.followers.assign(call.followers.begin() + 1, call.followers.end());

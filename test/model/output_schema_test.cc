@@ -191,6 +191,17 @@ TEST(OutputSchema, GrammarsTakeWhatTheSchemaMeans) {
        {R"({"and":1})", R"({"and":1,"ax":0,"android":0,"b":0})"},
        {R"({"and":1,"and":0})", R"({"and":1,"x":1})", R"({"and":1,"\":0})", R"({"and":1,"an\":0})",
         R"({"and":1,"\u0061nd":0})"}},
+      // Names that could be taken for names of rules.
+      {R"({"type": "object", "properties": {"": {"type": "string", "maxLength": 1}, "-": {"const": 1}}, "required": ["", "-"]})",
+       {R"({"":"x","-":1})"},
+       {R"("x")", R"("")", R"({"":"xy","-":1})", R"({"":1,"-":1})"}},
+      {R"({"type": "object", "properties": {"": {"type": "object", "properties": {"": {"type": "string"}}, "required": [""]}}, "required": [""]})",
+       {R"({"":{"":""}})"},
+       {R"("")", R"({"":""})", R"({"":{"":{}}})"}},
+      {R"({"type": "object", "properties": {"root": {"const": 1}, "string": {"const": 2}, "char": {"type": "string"}, "space": {"type": "null"}, "ref--defs-halo0-": {"$ref": "#/$defs/halo0-"}}, "required": ["root", "string", "char", "space", "ref--defs-halo0-"], "$defs": {"halo0-": {"const": true}}})",
+       {R"({"root":1,"string":2,"char":"c","space":null,"ref--defs-halo0-":true})"},
+       {R"(1)", R"({"root":2,"string":2,"char":"c","space":null,"ref--defs-halo0-":true})",
+        R"({"root":1,"string":2,"char":"c","space":null,"ref--defs-halo0-":1})"}},
   };
   for (const Case& each : cases) {
     const auto schema = Made(each.schema);
@@ -266,6 +277,8 @@ TEST(OutputSchema, NothingIsDroppedSilently) {
               HasSubstr("expected a whole number"));
   EXPECT_THAT(FaultsOf(R"({"type": "string", "minLength": 4, "maxLength": 3})"),
               HasSubstr("is more than"));
+  EXPECT_THAT(FaultsOf(R"({"type": "object", "properties": {"*": {}}})"),
+              HasSubstr("#/properties/*: a property named '*' is not supported: give it another"));
   EXPECT_THAT(FaultsOf(R"({"$ref": "other.json"})"), HasSubstr("expected a place in this schema"));
   EXPECT_THAT(FaultsOf(R"({"$ref": "#/$defs/a"})"), HasSubstr("there is no '#/$defs/a'"));
   EXPECT_THAT(FaultsOf(R"({"type": "array", "items": true})"),

@@ -251,6 +251,30 @@ TEST(ExecutorTest, ADeadlineOfOneRowIsNotThatOfThoseThatMergedWithIt) {
   ExpectAccounting(report, 4);
 }
 
+TEST(ExecutorTest, ACallMadeAnewForThoseWhoWaitAsksTheSame) {
+  SimulatedEngineOptions options;
+  options.script = [](const Request& request) {
+    ScriptedReply reply;
+    reply.text = "by '" + request.adapter + "', at most " +
+                 std::to_string(request.sampling.max_tokens) + " tokens";
+    reply.latency_us = 500'000;
+    return reply;
+  };
+  SimulatedRig rig(
+      "start_ops: [a]\nend_ops: [a]\nops:\n"
+      "  a: {model: m, temperature: 0, max_tokens: 7, lora_config: {file: x}}\n",
+      "f", options);
+  ListFeed hasty = ListFeed::Of(Prompts(1)), patient = ListFeed::Of(Prompts(1));
+  ListSink hasty_sink, patient_sink;
+  std::vector<RunSource> sources = {rig.Source(hasty, hasty_sink),
+                                    rig.Source(patient, patient_sink)};
+  sources[0].row_timeout_us = 100'000;
+  const RunReport report = RunSources(sources, rig.clock);
+  EXPECT_THAT(Statuses(hasty_sink), ElementsAre("deadline"));
+  EXPECT_EQ(patient_sink.rows.at(0)["outputs"]["a"], "by 'x:1.000000', at most 7 tokens");
+  ExpectAccounting(report, 2);
+}
+
 /// Raises the stop flag when the `when`-th call starts.
 struct StopRig {
   StopRig(int64_t when, int level, int rows, int32_t sequences)

@@ -14,7 +14,7 @@
 namespace halo::test {
 namespace {
 
-constexpr uint64_t kScenarios = 300;
+constexpr uint64_t kScenarios = 1000;
 
 struct Scenario {
   std::string yaml;
