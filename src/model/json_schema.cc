@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "model/grammar.h"
+#include "model/schema_overlap.h"
 #include "model/schema_pattern.h"
 #include "model/schema_reference.h"
 
@@ -103,6 +104,7 @@ class SchemaChecker {
           Fault(std::string("/") + key, "expected an object of schemas");
         }
       }
+      if (faults_.empty()) CheckThatOneFits();
     }
     if (faults_.size() > kMaxFaults) faults_.resize(kMaxFaults);
     return std::move(faults_);
@@ -217,7 +219,29 @@ class SchemaChecker {
     for (size_t i = 0; i < list.size(); ++i) {
       CheckNode(list[i], pointer + "/" + std::to_string(i), depth + 1);
     }
-    if (key != "allOf" || list.size() == 1 || !faults_.empty()) return;
+    if (list.size() == 1 || !faults_.empty()) return;
+    if (key == "oneOf") one_of_.emplace_back(pointer, &list);
+    if (key == "allOf") CheckJoined(list, pointer);
+  }
+
+  void CheckThatOneFits() {
+    if (one_of_.empty()) return;
+    SchemaOverlap overlap(root_);
+    for (const auto& [pointer, list] : one_of_) {
+      for (size_t i = 1; i < list->size(); ++i) {
+        for (size_t k = 0; k < i; ++k) {
+          if (!overlap.MayShareAValue((*list)[k], (*list)[i])) continue;
+          Fault(pointer + "/" + std::to_string(i),
+                "a value may fit this and number " + std::to_string(k) +
+                    " of oneOf, and must fit one: use anyOf, or let them differ in the type or in "
+                    "a required property with a 'const'");
+          break;
+        }
+      }
+    }
+  }
+
+  void CheckJoined(const Json& list, const std::string& pointer) {
     std::set<std::string> names;
     for (size_t i = 0; i < list.size(); ++i) {
       const std::string place = pointer + "/" + std::to_string(i);
@@ -506,6 +530,7 @@ class SchemaChecker {
   const Json& root_;
   std::vector<SchemaFault> faults_;
   std::set<std::string> references_;
+  std::vector<std::pair<std::string, const Json*>> one_of_;  // pointers and lists
   int32_t nodes_ = 0;
 };
 

@@ -20,8 +20,8 @@ struct SchemaFault {
 /// Supported: type (a name or a list), properties, required, additionalProperties, items,
 /// prefixItems, minItems, maxItems, enum, const, minLength, maxLength, pattern, format (date, time,
 /// date-time, uuid), minimum, maximum, exclusiveMinimum, exclusiveMaximum of integers, minimum and
-/// maximum of numbers where they are whole, anyOf, oneOf, allOf of objects, $ref within the schema,
-/// and annotations.
+/// maximum of numbers where they are whole, anyOf, oneOf of alternatives that exclude each other,
+/// allOf of objects, $ref within the schema, and annotations.
 std::vector<SchemaFault> CheckJsonSchema(const nlohmann::ordered_json& schema);
 
 /// The grammar (GBNF) of the texts that `schema`, which has no faults, allows: llama.cpp's

@@ -103,11 +103,15 @@ bool HasFormat(const std::string& text, const std::string& format) {
 /// One value under one schema; faults are texts, the first one counts.
 class SchemaValidator::Visit {
  public:
-  explicit Visit(const SchemaValidator& validator) : validator_(validator) {}
+  /// `work`: what it may cost.
+  Visit(const SchemaValidator& validator, int64_t work) : validator_(validator), work_(work) {}
+
+  /// What it has cost.
+  int64_t steps() const { return steps_; }
 
   std::string Check(const Json& schema, const Json& value, const std::string& place,
                     int32_t depth) {
-    if (++steps_ > kMaxSteps || depth > kMaxDepth) {
+    if (++steps_ > work_ || depth > kMaxDepth) {
       gave_up_ = true;
       return place + ": too much work to check it against the schema";
     }
@@ -240,7 +244,7 @@ class SchemaValidator::Visit {
     const auto pattern = schema["pattern"].get<std::string>();
     // The matcher's time grows with this product.
     steps_ += static_cast<int64_t>(text.size()) * static_cast<int64_t>(1 + pattern.size() / 16);
-    if (steps_ > kMaxSteps) {
+    if (steps_ > work_) {
       gave_up_ = true;
       return place + ": the text is too long to check its pattern";
     }
@@ -264,6 +268,7 @@ class SchemaValidator::Visit {
   }
 
   const SchemaValidator& validator_;
+  const int64_t work_;
   int64_t steps_ = 0;
   bool gave_up_ = false;
 };
@@ -287,7 +292,14 @@ void SchemaValidator::FindPatterns(const Json& node) {
 }
 
 std::string SchemaValidator::Check(const Json& value) const {
-  return Visit(*this).Check(schema_, value, "#", 0);
+  return Visit(*this, kMaxSteps).Check(schema_, value, "#", 0);
+}
+
+bool SchemaValidator::Fits(const Json& value, const Json& part, int64_t& work) const {
+  Visit visit(*this, work);
+  const bool fits = visit.Check(part, value, "#", 0).empty();
+  work -= std::min(work, visit.steps());
+  return fits;
 }
 
 }  // namespace halo

@@ -26,6 +26,11 @@ class SchemaValidator {
   /// What is wrong with `value`, with its place ("#/age: 7 is less than the minimum 18"), or "".
   std::string Check(const nlohmann::ordered_json& value) const;
 
+  /// True if `value` fits `part`, a schema inside the schema. Takes what it costs from `work`
+  /// (schemas looked at, and bytes of texts against patterns); false once that is used up.
+  bool Fits(const nlohmann::ordered_json& value, const nlohmann::ordered_json& part,
+            int64_t& work) const;
+
  private:
   class Visit;
   void FindPatterns(const nlohmann::ordered_json& node);

@@ -366,10 +366,65 @@ TEST(OutputSchema, ChecksKnowNothingOfGrammars) {
   EXPECT_THAT(Checked(*schema, R"({"age": 20)", true),
               HasSubstr("output_cut: the answer was cut at max_tokens"));
   EXPECT_EQ(Checked(*schema, R"({"age": 20})", true), "");
-  const auto one = Made(R"({"oneOf": [{"type": "integer"}, {"type": "number"}]})");
-  EXPECT_THAT(Checked(*one, "3"), HasSubstr("it fits 2 schemas of oneOf"));
-  EXPECT_EQ(Checked(*one, "3.5"), "");
-  EXPECT_THAT(Checked(*one, "null"), HasSubstr("it fits none of oneOf"));
+  const SchemaValidator one(Json::parse(R"({"oneOf": [{"type": "integer"}, {"type": "number"}]})"));
+  EXPECT_THAT(one.Check(3), HasSubstr("it fits 2 schemas of oneOf"));
+  EXPECT_EQ(one.Check(3.5), "");
+  EXPECT_THAT(one.Check(nullptr), HasSubstr("it fits none of oneOf"));
+}
+
+TEST(OutputSchema, AlternativesOfOneOfExcludeEachOther) {
+  const char* apart[] = {
+      R"([{"type": "integer"}, {"type": "string"}, {"type": ["null", "boolean"]}, {"type": "array"}])",
+      R"([{"const": 1}, {"const": 2}, {"enum": ["a", 3]}, {"type": "null"}])",
+      R"([{"enum": ["long", "longer"]}, {"type": "string", "maxLength": 3}])",
+      R"([{"type": "integer", "maximum": 4}, {"type": "number", "minimum": 5}])",
+      R"([{"type": "integer", "exclusiveMaximum": 5}, {"type": "number", "minimum": 5}])",
+      R"([{"type": "string", "maxLength": 4}, {"type": "string", "minLength": 5}])",
+      R"([{"type": "string", "format": "date"}, {"type": "string", "format": "time"}])",
+      R"([{"type": "array", "maxItems": 2}, {"type": "array", "minItems": 3}])",
+      R"([{"type": "array", "minItems": 1, "items": {"type": "string"}}, {"type": "array", "items": {"type": "null"}}])",
+      R"([{"type": "array", "prefixItems": [{}, {"const": 1}]}, {"type": "array", "prefixItems": [{}, {"const": 2}]}])",
+      R"([{"type": "object", "properties": {"kind": {"const": "a"}, "x": {}}, "required": ["kind"]},
+          {"type": "object", "properties": {"kind": {"const": "b"}, "x": {}}, "required": ["kind"]}])",
+      R"([{"type": "object", "properties": {"a": {}}, "required": ["a"]},
+          {"type": "object", "properties": {"b": {}}, "required": ["b"]}])",
+      R"([{"$ref": "#/$defs/n"}, {"anyOf": [{"type": "string"}, {"allOf": [{"$ref": "#/$defs/o"}]}]}])",
+  };
+  const char* sharing[] = {
+      R"([{"type": "integer"}, {"type": "number"}])",
+      R"([{"type": "integer", "maximum": 5}, {"type": "number", "minimum": 5}])",
+      R"([{"type": "string"}, {"enum": ["a"]}])",
+      R"([{"const": 1}, {"const": 1.0}])",
+      R"([{}, {"type": "null"}])",
+      R"([{"type": "string", "pattern": "a"}, {"type": "string", "pattern": "b"}])",
+      R"([{"type": "array", "items": {"type": "string"}}, {"type": "array", "items": {"type": "null"}}])",
+      R"([{"type": "object", "properties": {"a": {}}}, {"type": "object", "properties": {"b": {}}}])",
+      R"([{"type": "object", "properties": {"a": {}, "b": {}}, "required": ["a"]},
+          {"type": "object", "properties": {"a": {}}, "required": ["a"]}])",
+      R"([{"type": "object", "properties": {"a": {}}}, {"properties": {"b": {}}, "required": ["b"]}, {"type": "string"}])",
+      R"([{"$ref": "#/$defs/n"}, {"anyOf": [{"type": "string"}, {"const": 3}]}])",
+      R"([{"$ref": "#/$defs/tree"}, {"type": "array", "items": {"$ref": "#/$defs/tree"}}])",
+  };
+  const auto schema_of = [](const char* list) {
+    return Json{{"oneOf", Json::parse(list)},
+                {"$defs", Json::parse(R"({"n": {"type": "integer"}, "o": {"type": "object"},
+                    "tree": {"type": "array", "items": {"$ref": "#/$defs/tree"}}})")}};
+  };
+  for (const char* list : apart) EXPECT_EQ(FaultsOf(schema_of(list)), "") << list;
+  for (const char* list : sharing) {
+    EXPECT_THAT(FaultsOf(schema_of(list)), HasSubstr("a value may fit this and number ")) << list;
+  }
+  EXPECT_EQ(
+      FaultsOf(R"({"oneOf": [{"type": "integer"}, {"type": "number"}, {"type": "null"}]})"),
+      "#/oneOf/1: a value may fit this and number 0 of oneOf, and must fit one: use anyOf, or "
+      "let them differ in the type or in a required property with a 'const'\n");
+  // Many alternatives, long lists: no more than a moment.
+  Json many = {{"oneOf", Json::array()}};
+  for (int i = 0; i < 400; ++i) {
+    many["oneOf"].push_back(
+        {{"type", "object"}, {"properties", {{"kind", {{"const", i}}}}}, {"required", {"kind"}}});
+  }
+  EXPECT_EQ(FaultsOf(many), "");
 }
 
 TEST(OutputSchema, ValuesAreWhatTheJsonSays) {
@@ -390,7 +445,7 @@ TEST(OutputSchema, HostileAnswersEndSoon) {
   EXPECT_THAT(Checked(*any, std::string(1'000'000, '[')), HasSubstr("nested more than 500 deep"));
   // Alternatives that double at each level.
   const auto doubling = Made(
-      R"({"$ref": "#/$defs/a", "$defs": {"a": {"oneOf": [
+      R"({"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [
           {"type": "array", "items": {"$ref": "#/$defs/a"}}, {"type": "array", "items": {"$ref": "#/$defs/a"}}]}}})");
   EXPECT_THAT(Checked(*doubling, std::string(100, '[') + std::string(100, ']')),
               HasSubstr("too much work"));
