@@ -54,6 +54,7 @@ class GraphBuilder {
   Workflow Build() {
     MakeUnits();
     ReadLoops();
+    CheckIterationIds();
     CollectNames();
     ReadEdges();
     Connect();
@@ -165,6 +166,25 @@ class GraphBuilder {
     }
   }
 
+  static std::string IdOf(const Unit& unit, size_t iteration) {
+    return unit.id + (iteration == 0 ? "" : "__iter" + std::to_string(iteration));
+  }
+
+  /// Draws, errors and counts go by the ids of operators, and each iteration is one.
+  void CheckIterationIds() {
+    std::map<std::string, const Unit*> by_id;
+    for (const Unit& unit : units_) by_id.emplace(unit.id, &unit);
+    for (const Unit& unit : units_) {
+      for (size_t i = 1; i < IterationsOf(unit); ++i) {
+        const auto found = by_id.find(IdOf(unit, i));
+        if (found == by_id.end()) continue;
+        Fault(*draft_.nodes[found->second->node].node,
+              Quoted(found->first) + " is what an iteration of " + Quoted(unit.id) +
+                  " is called: choose another id");
+      }
+    }
+  }
+
   // ---- Names
 
   void CollectNames() {
@@ -237,6 +257,11 @@ class GraphBuilder {
     for (const auto& alias : edge.mapping) {
       const WrittenName& in_target = alias.first;
       const WrittenName& in_source = alias.second;
+      if (in_target.name == "row") {
+        Fault(*in_target.node,
+              "mapping: 'row' is how templates read the row's columns: choose another name");
+        continue;
+      }
       const auto found = names_.find(in_source.name);
       const bool of_source =
           found != names_.end() &&
@@ -597,11 +622,11 @@ class GraphBuilder {
     const Unit& unit = units_[u];
     const GraphNodeDraft& node = draft_.nodes[unit.node];
     Operator op = node.llm.op;
-    op.id = unit.id + (iteration == 0 ? "" : "__iter" + std::to_string(iteration));
+    op.id = IdOf(unit, iteration);
     op.is_end = unit.is_end;
     if (unit.tool != nullptr) {
       op = Operator{};
-      op.id = unit.id + (iteration == 0 ? "" : "__iter" + std::to_string(iteration));
+      op.id = IdOf(unit, iteration);
       op.kind = unit.tool->kind;
       op.location = {diagnostics_.file(), unit.tool->node->line, unit.tool->node->column};
       op.is_end = unit.is_end;
