@@ -1,3 +1,6 @@
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdlib>
@@ -85,7 +88,19 @@ std::string Suggestion(const CLI::App& app, int argc, char** argv) {
   return "";
 }
 
+/// Gives a program that was started without standard streams (`2>&-`) ones that it cannot use, or
+/// the first files it opens would take their places, and messages would be written into results.
+void HoldStandardStreams() {
+  for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (fcntl(stream, F_GETFD) >= 0) continue;
+    // Lower places are taken, so this is the one that open() gives. The wrong direction, so that
+    // reading and writing still fail.
+    if (open("/dev/null", stream == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0) return;
+  }
+}
+
 int Main(int argc, char** argv) {
+  HoldStandardStreams();
   CLI::App app{"Halo runs batches of agentic workflows: YAML in, every row's answers out.", "halo"};
   app.require_subcommand(1);
   app.set_version_flag("--version", "halo " + std::string(build_info::kVersion));

@@ -43,7 +43,7 @@ void InstallSignals() {
 
 /// Flags of `run` and `explain` as they were written, before they mean anything.
 struct RunFlags {
-  std::string workflow, rows, output = "-", summary_json, max_failures, worker_memory, kept_memory;
+  std::string workflow, rows, output = "-", max_failures, worker_memory, kept_memory;
   std::vector<std::string> also, models;
   std::string on_error = "continue", order = "input";
   bool quiet = false;
@@ -177,7 +177,7 @@ void AddRunFlags(CLI::App& command, RunFlags& flags) {
       ->check(CLI::IsMember({"continue", "stop"}));
   command.add_option("--max-failures", flags.max_failures,
                      "Stop after more than N (or P%) failed rows");
-  command.add_option("--summary-json", flags.summary_json, "Write the summary to a file");
+  command.add_option("--summary-json", options.summary_json, "Write the summary to a file");
   command.add_option("--dump-prompts", options.dump_prompts,
                      "Write the ids of every call to a JSONL file");
   command.add_flag("--quiet", flags.quiet, "No progress and no summary on standard error");
@@ -189,16 +189,10 @@ int Run(const RunFlags& flags) {
     for (const std::string& notice : session.Notices()) std::cerr << "note: " << notice << "\n";
   }
   InstallSignals();
-  for (const std::string& input : {flags.workflow, flags.rows}) {
-    std::error_code not_there;  // then it is no input
-    if (!flags.summary_json.empty() &&
-        std::filesystem::equivalent(flags.summary_json, input, not_there)) {
-      throw Error(ErrorCode::kUsage, "--summary-json " + flags.summary_json +
-                                         " is an input of this run: choose another file");
-    }
-  }
-  if (!flags.summary_json.empty() && !std::ofstream(flags.summary_json, std::ios::app)) {
-    throw Error(ErrorCode::kUsage, "--summary-json " + flags.summary_json + ": cannot be written");
+  if (!flags.options.summary_json.empty() &&
+      !std::ofstream(flags.options.summary_json, std::ios::app)) {
+    throw Error(ErrorCode::kUsage,
+                "--summary-json " + flags.options.summary_json + ": cannot be written");
   }
   ProgressDisplay display(flags.quiet);
   bool announced = false;
@@ -220,15 +214,17 @@ int Run(const RunFlags& flags) {
     return started ? kExitFailed : kExitUsage;
   }
   display.Close();
-  if (!flags.summary_json.empty()) {
-    std::ofstream file(flags.summary_json);
+  if (!flags.options.summary_json.empty()) {
+    std::ofstream file(flags.options.summary_json);
     file << outcome.summary_json << "\n";
-    if (!file.flush()) throw Error(ErrorCode::kIo, flags.summary_json + ": could not be written");
+    if (!file.flush())
+      throw Error(ErrorCode::kIo, flags.options.summary_json + ": could not be written");
   }
   if (!flags.quiet) {
     std::cerr << DescribeSummary(outcome.summary_json);
     for (const std::string& path : outcome.outputs) std::cerr << "wrote " << path << "\n";
-    if (!flags.summary_json.empty()) std::cerr << "wrote " << flags.summary_json << "\n";
+    if (!flags.options.summary_json.empty())
+      std::cerr << "wrote " << flags.options.summary_json << "\n";
     for (const std::string& notice : outcome.notices) std::cerr << "note: " << notice << "\n";
     for (const std::string& failure : outcome.first_failures)
       std::cerr << "failed: " << failure << "\n";

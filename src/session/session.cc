@@ -30,6 +30,7 @@
 #include "session/prompt_estimate.h"
 #include "session/summary.h"
 #include "session/workflow_files.h"
+#include "session/written_files.h"
 #include "workflow/rows.h"
 #include "workflow/workflow.h"
 
@@ -64,21 +65,22 @@ void RequireFolderOf(const std::string& path, const std::string& flag) {
                                      ": " + std::strerror(errno));
 }
 
-/// Throws Error(kUsage) if writing `path` would overwrite what the run reads.
-void RequireOther(const std::string& path, const std::string& input, const std::string& flag) {
-  std::error_code not_there;  // then they are two
-  if (path.empty() || !std::filesystem::equivalent(path, input, not_there)) return;
-  throw Error(ErrorCode::kUsage,
-              flag + " " + path + " is an input of this run: choose another file");
-}
-
 /// A folder for temporary files that goes when the session goes.
 class TemporaryFolder {
  public:
   TemporaryFolder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "halo-XXXXXX").string();
-    if (mkdtemp(pattern.data()) == nullptr)
-      throw Error(ErrorCode::kIo, "cannot make a folder for temporary files");
+    std::error_code fault;
+    const std::filesystem::path folder = std::filesystem::temp_directory_path(fault);
+    if (fault) {
+      throw Error(ErrorCode::kConfig, "no folder for temporary files (" + fault.message() +
+                                          "): let TMPDIR name one that is there");
+    }
+    std::string pattern = (folder / "halo-XXXXXX").string();
+    if (mkdtemp(pattern.data()) == nullptr) {
+      throw Error(ErrorCode::kIo, folder.string() + ": cannot make a folder for temporary files: " +
+                                      std::strerror(errno) +
+                                      "; let TMPDIR name one that can be written to");
+    }
     path_ = pattern;
   }
   ~TemporaryFolder() {
@@ -173,6 +175,7 @@ struct Session::Impl {
   void OpenInputs();
   void LoadModels();
   void CheckPaths() const;
+  void NameOutputs();
   void OpenOutputs();
   int32_t ExpectedTokens(const LoadedModel& model);
   int32_t SequencesFor(const std::string& model_path) const;
@@ -359,48 +362,53 @@ int64_t Session::Impl::RowsSideBySide() const {
   return std::max<int64_t>(1, rows);
 }
 
-/// Before models are loaded: what is to be written can be, and is nothing that is read. Files are
-/// opened later, so that a run that cannot start leaves an earlier one's unfinished output as it
-/// is.
+/// Before models are loaded: what is to be written can be, and is nothing that is read or written
+/// besides. Files are opened later, so that a run that cannot start leaves an earlier one's
+/// unfinished output as it is.
 void Session::Impl::CheckPaths() const {
   RequireFolderOf(options.output, "-o");
   RequireFolderOf(options.dump_prompts, "--dump-prompts");
   std::vector<std::string> read;
+  std::vector<WrittenFile> written;
   for (size_t i = 0; i < inputs.size(); ++i) {
     for (const std::string& path : inputs[i]->rows->files()) read.push_back(path);
     read.push_back(options.inputs[i].workflow);
     read.push_back(options.inputs[i].rows);
+    for (WrittenFile& file : FilesOfResults(inputs[i]->output)) written.push_back(std::move(file));
   }
   for (const auto& [path, model] : models) {
     read.push_back(path);
     for (const LlamaAdapter& adapter : model.adapters) read.push_back(adapter.path);
   }
-  for (const std::string& path : read) {
-    RequireOther(options.output, path, "-o");
-    RequireOther(options.dump_prompts, path, "--dump-prompts");
-  }
+  read.push_back(options.models_file);
+  written.push_back({"--dump-prompts", options.dump_prompts, ""});
+  written.push_back({"--summary-json", options.summary_json, ""});
+  CheckWrittenFiles(written, read);
 }
 
-void Session::Impl::OpenOutputs() {
+/// Where each workflow's results go: `output`, or a file of its own there.
+void Session::Impl::NameOutputs() {
   const bool several = inputs.size() > 1;
   if (several && options.output == "-") {
     throw Error(ErrorCode::kUsage,
                 "several workflows need -o FOLDER: each gets a file of its own there");
   }
-  if (several) std::filesystem::create_directories(options.output);
   std::set<std::string> taken;
   for (const auto& input : inputs) {
     input->output = options.output;
-    if (several) {
-      input->output =
-          (std::filesystem::path(options.output) / (input->workflow.name + ".jsonl")).string();
-      if (!taken.insert(input->output).second) {
-        throw Error(ErrorCode::kUsage, "two workflows are named '" + input->workflow.name +
-                                           "': give one of them another `name`");
-      }
+    if (!several) continue;
+    input->output =
+        (std::filesystem::path(options.output) / (input->workflow.name + ".jsonl")).string();
+    if (!taken.insert(input->output).second) {
+      throw Error(ErrorCode::kUsage, "two workflows are named '" + input->workflow.name +
+                                         "': give one of them another `name`");
     }
-    for (const RunOptions::Input& given : options.inputs)
-      RequireOther(input->output, given.rows, "-o");
+  }
+}
+
+void Session::Impl::OpenOutputs() {
+  if (inputs.size() > 1) std::filesystem::create_directories(options.output);
+  for (const auto& input : inputs) {
     std::vector<std::string> names;
     const Workflow& workflow = input->workflow;
     for (const NameBinding& output : options.all_outputs ? workflow.all_outputs : workflow.outputs)
@@ -469,8 +477,10 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   impl.LoadWorkflows();
   impl.OpenInputs();
   impl.Resolve();
+  impl.NameOutputs();
   impl.CheckPaths();
   impl.LoadModels();
+  const ExecutorOptions how = impl.HowToExecute();
   impl.OpenOutputs();
   std::unique_ptr<CallDump> dump;
   if (!impl.options.dump_prompts.empty())
@@ -486,7 +496,7 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   }
   Reporter reporter(dump.get(), rows_total, calls_total, on_progress, impl.clock);
   const int64_t ready_us = impl.clock.NowUs();
-  Executor executor(impl.Sources(), impl.HowToExecute(), impl.clock, &reporter);
+  Executor executor(impl.Sources(), how, impl.clock, &reporter);
   RunReport report = executor.Run(stop);
   if (dump) dump->Finish();
 

@@ -14,6 +14,14 @@ fs::path FolderOf(const std::string& workflow_path) {
   return fs::weakly_canonical(fs::absolute(workflow_path)).parent_path();
 }
 
+/// Where a name in a workflow's folder leads, links followed. What leads nowhere (links in a
+/// circle, a folder that may not be looked into) stays where it is, and is no file.
+fs::path FollowIn(const fs::path& folder, const std::string& name) {
+  std::error_code fault;
+  const fs::path path = fs::weakly_canonical(folder / name, fault);
+  return fault ? folder / name : path;
+}
+
 bool IsWithin(const fs::path& folder, const fs::path& path) {
   const auto [folder_end, unused] =
       std::mismatch(folder.begin(), folder.end(), path.begin(), path.end());
@@ -32,7 +40,7 @@ std::string DatasetOf(const Workflow& workflow, const std::string& workflow_path
     throw Error(ErrorCode::kUsage,
                 "no rows given: use -i ROWS.jsonl, or name a file in the workflow's `dataset`");
   const fs::path folder = FolderOf(workflow_path);
-  const fs::path rows = fs::weakly_canonical(folder / workflow.dataset);
+  const fs::path rows = FollowIn(folder, workflow.dataset);
   if (!IsWithin(folder, rows)) {
     throw Error(ErrorCode::kUsage,
                 "the workflow's dataset '" + workflow.dataset +
@@ -49,7 +57,7 @@ std::string DatasetOf(const Workflow& workflow, const std::string& workflow_path
 std::string FindAdapter(const LoraSpec& lora, const std::string& workflow_path,
                         const std::string& models_folder, std::vector<Diagnostic>& faults) {
   const fs::path own = FolderOf(workflow_path);
-  const fs::path beside = fs::weakly_canonical(own / lora.file);
+  const fs::path beside = FollowIn(own, lora.file);
   if (IsWithin(own, beside) && IsFile(beside)) return beside.string();
   bool outside = IsFile(beside);
   if (!models_folder.empty()) {

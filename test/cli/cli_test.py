@@ -2,6 +2,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -323,6 +324,73 @@ ops:
         code, _, error = halo("run", self.workflow, "-i", self.rows, "-o", model(), *self.model)
         self.assertEqual(code, 2)
         self.assertIn("tiny.gguf is an input of this run", error)
+
+    def test_what_a_run_writes_is_no_other_file_of_it(self):
+        os.makedirs(os.path.join(support.SCRATCH, "own"), exist_ok=True)
+        gguf = os.path.join(support.SCRATCH, "own", "own.gguf")
+        shutil.copyfile(model(), gguf)
+        rows = write("own/rows.jsonl", ROWS)
+        other = write("own/other.yaml", "name: other\ndataset: rows.jsonl\n" + WORKFLOW)
+        models = write("own/models.yaml", f"m: {gguf}\n")
+        part = write("own/out.csv.part", WORKFLOW)
+        out = os.path.join(support.SCRATCH, "own", "out.csv")
+        new = os.path.join(support.SCRATCH, "own", "new.jsonl")
+        query = f"sql:SELECT * FROM '{rows}'"
+        cases = [
+            ("is an input of this run", [self.workflow, "-i", query, "--summary-json", rows]),
+            ("is an input of this run", [self.workflow, "-i", self.rows, "--summary-json", gguf]),
+            ("is an input of this run", [self.workflow, "-i", self.rows, "--dump-prompts", models]),
+            ("is an input of this run", [other, "--summary-json", rows]),
+            ("is an input of this run", [self.workflow, "-i", self.rows, "--also", f"{other}:{rows}", "-o",
+                                         os.path.join(support.SCRATCH, "own", "out"), "--summary-json", other]),
+            ("written to " + part + " first, which is an input", [part, "-i", self.rows, "-o", out]),
+            ("is written by -o too", [self.workflow, "-i", self.rows, "-o", new, "--summary-json", new]),
+            ("is written by -o too", [self.workflow, "-i", self.rows, "-o", new, "--dump-prompts", new + ".part"]),
+            ("is written by --dump-prompts too", [self.workflow, "-i", self.rows, "--dump-prompts", new,
+                                                  "--summary-json", os.path.join(support.SCRATCH, "own", ".", "new.jsonl")]),
+        ]
+        precious = {path: open(path, "rb").read() for path in (gguf, rows, other, models, part)}
+        for message, args in cases:
+            code, _, error = halo("run", *args, "--models", models)
+            self.assertEqual(code, 2, error)
+            self.assertIn(message, error)
+            for path, content in precious.items():
+                with open(path, "rb") as file:
+                    self.assertEqual(file.read(), content, path)
+        code, _, error = halo("run", self.workflow, "-i", self.rows, "-o", new, "--dump-prompts", "/dev/null",
+                              "--summary-json", "/dev/null", *self.model)
+        self.assertEqual(code, 0, error)
+
+    def test_messages_never_get_into_the_results_of_a_run_without_standard_streams(self):
+        out = os.path.join(support.SCRATCH, "daemon.jsonl")
+        command = [support.HALO, "run", self.workflow, "-i", self.rows, "-o", out, *self.model]
+        done = subprocess.run(["sh", "-c", '"$@" <&- >&- 2>&-', "sh", *command], check=False)
+        self.assertEqual(done.returncode, 0)
+        with open(out, encoding="utf-8") as file:
+            self.assertEqual(len(rows_of(file.read())), 6)
+        # What was to go to a standard output that is not there is an error, not lost in silence.
+        done = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *command[:5], *self.model], check=False,
+                              capture_output=True, text=True)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("standard output: cannot write", done.stderr)
+
+    def test_without_a_folder_for_temporary_files_nothing_is_run_or_written(self):
+        out = write("earlier.jsonl", "")
+        part = write("earlier.jsonl.part", "what an earlier run left\n")
+        code, _, error = halo("run", self.workflow, "-i", self.rows, "-o", out, *self.model,
+                              env={"TMPDIR": os.path.join(support.SCRATCH, "nowhere")})
+        self.assertEqual(code, 2, error)
+        self.assertIn("TMPDIR", error)
+        with open(part, encoding="utf-8") as file:
+            self.assertEqual(file.read(), "what an earlier run left\n")
+
+    def test_links_in_a_circle_are_no_files(self):
+        circle = os.path.join(support.SCRATCH, "circle.jsonl")
+        if not os.path.islink(circle):
+            os.symlink("circle.jsonl", circle)
+        code, _, error = halo("run", write("circle.yaml", f"dataset: circle.jsonl\n{WORKFLOW}"), *self.model)
+        self.assertEqual(code, 2, error)
+        self.assertIn("'circle.jsonl' is no file in its folder", error)
 
     def test_limit_takes_the_first_rows(self):
         self.assertEqual(len(rows_of(self.run_ok("-i", self.rows, "--limit", "2")[0])), 2)
