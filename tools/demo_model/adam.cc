@@ -1,5 +1,6 @@
 #include "demo_model/adam.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -46,7 +47,6 @@ double Adam::Step(const std::vector<float>& gradients, std::vector<float>& param
     float* first = first_.data() + begin;
     float* second = second_.data() + begin;
     float* parameter = parameters.data() + begin;
-#pragma omp parallel for simd schedule(static)
     for (int64_t i = 0; i < tensor.size(); ++i) {
       const float g = gradient[i] * scale;
       first[i] = first_decay * first[i] + (1.0F - first_decay) * g;

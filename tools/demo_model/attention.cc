@@ -32,14 +32,13 @@ std::vector<Part> PartsOf(const AttentionShape& shape) {
 /// Scores of `rows` queries from row `first` of a document against its keys before first + rows.
 template <typename Real>
 void BlockScores(const AttentionShape& shape, const AttentionInputs<Real>& in, const Part& part,
-                 int64_t head, int64_t first, int64_t rows, Real* scores) {
+                 int64_t head, int64_t first, int64_t rows, const PackedMatrix<Real>& keys_packed,
+                 Real* scores) {
   const int64_t query_width = shape.heads * shape.head_width;
-  const int64_t key_width = shape.kv_heads * shape.head_width;
   const Real* query = in.query + (part.start + first) * query_width + head * shape.head_width;
-  const Real* key = in.key + part.start * key_width + part.kv_head * shape.head_width;
   const int64_t keys = first + rows;
-  Multiply<Real>({rows, keys, shape.head_width}, {query, query_width, 1}, {key, 1, key_width},
-                 scores, keys, Accumulate::kReplace);
+  Multiply<Real>({rows, keys, shape.head_width}, Rows(query, query_width), keys_packed, scores,
+                 keys, Accumulate::kReplace);
 }
 
 template <typename Real>
@@ -50,13 +49,16 @@ void AttendPart(const AttentionShape& shape, const AttentionInputs<Real>& in, co
   const int64_t rows_of_all = shape.starts.back();
   const Real scale = 1 / std::sqrt(static_cast<Real>(shape.head_width));
   std::vector<Real> scores(static_cast<size_t>(std::min(kBlockRows, part.length) * part.length));
-  const Real* value = in.value + part.start * key_width + part.kv_head * shape.head_width;
+  const int64_t key_offset = part.start * key_width + part.kv_head * shape.head_width;
+  PackedMatrix<Real> keys_packed, values_packed;
+  keys_packed.Pack(Transposed(in.key + key_offset, key_width), shape.head_width, part.length);
+  values_packed.Pack(Rows(in.value + key_offset, key_width), part.length, shape.head_width);
   const int64_t group = shape.heads / shape.kv_heads;
   for (int64_t head = part.kv_head * group; head < (part.kv_head + 1) * group; ++head) {
     for (int64_t first = 0; first < part.length; first += kBlockRows) {
       const int64_t rows = std::min(kBlockRows, part.length - first);
       const int64_t keys = first + rows;
-      BlockScores(shape, in, part, head, first, rows, scores.data());
+      BlockScores(shape, in, part, head, first, rows, keys_packed, scores.data());
       for (int64_t row = 0; row < rows; ++row) {
         Real* line = scores.data() + row * keys;
         const int64_t seen = first + row + 1;
@@ -72,8 +74,7 @@ void AttendPart(const AttentionShape& shape, const AttentionInputs<Real>& in, co
         std::fill(line + seen, line + keys, Real{0});
         log_sums[head * rows_of_all + part.start + first + row] = most * scale + std::log(sum);
       }
-      Multiply<Real>({rows, shape.head_width, keys}, Rows<Real>(scores.data(), keys),
-                     {value, key_width, 1},
+      Multiply<Real>({rows, shape.head_width, keys}, Rows<Real>(scores.data(), keys), values_packed,
                      mixed + (part.start + first) * query_width + head * shape.head_width,
                      query_width, Accumulate::kReplace);
     }
@@ -110,8 +111,10 @@ void AttendPartBackward(const AttentionShape& shape, const AttentionInputs<Real>
   const Real scale = 1 / std::sqrt(static_cast<Real>(width));
   const size_t most = static_cast<size_t>(std::min(kBlockRows, part.length) * part.length);
   std::vector<Real> scores(most), gradients(most), line_sums(kBlockRows);
-  const MatrixView<Real> key{in.key + key_offset, key_width, 1};
-  const MatrixView<Real> value_by_width{in.value + key_offset, 1, key_width};
+  PackedMatrix<Real> keys_packed, keys_by_row, values_packed;
+  keys_packed.Pack(Transposed(in.key + key_offset, key_width), width, part.length);
+  keys_by_row.Pack(Rows(in.key + key_offset, key_width), part.length, width);
+  values_packed.Pack(Transposed(in.value + key_offset, key_width), width, part.length);
   for (int64_t row = 0; row < part.length; ++row) {
     std::fill_n(out.key + key_offset + row * key_width, width, Real{0});
     std::fill_n(out.value + key_offset + row * key_width, width, Real{0});
@@ -130,12 +133,12 @@ void AttendPartBackward(const AttentionShape& shape, const AttentionInputs<Real>
           sum += mixed[offset + row * query_width + i] * above.data[row * query_width + i];
         line_sums[static_cast<size_t>(row)] = sum;
       }
-      BlockScores(shape, in, part, head, first, rows, scores.data());
-      Multiply<Real>({rows, keys, width}, above, value_by_width, gradients.data(), keys,
+      BlockScores(shape, in, part, head, first, rows, keys_packed, scores.data());
+      Multiply<Real>({rows, keys, width}, above, values_packed, gradients.data(), keys,
                      Accumulate::kReplace);
       SoftmaxBackward(first, rows, scale, log_sums + head * shape.starts.back() + part.start + first,
                       line_sums.data(), scores.data(), gradients.data());
-      Multiply<Real>({rows, width, keys}, Rows<Real>(gradients.data(), keys), key,
+      Multiply<Real>({rows, width, keys}, Rows<Real>(gradients.data(), keys), keys_by_row,
                      out.query + offset, query_width, Accumulate::kReplace);
       Multiply<Real>({keys, width, rows}, Transposed<Real>(gradients.data(), keys), query,
                      out.key + key_offset, key_width, Accumulate::kAdd);
@@ -151,9 +154,7 @@ template <typename Real>
 void Attend(const AttentionShape& shape, const AttentionInputs<Real>& in, Real* mixed,
             Real* log_sums) {
   const std::vector<Part> parts = PartsOf(shape);
-#pragma omp parallel for schedule(dynamic)
-  for (int64_t i = 0; i < std::ssize(parts); ++i)
-    AttendPart(shape, in, parts[static_cast<size_t>(i)], mixed, log_sums);
+  for (const Part& part : parts) AttendPart(shape, in, part, mixed, log_sums);
 }
 
 template <typename Real>
@@ -161,11 +162,8 @@ void AttendBackward(const AttentionShape& shape, const AttentionInputs<Real>& in
                     const Real* mixed, const Real* log_sums, const Real* mixed_gradient,
                     const AttentionGradients<Real>& out) {
   const std::vector<Part> parts = PartsOf(shape);
-#pragma omp parallel for schedule(dynamic)
-  for (int64_t i = 0; i < std::ssize(parts); ++i) {
-    AttendPartBackward(shape, in, parts[static_cast<size_t>(i)], mixed, log_sums, mixed_gradient,
-                       out);
-  }
+  for (const Part& part : parts)
+    AttendPartBackward(shape, in, part, mixed, log_sums, mixed_gradient, out);
 }
 
 #define HALO_INSTANTIATE(Real)                                                                   \

@@ -8,10 +8,6 @@
 namespace halo::demo {
 namespace {
 
-// Rows of the gain's gradient that are summed together before the parts are: so the order of the
-// sum does not depend on the number of threads.
-constexpr int64_t kRowsPerPart = 256;
-
 template <typename Real>
 Real Dot(const Real* a, const Real* b, int64_t count) {
   Real sum = 0;
@@ -25,7 +21,6 @@ Real Dot(const Real* a, const Real* b, int64_t count) {
 template <typename Real>
 void RmsNorm(int64_t rows, int64_t width, const Real* x, const Real* gain, Real epsilon,
              Real* normed, Real* inverse_rms) {
-#pragma omp parallel for schedule(static)
   for (int64_t row = 0; row < rows; ++row) {
     const Real* in = x + row * width;
     Real* out = normed + row * width;
@@ -40,30 +35,19 @@ template <typename Real>
 void RmsNormBackward(int64_t rows, int64_t width, const Real* x, const Real* gain,
                      const Real* inverse_rms, const Real* normed_gradient, Real* x_gradient,
                      Real* gain_gradient) {
-  const int64_t parts = (rows + kRowsPerPart - 1) / kRowsPerPart;
-  std::vector<Real> part_sums(static_cast<size_t>(parts * width), Real{0});
-#pragma omp parallel for schedule(static)
-  for (int64_t part = 0; part < parts; ++part) {
-    Real* gains = part_sums.data() + part * width;
-    const int64_t end = std::min(rows, (part + 1) * kRowsPerPart);
-    for (int64_t row = part * kRowsPerPart; row < end; ++row) {
-      const Real* in = x + row * width;
-      const Real* gradient = normed_gradient + row * width;
-      Real* out = x_gradient + row * width;
-      const Real inverse = inverse_rms[row];
-      Real along = 0;
+  for (int64_t row = 0; row < rows; ++row) {
+    const Real* in = x + row * width;
+    const Real* gradient = normed_gradient + row * width;
+    Real* out = x_gradient + row * width;
+    const Real inverse = inverse_rms[row];
+    Real along = 0;
 #pragma omp simd reduction(+ : along)
-      for (int64_t i = 0; i < width; ++i) along += gradient[i] * gain[i] * in[i];
-      along *= inverse * inverse * inverse / static_cast<Real>(width);
-      for (int64_t i = 0; i < width; ++i) {
-        gains[i] += gradient[i] * in[i] * inverse;
-        out[i] += gradient[i] * gain[i] * inverse - in[i] * along;
-      }
+    for (int64_t i = 0; i < width; ++i) along += gradient[i] * gain[i] * in[i];
+    along *= inverse * inverse * inverse / static_cast<Real>(width);
+    for (int64_t i = 0; i < width; ++i) {
+      gain_gradient[i] += gradient[i] * in[i] * inverse;
+      out[i] += gradient[i] * gain[i] * inverse - in[i] * along;
     }
-  }
-  for (int64_t part = 0; part < parts; ++part) {
-    for (int64_t i = 0; i < width; ++i)
-      gain_gradient[i] += part_sums[static_cast<size_t>(part * width + i)];
   }
 }
 
@@ -85,7 +69,6 @@ template <typename Real>
 void RotaryTable<Real>::Rotate(std::span<const int32_t> positions, int64_t heads, bool backward,
                                Real* x) const {
   const Real direction = backward ? Real{-1} : Real{1};
-#pragma omp parallel for schedule(static)
   for (int64_t row = 0; row < std::ssize(positions); ++row) {
     const int64_t at = positions[static_cast<size_t>(row)] * half_;
     const Real* cosines = cosines_.data() + at;
@@ -104,13 +87,11 @@ void RotaryTable<Real>::Rotate(std::span<const int32_t> positions, int64_t heads
 
 template <typename Real>
 void GateForward(int64_t count, const Real* gate, const Real* up, Real* gated) {
-#pragma omp parallel for simd schedule(static)
   for (int64_t i = 0; i < count; ++i) gated[i] = gate[i] * up[i] / (1 + FastExp(-gate[i]));
 }
 
 template <typename Real>
 void GateBackward(int64_t count, const Real* gated_gradient, Real* gate, Real* up) {
-#pragma omp parallel for simd schedule(static)
   for (int64_t i = 0; i < count; ++i) {
     const Real sigmoid = 1 / (1 + FastExp(-gate[i]));
     const Real silu = gate[i] * sigmoid;
@@ -122,7 +103,6 @@ void GateBackward(int64_t count, const Real* gated_gradient, Real* gate, Real* u
 template <typename Real>
 void CrossEntropy(int64_t rows, int64_t tokens, std::span<const int32_t> targets,
                   std::span<const Real> scales, Real* logits, double* losses, uint8_t* hits) {
-#pragma omp parallel for schedule(static)
   for (int64_t row = 0; row < rows; ++row) {
     Real* line = logits + row * tokens;
     const size_t index = static_cast<size_t>(row);

@@ -62,7 +62,7 @@ void RunTrain(const Flags& flags) {
   const SteadyClock clock;
   const int64_t start_us = clock.NowUs();
   int64_t tokens = 0;
-  TrainedModel model = Train(flags.training, [&](const TrainingStep& step) {
+  const TrainedModel model = Train(flags.training, [&](const TrainingStep& step) {
     tokens += step.tokens;
     if (step.step % flags.report_every == 0 || step.step == flags.training.adam.steps)
       PrintStep(step, tokens, static_cast<double>(clock.NowUs() - start_us) * 1e-6);
@@ -75,7 +75,7 @@ void RunTrain(const Flags& flags) {
                              100.0 * static_cast<double>(loss.answer_hits) /
                                  static_cast<double>(loss.answers));
   }
-  ModelFile file{&flags.training.shape, &model.transformer->parameters(), &model.encoding,
+  ModelFile file{&model.shape, &model.parameters, &model.encoding,
                  flags.training.seed, WeightType::kF16};
   WriteModelFile(file, flags.output + ".f16.gguf");
   file.type = WeightType::kQ8_0;
@@ -104,6 +104,7 @@ int Main(int argc, char** argv) {
   CLI::App* train = app.add_subcommand("train", "Train, and write OUT.f16.gguf and OUT.q8_0.gguf");
   train->add_option("-o,--output", flags.output, "OUT");
   train->add_option("--steps", flags.training.adam.steps, "Optimizer steps");
+  train->add_option("--threads", flags.training.threads, "Change the time, not the model");
   train->add_option("--rate", flags.training.adam.peak_rate, "Highest learning rate");
   train->add_option("--report-every", flags.report_every, "Steps between lines");
   train->callback([&] { RunTrain(flags); });

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <utility>
-#include <vector>
 
 namespace halo::demo {
 namespace {
@@ -17,7 +17,7 @@ constexpr int64_t kTileRows = 12;
 constexpr int64_t kVectorBytes = 32;
 constexpr int64_t kTileRows = 6;
 #endif
-// A panel of B (256 x 32 floats) stays in the first-level cache while the panels of A pass.
+// A panel of B (256 x 32 floats) stays in the first-level cache while rows of A pass.
 constexpr int64_t kDepthBlock = 256;
 constexpr int64_t kRowBlock = 16 * kTileRows;
 
@@ -41,17 +41,19 @@ Vector Load(const Real* from) {
   return vector;
 }
 
-/// sums = A B of packed panels: `a` [depth, kTileRows], `b` [depth, kTileColumns].
-template <typename Real, size_t... kRow>
-inline void SumTile(int64_t depth, const Real* a, const Real* b, Sums<Real>& sums,
+/// sums = A B of kTileRows rows of A, which lie `stride` elements apart, or next to each other with
+/// `stride` between columns, and a panel of B [depth, kTileColumns].
+template <typename Real, bool kTransposed, size_t... kRow>
+inline void SumTile(int64_t depth, const Real* a, int64_t stride, const Real* b, Sums<Real>& sums,
                     std::index_sequence<kRow...>) {
   using Vector = typename Lanes<Real>::Vector;
   Sums<Real> local;
   for (int64_t k = 0; k < depth; ++k) {
     const Vector low = Load<Vector>(b);
     const Vector high = Load<Vector>(b + Lanes<Real>::kCount);
-    ((local.low[kRow] += low * a[kRow], local.high[kRow] += high * a[kRow]), ...);
-    a += kTileRows;
+    const auto at = [&](int64_t row) { return kTransposed ? a[row] : a[row * stride]; };
+    ((local.low[kRow] += low * at(kRow), local.high[kRow] += high * at(kRow)), ...);
+    a += kTransposed ? stride : 1;
     b += Lanes<Real>::kTileColumns;
   }
   sums = local;
@@ -81,67 +83,95 @@ void StoreTile(const Sums<Real>& sums, int64_t rows, int64_t columns, Real* c, i
   }
 }
 
-/// Copies `count` rows (or columns, with the view transposed) into panels of `width`, depth by
-/// depth: element (i, k) goes to packed[i / width][k][i % width]. The last panel is filled with
-/// zeros.
+int64_t RoundUp(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+
+/// Writes `depth` rows of up to a panel's width of columns; the rest of a row is zeros.
 template <typename Real>
-void Pack(MatrixView<Real> from, int64_t count, int64_t depth, int64_t width, Real* packed) {
-  for (int64_t first = 0; first < count; first += width) {
-    const int64_t used = std::min(width, count - first);
-    const Real* source = from.data + first * from.row_stride;
-    if (from.row_stride == 1) {
-      for (int64_t k = 0; k < depth; ++k, packed += width) {
-        const Real* line = source + k * from.column_stride;
-        std::copy(line, line + used, packed);
-        std::fill(packed + used, packed + width, Real{0});
-      }
-      continue;
-    }
-    for (int64_t i = 0; i < width; ++i) {
-      const Real* line = source + i * from.row_stride;
-      for (int64_t k = 0; k < depth; ++k)
-        packed[k * width + i] = i < used ? line[k * from.column_stride] : Real{0};
-    }
-    packed += depth * width;
+void PackPanel(MatrixView<Real> from, int64_t depth, int64_t columns, Real* panel) {
+  constexpr int64_t kWidth = Lanes<Real>::kTileColumns;
+  if (columns < kWidth) std::fill(panel, panel + depth * kWidth, Real{0});
+  if (from.column_stride == 1 && columns == kWidth) {
+    for (int64_t k = 0; k < depth; ++k)
+      std::memcpy(panel + k * kWidth, from.data + k * from.row_stride, kWidth * sizeof(Real));
+    return;
+  }
+  for (int64_t column = 0; column < columns; ++column) {
+    const Real* line = from.data + column * from.column_stride;
+    for (int64_t k = 0; k < depth; ++k) panel[k * kWidth + column] = line[k * from.row_stride];
   }
 }
 
-int64_t RoundUp(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
-
-/// A thread's room for packed panels; kept from call to call.
+/// The kernel for a tile of A that has all its rows.
 template <typename Real>
-Real* PanelRoom(int which, int64_t elements) {
-  static thread_local std::vector<Real> rooms[2];
-  std::vector<Real>& room = rooms[which];
-  if (static_cast<int64_t>(room.size()) < elements) room.resize(static_cast<size_t>(elements));
-  return room.data();
+void SumWholeTile(int64_t depth, MatrixView<Real> a, const Real* panel, Sums<Real>& sums) {
+  constexpr auto kRows = std::make_index_sequence<kTileRows>();
+  if (a.row_stride == 1) {
+    SumTile<Real, true>(depth, a.data, a.column_stride, panel, sums, kRows);
+  } else {
+    SumTile<Real, false>(depth, a.data, a.row_stride, panel, sums, kRows);
+  }
 }
+
+/// The last rows of A with zeros below them: what the kernel reads where A has too few.
+template <typename Real>
+class PaddedRows {
+ public:
+  MatrixView<Real> Fill(MatrixView<Real> a, int64_t rows, int64_t depth) {
+    std::fill(std::begin(elements_), std::end(elements_), Real{0});
+    for (int64_t k = 0; k < depth; ++k) {
+      for (int64_t row = 0; row < rows; ++row)
+        elements_[k * kTileRows + row] = a.data[row * a.row_stride + k * a.column_stride];
+    }
+    return Transposed<Real>(elements_, kTileRows);
+  }
+
+ private:
+  Real elements_[kDepthBlock * kTileRows];
+};
 
 }  // namespace
 
 template <typename Real>
-void Multiply(const ProductShape& shape, MatrixView<Real> a, MatrixView<Real> b, Real* c,
+void PackedMatrix<Real>::Pack(MatrixView<Real> from, int64_t rows, int64_t columns) {
+  constexpr int64_t kWidth = Lanes<Real>::kTileColumns;
+  rows_ = rows;
+  padded_columns_ = RoundUp(columns, kWidth);
+  const auto size = static_cast<size_t>(rows * padded_columns_);
+  if (elements_.size() < size) elements_.resize(size);
+  Real* panel = elements_.data();
+  for (int64_t row = 0; row < rows; row += kDepthBlock) {
+    const int64_t depth = std::min(kDepthBlock, rows - row);
+    for (int64_t column = 0; column < columns; column += kWidth, panel += depth * kWidth)
+      PackPanel(from.From(row, column), depth, std::min(kWidth, columns - column), panel);
+  }
+}
+
+template <typename Real>
+const Real* PackedMatrix<Real>::Panel(int64_t row, int64_t column) const {
+  const int64_t depth = std::min(kDepthBlock, rows_ - row);
+  return elements_.data() + row * padded_columns_ + column * depth;
+}
+
+template <typename Real>
+void Multiply(const ProductShape& shape, MatrixView<Real> a, const PackedMatrix<Real>& b, Real* c,
               int64_t c_stride, Accumulate accumulate) {
-  constexpr int64_t kTileColumns = Lanes<Real>::kTileColumns;
-  const int64_t most_depth = std::min(shape.depth, kDepthBlock);
-  Real* packed_b = PanelRoom<Real>(0, most_depth * RoundUp(shape.columns, kTileColumns));
-  Real* packed_a = PanelRoom<Real>(1, most_depth * kRowBlock);
-  const MatrixView<Real> columns_of_b{b.data, b.column_stride, b.row_stride};
+  constexpr int64_t kWidth = Lanes<Real>::kTileColumns;
+  PaddedRows<Real> padded;
   Sums<Real> sums;
   for (int64_t from = 0; from < shape.depth; from += kDepthBlock) {
     const int64_t depth = std::min(kDepthBlock, shape.depth - from);
     const Accumulate how = from == 0 ? accumulate : Accumulate::kAdd;
-    Pack(columns_of_b.From(0, from), shape.columns, depth, kTileColumns, packed_b);
     for (int64_t block = 0; block < shape.rows; block += kRowBlock) {
-      const int64_t rows = std::min(kRowBlock, shape.rows - block);
-      Pack(a.From(block, from), rows, depth, kTileRows, packed_a);
-      for (int64_t column = 0; column < shape.columns; column += kTileColumns) {
-        for (int64_t row = 0; row < rows; row += kTileRows) {
-          SumTile(depth, packed_a + row * depth, packed_b + column * depth, sums,
-                  std::make_index_sequence<kTileRows>());
-          StoreTile(sums, std::min(kTileRows, rows - row),
-                    std::min(kTileColumns, shape.columns - column),
-                    c + (block + row) * c_stride + column, c_stride, how);
+      const int64_t end = std::min(block + kRowBlock, shape.rows);
+      for (int64_t column = 0; column < shape.columns; column += kWidth) {
+        const Real* panel = b.Panel(from, column);
+        const int64_t columns = std::min(kWidth, shape.columns - column);
+        for (int64_t row = block; row < end; row += kTileRows) {
+          const int64_t rows = std::min(kTileRows, end - row);
+          MatrixView<Real> tile = a.From(row, from);
+          if (rows < kTileRows) tile = padded.Fill(tile, rows, depth);
+          SumWholeTile(depth, tile, panel, sums);
+          StoreTile(sums, rows, columns, c + row * c_stride + column, c_stride, how);
         }
       }
     }
@@ -149,27 +179,22 @@ void Multiply(const ProductShape& shape, MatrixView<Real> a, MatrixView<Real> b,
 }
 
 template <typename Real>
-void MultiplyInParallel(const ProductShape& shape, MatrixView<Real> a, MatrixView<Real> b, Real* c,
-                        int64_t c_stride, Accumulate accumulate) {
-  // Few large parts, since each packs B for itself.
-  constexpr int64_t kParts = 4;
-  const int64_t part = RoundUp((shape.rows + kParts - 1) / kParts, kTileRows);
-#pragma omp parallel for schedule(static)
-  for (int64_t i = 0; i < kParts; ++i) {
-    const int64_t first = i * part;
-    if (first >= shape.rows) continue;
-    const ProductShape own{std::min(part, shape.rows - first), shape.columns, shape.depth};
-    Multiply(own, a.From(first), b, c + first * c_stride, c_stride, accumulate);
-  }
+void Multiply(const ProductShape& shape, MatrixView<Real> a, MatrixView<Real> b, Real* c,
+              int64_t c_stride, Accumulate accumulate) {
+  // Kept from call to call, so that its memory is asked for once.
+  static thread_local PackedMatrix<Real> packed;
+  packed.Pack(b, shape.depth, shape.columns);
+  Multiply(shape, a, packed, c, c_stride, accumulate);
 }
 
-template void Multiply<float>(const ProductShape&, MatrixView<float>, MatrixView<float>, float*,
-                              int64_t, Accumulate);
-template void Multiply<double>(const ProductShape&, MatrixView<double>, MatrixView<double>, double*,
-                               int64_t, Accumulate);
-template void MultiplyInParallel<float>(const ProductShape&, MatrixView<float>, MatrixView<float>,
-                                        float*, int64_t, Accumulate);
-template void MultiplyInParallel<double>(const ProductShape&, MatrixView<double>,
-                                         MatrixView<double>, double*, int64_t, Accumulate);
+#define HALO_INSTANTIATE(Real)                                                                     \
+  template class PackedMatrix<Real>;                                                               \
+  template void Multiply<Real>(const ProductShape&, MatrixView<Real>, const PackedMatrix<Real>&,   \
+                               Real*, int64_t, Accumulate);                                        \
+  template void Multiply<Real>(const ProductShape&, MatrixView<Real>, MatrixView<Real>, Real*,     \
+                               int64_t, Accumulate)
+HALO_INSTANTIATE(float);
+HALO_INSTANTIATE(double);
+#undef HALO_INSTANTIATE
 
 }  // namespace halo::demo

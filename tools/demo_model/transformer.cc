@@ -68,34 +68,48 @@ int64_t ParameterCount(const TransformerShape& shape) {
   return last.offset + last.size();
 }
 
+double WeightSum(const TokenBatch& batch) {
+  double sum = 0;
+  for (const float weight : batch.weights) sum += static_cast<double>(weight);
+  return sum;
+}
+
 template <typename Real>
-Transformer<Real>::Transformer(const TransformerShape& shape, uint64_t seed)
+std::vector<Real> RandomParameters(const TransformerShape& shape, uint64_t seed) {
+  std::vector<Real> parameters;
+  RandomStream random(seed);
+  for (const ParameterTensor& tensor : ParameterTensors(shape)) {
+    const double deviation = tensor.rows == 0 ? 0.0 : FirstDeviation(tensor, shape);
+    for (int64_t i = 0; i < tensor.size(); ++i) {
+      parameters.push_back(
+          static_cast<Real>(tensor.rows == 0 ? 1.0 : deviation * NormalDraw(random)));
+    }
+  }
+  return parameters;
+}
+
+template <typename Real>
+Transformer<Real>::Transformer(const TransformerShape& shape, const std::vector<Real>& parameters)
     : shape_(shape),
-      tensors_(ParameterTensors(shape)),
-      parameters_(static_cast<size_t>(ParameterCount(shape))),
-      gradients_(parameters_.size()),
+      parameters_(parameters),
+      gradients_(parameters.size()),
       rotary_(shape.context_tokens, shape.head_width, shape.rope_base),
       layers_(static_cast<size_t>(shape.layers)) {
-  RandomStream random(seed);
-  for (const ParameterTensor& tensor : tensors_) {
-    Real* values = parameters_.data() + tensor.offset;
-    const double deviation = tensor.rows == 0 ? 0.0 : FirstDeviation(tensor, shape);
-    for (int64_t i = 0; i < tensor.size(); ++i)
-      values[i] = static_cast<Real>(tensor.rows == 0 ? 1.0 : deviation * NormalDraw(random));
-  }
+  const std::vector<ParameterTensor> tensors = ParameterTensors(shape);
+  HALO_CHECK(std::ssize(parameters) == ParameterCount(shape), "parameters fit the shape");
   for (size_t layer = 0; layer < layers_.size(); ++layer) {
-    const ParameterTensor* t = &tensors_[1 + layer * kTensorsOfLayer];
+    const ParameterTensor* t = &tensors[1 + layer * kTensorsOfLayer];
     offsets_.push_back({t[0].offset, t[1].offset, t[2].offset, t[3].offset, t[4].offset,
                         t[5].offset, t[6].offset, t[7].offset, t[8].offset});
   }
-  last_norm_ = tensors_.back().offset;
+  last_norm_ = tensors.back().offset;
 }
 
 template <typename Real>
 void Transformer<Real>::Project(const std::vector<Real>& x, int64_t inputs, int64_t weight,
                                 int64_t outputs, std::vector<Real>& y,
                                 Accumulate accumulate) const {
-  MultiplyInParallel<Real>({rows_, outputs, inputs}, Rows(x.data(), inputs),
+  Multiply<Real>({rows_, outputs, inputs}, Rows(x.data(), inputs),
                            Transposed(Weight(weight), inputs), y.data(), outputs, accumulate);
 }
 
@@ -103,9 +117,9 @@ template <typename Real>
 void Transformer<Real>::ProjectBackward(const std::vector<Real>& x, int64_t inputs, int64_t weight,
                                         int64_t outputs, const std::vector<Real>& y_gradient,
                                         std::vector<Real>& x_gradient, Accumulate accumulate) {
-  MultiplyInParallel<Real>({outputs, inputs, rows_}, Transposed(y_gradient.data(), outputs),
+  Multiply<Real>({outputs, inputs, rows_}, Transposed(y_gradient.data(), outputs),
                            Rows(x.data(), inputs), Gradient(weight), inputs, Accumulate::kAdd);
-  MultiplyInParallel<Real>({rows_, inputs, outputs}, Rows(y_gradient.data(), outputs),
+  Multiply<Real>({rows_, inputs, outputs}, Rows(y_gradient.data(), outputs),
                            Rows(Weight(weight), inputs), x_gradient.data(), inputs, accumulate);
 }
 
@@ -197,9 +211,7 @@ const std::vector<Real>& Transformer<Real>::Forward(const TokenBatch& batch) {
 
 /// Losses of the logits; the logits become their own gradient.
 template <typename Real>
-BatchLoss Transformer<Real>::ReduceLoss(const TokenBatch& batch) {
-  double weight_sum = 0;
-  for (const float weight : batch.weights) weight_sum += static_cast<double>(weight);
+BatchLoss Transformer<Real>::ReduceLoss(const TokenBatch& batch, double weight_sum) {
   HALO_CHECK(weight_sum > 0, "a batch has something to learn");
   const auto rows = static_cast<size_t>(rows_);
   scales_.resize(rows);
@@ -220,15 +232,15 @@ BatchLoss Transformer<Real>::ReduceLoss(const TokenBatch& batch) {
 }
 
 template <typename Real>
-BatchLoss Transformer<Real>::Loss(const TokenBatch& batch) {
+BatchLoss Transformer<Real>::Loss(const TokenBatch& batch, double weight_sum) {
   Forward(batch);
-  return ReduceLoss(batch);
+  return ReduceLoss(batch, weight_sum);
 }
 
 template <typename Real>
-BatchLoss Transformer<Real>::LossAndGradient(const TokenBatch& batch) {
+BatchLoss Transformer<Real>::LossAndGradient(const TokenBatch& batch, double weight_sum) {
   Forward(batch);
-  const BatchLoss loss = ReduceLoss(batch);
+  const BatchLoss loss = ReduceLoss(batch, weight_sum);
   Backward(batch);
   return loss;
 }
@@ -293,6 +305,8 @@ void Transformer<Real>::Backward(const TokenBatch& batch) {
   }
 }
 
+template std::vector<float> RandomParameters<float>(const TransformerShape&, uint64_t);
+template std::vector<double> RandomParameters<double>(const TransformerShape&, uint64_t);
 template class Transformer<float>;
 template class Transformer<double>;
 

@@ -42,30 +42,36 @@ struct TokenBatch {
   std::vector<int32_t> starts;   ///< where documents begin, and n at the end
 };
 
+/// The sum of the targets' weights.
+double WeightSum(const TokenBatch& batch);
+
 struct BatchLoss {
   double mean = 0;          ///< nats a token, weighted
   int64_t answers = 0;      ///< targets of weight 1
   int64_t answer_hits = 0;  ///< of these, those that are the likeliest token
 };
 
-/// Forward and backward pass. The same bits for any number of threads.
+/// The parameters that training begins with: normal draws that depend on `seed` and the place only;
+/// norms are 1.
+template <typename Real>
+std::vector<Real> RandomParameters(const TransformerShape& shape, uint64_t seed);
+
+/// Forward and backward pass of one batch on the caller's thread.
 template <typename Real>
 class Transformer {
  public:
-  /// Random weights: normal draws that depend on `seed` and the place only.
-  Transformer(const TransformerShape& shape, uint64_t seed);
+  /// `parameters` are laid out as ParameterTensors says, belong to the caller, and are read in each
+  /// call.
+  Transformer(const TransformerShape& shape, const std::vector<Real>& parameters);
 
-  const TransformerShape& shape() const { return shape_; }
-  const std::vector<ParameterTensor>& tensors() const { return tensors_; }
-  std::vector<Real>& parameters() { return parameters_; }
-  const std::vector<Real>& parameters() const { return parameters_; }
   const std::vector<Real>& gradients() const { return gradients_; }
 
   /// Logits [n, vocabulary] of the batch; valid until the next call.
   const std::vector<Real>& Forward(const TokenBatch& batch);
-  BatchLoss Loss(const TokenBatch& batch);
-  /// Also sets gradients() to those of the mean loss.
-  BatchLoss LossAndGradient(const TokenBatch& batch);
+  /// Losses are divided by `weight_sum`, which is the batch's or that of a step of several batches.
+  BatchLoss Loss(const TokenBatch& batch, double weight_sum);
+  /// Also sets gradients() to those of the loss.
+  BatchLoss LossAndGradient(const TokenBatch& batch, double weight_sum);
 
  private:
   /// Where a layer's tensors begin.
@@ -83,7 +89,7 @@ class Transformer {
   void BackwardLayer(size_t layer);
   void BackwardAttention(const LayerOffsets& at, LayerState& state);
   void Backward(const TokenBatch& batch);
-  BatchLoss ReduceLoss(const TokenBatch& batch);
+  BatchLoss ReduceLoss(const TokenBatch& batch, double weight_sum);
   AttentionShape Attention() const;
 
   /// y [n, outputs] = x [n, inputs] W^T.
@@ -97,11 +103,10 @@ class Transformer {
   Real* Gradient(int64_t offset) { return gradients_.data() + offset; }
 
   TransformerShape shape_;
-  std::vector<ParameterTensor> tensors_;
   std::vector<LayerOffsets> offsets_;
   int64_t embedding_ = 0;
   int64_t last_norm_ = 0;
-  std::vector<Real> parameters_;
+  const std::vector<Real>& parameters_;  ///< the caller's
   std::vector<Real> gradients_;
   RotaryTable<Real> rotary_;
 
