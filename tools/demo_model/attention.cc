@@ -136,8 +136,9 @@ void AttendPartBackward(const AttentionShape& shape, const AttentionInputs<Real>
       BlockScores(shape, in, part, head, first, rows, keys_packed, scores.data());
       Multiply<Real>({rows, keys, width}, above, values_packed, gradients.data(), keys,
                      Accumulate::kReplace);
-      SoftmaxBackward(first, rows, scale, log_sums + head * shape.starts.back() + part.start + first,
-                      line_sums.data(), scores.data(), gradients.data());
+      SoftmaxBackward(first, rows, scale,
+                      log_sums + head * shape.starts.back() + part.start + first, line_sums.data(),
+                      scores.data(), gradients.data());
       Multiply<Real>({rows, width, keys}, Rows<Real>(gradients.data(), keys), keys_by_row,
                      out.query + offset, query_width, Accumulate::kReplace);
       Multiply<Real>({keys, width, rows}, Transposed<Real>(gradients.data(), keys), query,
@@ -158,8 +159,8 @@ void Attend(const AttentionShape& shape, const AttentionInputs<Real>& in, Real* 
 }
 
 template <typename Real>
-void AttendBackward(const AttentionShape& shape, const AttentionInputs<Real>& in,
-                    const Real* mixed, const Real* log_sums, const Real* mixed_gradient,
+void AttendBackward(const AttentionShape& shape, const AttentionInputs<Real>& in, const Real* mixed,
+                    const Real* log_sums, const Real* mixed_gradient,
                     const AttentionGradients<Real>& out) {
   const std::vector<Part> parts = PartsOf(shape);
   for (const Part& part : parts)

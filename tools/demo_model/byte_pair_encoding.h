@@ -12,19 +12,19 @@
 namespace halo::demo {
 
 /// Texts cut into words as GPT-2 does (llama.cpp's pre-tokenizer "gpt-2"): contractions, letters,
-/// digits or other signs, each with at most one space before it, and white space. The words together
-/// are the text. For ASCII only, which the corpus is.
+/// digits or other signs, each with at most one space before it, and white space. The words
+/// together are the text. For ASCII only, which the corpus is.
 std::vector<std::string_view> SplitWords(std::string_view text);
 
-/// A byte-level byte-pair encoding: ids 0 .. 255 are the bytes, then come the merges in the order in
-/// which they were learned, then the control tokens, which no text becomes.
+/// A byte-level byte-pair encoding: ids 0 .. 255 are the bytes, then come the merges in the order
+/// in which they were learned, then the control tokens, which no text becomes.
 class BytePairEncoding {
  public:
   using Pair = std::pair<TokenId, TokenId>;
 
   /// Merges the most frequent pair of neighbours within words, `tokens` - 256 - controls times;
-  /// among equals the one of the lowest ids. Throws Error(kUsage) where the texts have too few pairs,
-  /// or characters that are not ASCII.
+  /// among equals the one of the lowest ids. Throws Error(kUsage) where the texts have too few
+  /// pairs, or characters that are not ASCII.
   static BytePairEncoding Train(const std::vector<std::string>& texts, int64_t tokens,
                                 std::vector<std::string> controls);
 
@@ -46,7 +46,7 @@ class BytePairEncoding {
 
   std::vector<Pair> merges_;
   std::vector<std::string> controls_;
-  std::vector<std::string> pieces_;              // [256 + merges]
+  std::vector<std::string> pieces_;               // [256 + merges]
   std::unordered_map<uint64_t, TokenId> merged_;  // looked up only, never walked
 };
 

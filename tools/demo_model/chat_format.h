@@ -26,8 +26,8 @@ constexpr size_t kEndOfTurn = 3;  ///< index into ControlTokens()
 /// The chat template of the model file, which lays conversations out as EncodeConversation does.
 std::string_view ChatTemplateText();
 
-/// A conversation as tokens; `answer_weights` are losses' weights by token: 1 for what the assistant
-/// says and the token that ends it, `prompt_weight` for all else.
+/// A conversation as tokens; `answer_weights` are losses' weights by token: 1 for what the
+/// assistant says and the token that ends it, `prompt_weight` for all else.
 struct EncodedConversation {
   std::vector<TokenId> tokens;
   std::vector<float> weights;

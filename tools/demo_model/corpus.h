@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -21,11 +22,15 @@ enum class Split : uint8_t {
 
 std::string_view SplitName(Split split);
 
+/// All splits but the training's, in the order of reports.
+inline constexpr std::array kMeasuredSplits = {Split::kHeldOutCombinations, Split::kUnseenProducts,
+                                               Split::kUnseenProblems, Split::kFreeWording};
+
 /// A conversation to learn or to ask, and what is true in it.
 struct Conversation {
-  std::string task;                ///< "extract", "reply", "review", "vote", ...
-  std::vector<Turn> turns;         ///< the last one is the assistant's
-  nlohmann::ordered_json facts;    ///< what the answers must agree with, by names of the task
+  std::string task;              ///< "extract", "reply", "review", "vote", ...
+  std::vector<Turn> turns;       ///< the last one is the assistant's
+  nlohmann::ordered_json facts;  ///< what the answers must agree with, by names of the task
 };
 
 /// Conversation `index` of a split: a pure function of its arguments. Tasks come in fixed shares.
@@ -35,5 +40,10 @@ Conversation MakeConversation(Split split, uint64_t seed, uint64_t index);
 /// one with the instruction to reply; facts: product, problem, sentiment, urgency.
 Conversation MakeExtraction(Split split, uint64_t seed, uint64_t index);
 Conversation MakeReply(Split split, uint64_t seed, uint64_t index);
+
+/// A customer message as a row of a workflow: {"id", "prompt", "expected": {"product", "problem",
+/// "sentiment", "urgency", "escalated_by"}}; `escalated_by` lists the viewpoints (of support,
+/// sales, engineering, operations) that escalate it.
+nlohmann::ordered_json MakeMessageRow(Split split, uint64_t seed, uint64_t index);
 
 }  // namespace halo::demo

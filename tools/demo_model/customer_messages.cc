@@ -11,29 +11,65 @@ namespace {
 
 using Text = std::string_view;
 
-constexpr auto kReports = std::to_array<Text>(
-    {"My {p} {x}.", "The {p} {x}.", "Our {p} {x}.", "This {p} {x}.", "Your {p} {x}.",
-     "The new {p} {x}.", "My old {p} {x}.", "The {p} I bought {when} {x}.",
-     "The {p} that you sent me {x}.", "The {p} from your shop {x}.", "The {p}, bought {when}, {x}.",
-     "I ordered a {p} {when}, and now it {x}.", "I bought this {p} {when} and it {x}.",
-     "There is something wrong with the {p}: it {x}.", "I have a question about my {p}. It {x}.",
-     "I have a {p} that {x}.", "We own a {p} which {x}.", "We use a {p} every day, but it {x}.",
-     "It {x}: I mean the {p} from {when}.", "I noticed {when} that the {p} {x}.",
-     "The {p} {x}, although it is new.", "The {p} {x} and I do not know why.",
-     "The {p} {x} again.", "I think the {p} {x}.", "It is about my {p}: it {x}.",
-     "A {p} came {when}. It {x}.", "Here is the story of my {p}. I got it {when}. Now it {x}.",
-     "One thing about the {p}: it {x}.", "Look at the {p}. It {x}.",
-     "My sister gave me a {p} {when}. It {x}.", "They say your {p} is good, but mine {x}.",
-     "The {p} {x}, which is a pity.", "The {p} {x}; please tell me what to do.",
-     "The {p}? It {x}."});
+constexpr auto kReports =
+    std::to_array<Text>({"My {p} {x}.",
+                         "The {p} {x}.",
+                         "Our {p} {x}.",
+                         "This {p} {x}.",
+                         "Your {p} {x}.",
+                         "The new {p} {x}.",
+                         "My old {p} {x}.",
+                         "The {p} I bought {when} {x}.",
+                         "The {p} that you sent me {x}.",
+                         "The {p} from your shop {x}.",
+                         "The {p}, bought {when}, {x}.",
+                         "I ordered a {p} {when}, and now it {x}.",
+                         "I bought this {p} {when} and it {x}.",
+                         "There is something wrong with the {p}: it {x}.",
+                         "I have a question about my {p}. It {x}.",
+                         "I have a {p} that {x}.",
+                         "We own a {p} which {x}.",
+                         "We use a {p} every day, but it {x}.",
+                         "It {x}: I mean the {p} from {when}.",
+                         "I noticed {when} that the {p} {x}.",
+                         "The {p} {x}, although it is new.",
+                         "The {p} {x} and I do not know why.",
+                         "The {p} {x} again.",
+                         "I think the {p} {x}.",
+                         "It is about my {p}: it {x}.",
+                         "A {p} came {when}. It {x}.",
+                         "Here is the story of my {p}. I got it {when}. Now it {x}.",
+                         "One thing about the {p}: it {x}.",
+                         "Look at the {p}. It {x}.",
+                         "My sister gave me a {p} {when}. It {x}.",
+                         "They say your {p} is good, but mine {x}.",
+                         "The {p} {x}, which is a pity.",
+                         "The {p} {x}; please tell me what to do.",
+                         "The {p}? It {x}."});
 
-constexpr auto kBefore = std::to_array<Text>(
-    {"Hello, {m}", "Dear team, {m}", "Hi! {M}", "Good morning. {M}", "Unfortunately, {m}",
-     "I am writing because {m}", "Please help: {m}", "Can you help me? {M}", "Since Monday, {m}",
-     "After two weeks, {m}", "Sadly, {m}", "To be short: {m}", "I have to tell you that {m}",
-     "You should know that {m}", "As I said on the phone, {m}", "It seems that {m}",
-     "My problem is this: {m}", "Listen: {m}", "I have read the manual, but {m}",
-     "It is only a month old. {M}", "For some reason, {m}", "In the office, {m}", "At home, {m}"});
+constexpr auto kBefore = std::to_array<Text>({"Hello, {m}",
+                                              "Dear team, {m}",
+                                              "Hi! {M}",
+                                              "Good morning. {M}",
+                                              "Unfortunately, {m}",
+                                              "I am writing because {m}",
+                                              "Please help: {m}",
+                                              "Can you help me? {M}",
+                                              "Since Monday, {m}",
+                                              "After two weeks, {m}",
+                                              "Sadly, {m}",
+                                              "To be short: {m}",
+                                              "I have to tell you that {m}",
+                                              "You should know that {m}",
+                                              "As I said on the phone, {m}",
+                                              "It seems that {m}",
+                                              "My problem is this: {m}",
+                                              "Listen: {m}",
+                                              "I have read the manual, but {m}",
+                                              "It is only a month old. {M}",
+                                              "For some reason, {m}",
+                                              "In the office, {m}",
+                                              "At home, {m}"});
 
 constexpr auto kFreeReports = std::to_array<Text>(
     {"Just to let you know, that {p} of yours {x}, which surprised us.",
@@ -41,16 +77,12 @@ constexpr auto kFreeReports = std::to_array<Text>(
      "What can be done about a {p} when it {x}?",
      "Somebody in my office told me yesterday that his {p} {x}.",
      "Yesterday's parcel contained a {p}; on first use we saw that it {x}.",
-     "I did everything as the manual says, and still the {p} {x}.",
-     "Trouble with a {p}: it {x}.",
+     "I did everything as the manual says, and still the {p} {x}.", "Trouble with a {p}: it {x}.",
      "To whom it may concern: one {p}, paid in full, {x}.",
      "You promised quality. Instead the {p} {x}.",
-     "The thing is, her {p} {x} whenever guests arrive.",
-     "As for the {p} in the kitchen, it {x}.",
-     "Would you believe that a brand new {p} {x}?",
-     "I like your shop, yet the {p} {x}.",
-     "Order 5521, {p}: it {x}.",
-     "Not sure who to ask, but the {p} from your catalogue {x}."});
+     "The thing is, her {p} {x} whenever guests arrive.", "As for the {p} in the kitchen, it {x}.",
+     "Would you believe that a brand new {p} {x}?", "I like your shop, yet the {p} {x}.",
+     "Order 5521, {p}: it {x}.", "Not sure who to ask, but the {p} from your catalogue {x}."});
 
 constexpr auto kWhen = std::to_array<Text>({"last week", "yesterday", "a month ago", "in May",
                                             "last year", "on Monday", "two weeks ago", "in spring",
@@ -62,9 +94,9 @@ constexpr auto kNegative = std::to_array<Text>(
      "I am fed up.", "Never again.", "It ruined my week."});
 constexpr auto kPositive = std::to_array<Text>(
     {"Otherwise I love it.", "Your service has been great so far.", "I still like it a lot.",
-     "Apart from that I am very happy.", "You have always been kind to me.", "It is a lovely thing.",
-     "I enjoy it every day.", "Thank you for the wonderful support.", "The rest is perfect.",
-     "I am a big fan of yours."});
+     "Apart from that I am very happy.", "You have always been kind to me.",
+     "It is a lovely thing.", "I enjoy it every day.", "Thank you for the wonderful support.",
+     "The rest is perfect.", "I am a big fan of yours."});
 constexpr auto kNeutral = std::to_array<Text>(
     {"I would like to know what to do.", "Please tell me the next step.", "What do you suggest?",
      "I only want to report it.", "Let me know how this works.", "Is this normal?",
@@ -76,35 +108,35 @@ constexpr auto kHigh = std::to_array<Text>(
 constexpr auto kMedium = std::to_array<Text>(
     {"Please answer within the week.", "Some day this week would be fine.", "I need it next week.",
      "Please look at it in the next days.", "By Friday would be good."});
-constexpr auto kLow = std::to_array<Text>(
-    {"There is no hurry.", "Take your time.", "It can wait.", "Whenever you find the time.",
-     "Next month is early enough.", "I am in no rush."});
+constexpr auto kLow = std::to_array<Text>({"There is no hurry.", "Take your time.", "It can wait.",
+                                           "Whenever you find the time.",
+                                           "Next month is early enough.", "I am in no rush."});
 
 constexpr auto kLoyal = std::to_array<Text>(
     {"I have been a customer for {n} years.", "We have bought from you for {n} years.",
      "This is my order number {n} at your shop.", "I have trusted you for {n} years."});
-constexpr auto kRepeated = std::to_array<Text>(
-    {"This is the {n} time.", "It has happened before.", "It is the same fault again.",
-     "You have repaired it once already."});
-constexpr auto kFillers = std::to_array<Text>(
-    {"The parcel came on time.", "I have the receipt.", "The color is fine.",
-     "My neighbor has the same one.", "I live in the old town.", "It stands in the hall.",
-     "The box was open.", "I paid by card.", "The weather was bad that day.",
-     "My daughter uses it too."});
+constexpr auto kRepeated =
+    std::to_array<Text>({"This is the {n} time.", "It has happened before.",
+                         "It is the same fault again.", "You have repaired it once already."});
+constexpr auto kFillers =
+    std::to_array<Text>({"The parcel came on time.", "I have the receipt.", "The color is fine.",
+                         "My neighbor has the same one.", "I live in the old town.",
+                         "It stands in the hall.", "The box was open.", "I paid by card.",
+                         "The weather was bad that day.", "My daughter uses it too."});
 
 std::string UpperStart(const std::string& text, bool upper) {
   if (upper || text.starts_with("I ")) return upper ? Capitalized(text) : text;
   std::string lower = text;
-  lower[0] = static_cast<char>(lower[0] >= 'A' && lower[0] <= 'Z' ? lower[0] - 'A' + 'a' : lower[0]);
+  lower[0] =
+      static_cast<char>(lower[0] >= 'A' && lower[0] <= 'Z' ? lower[0] - 'A' + 'a' : lower[0]);
   return lower;
 }
 
 std::string DrawReport(RandomStream& random, Split split, const CustomerMessage& message) {
   const bool free = split == Split::kFreeWording;
   const Text report = free ? Pick(random, kFreeReports) : Pick(random, kReports);
-  const std::string text = Fill(report, {{"p", message.product},
-                                         {"x", message.problem},
-                                         {"when", Pick(random, kWhen)}});
+  const std::string text =
+      Fill(report, {{"p", message.product}, {"x", message.problem}, {"when", Pick(random, kWhen)}});
   if (free || Chance(random, 50)) return text;
   return Fill(Pick(random, kBefore),
               {{"m", UpperStart(text, false)}, {"M", UpperStart(text, true)}});
@@ -142,13 +174,15 @@ CustomerMessage DrawMessage(RandomStream& random, Split split) {
   }
   message.repeated = Chance(random, 40);
   if (message.repeated)
-    rest.push_back(Fill(Pick(random, kRepeated), {{"n", Pick(random, {"second", "third", "fourth"})}}));
+    rest.push_back(
+        Fill(Pick(random, kRepeated), {{"n", Pick(random, {"second", "third", "fourth"})}}));
   if (Chance(random, 40)) rest.emplace_back(Pick(random, kFillers));
   Shuffle(random, rest);
   const std::string report = DrawReport(random, split, message);
   const size_t place = Chance(random, 70) ? 0 : random.Below(rest.size() + 1);
   rest.insert(rest.begin() + static_cast<ptrdiff_t>(place), report);
-  for (const std::string& sentence : rest) message.text += (message.text.empty() ? "" : " ") + sentence;
+  for (const std::string& sentence : rest)
+    message.text += (message.text.empty() ? "" : " ") + sentence;
   return message;
 }
 
@@ -175,9 +209,10 @@ std::string SummaryAnswer(const CustomerMessage& message) {
 
 std::string ReplyAnswer(const CustomerMessage& message) {
   const std::string what = "your " + message.product + " " + message.problem;
-  const std::string start = message.sentiment == "negative"   ? "We are very sorry that "
-                            : message.sentiment == "positive" ? "Thank you for your kind words; it is a pity that "
-                                                              : "Thank you for telling us that ";
+  const std::string start = message.sentiment == "negative" ? "We are very sorry that "
+                            : message.sentiment == "positive"
+                                ? "Thank you for your kind words; it is a pity that "
+                                : "Thank you for telling us that ";
   const std::string end = message.urgency == "high"     ? "we will call you today."
                           : message.urgency == "medium" ? "we will answer within the week."
                                                         : "we will come back to you soon.";
@@ -195,7 +230,8 @@ std::string ViewAnswer(const CustomerMessage& message, const std::string& view) 
   const bool yes = Escalates(message, view);
   std::string reason;
   if (view == "support") reason = yes ? "The customer is upset." : "The customer is calm.";
-  if (view == "sales") reason = yes ? "This customer is loyal." : "Nothing is said of other orders.";
+  if (view == "sales")
+    reason = yes ? "This customer is loyal." : "Nothing is said of other orders.";
   if (view == "engineering") reason = yes ? "The fault has come back." : "The fault was seen once.";
   if (view == "operations") reason = yes ? "It is urgent." : "It can wait.";
   return "The " + message.product + " " + message.problem + ". " + reason +

@@ -44,15 +44,15 @@ std::string Capitalized(std::string_view text) {
 
 std::string MadeUpWord(RandomStream& random) {
   static constexpr auto kOnsets = std::to_array<std::string_view>(
-      {"b", "c", "d", "f", "g", "h", "j", "k", "l", "m", "n", "p", "qu", "r", "s", "t",
-       "v", "w", "y", "z", "bl", "br", "ch", "cl", "cr", "dr", "fl", "fr", "gl", "gr",
+      {"b",  "c",  "d",  "f",  "g",  "h",  "j",  "k",  "l",  "m",  "n",  "p",  "qu", "r",  "s",
+       "t",  "v",  "w",  "y",  "z",  "bl", "br", "ch", "cl", "cr", "dr", "fl", "fr", "gl", "gr",
        "pl", "pr", "sc", "sh", "sk", "sl", "sm", "sn", "sp", "st", "sw", "th", "tr", ""});
-  static constexpr auto kVowels = std::to_array<std::string_view>(
-      {"a", "e", "i", "o", "u", "a", "e", "i", "o", "u", "ai", "ea", "ee", "ie", "oa", "oo", "ou",
-       "y"});
+  static constexpr auto kVowels =
+      std::to_array<std::string_view>({"a", "e", "i", "o", "u", "a", "e", "i", "o", "u", "ai", "ea",
+                                       "ee", "ie", "oa", "oo", "ou", "y"});
   static constexpr auto kCodas = std::to_array<std::string_view>(
-      {"", "", "", "", "n", "r", "l", "s", "t", "m", "d", "k", "p", "ck", "ll", "nd", "nk", "nt",
-       "rd", "rn", "rt", "sh", "ss", "st", "x", "ng", "b", "g"});
+      {"",   "",   "",   "",   "n",  "r",  "l",  "s",  "t",  "m",  "d", "k",  "p", "ck",
+       "ll", "nd", "nk", "nt", "rd", "rn", "rt", "sh", "ss", "st", "x", "ng", "b", "g"});
   const uint64_t syllables = 2 + (Chance(random, 50) ? 0 : random.Below(3));
   std::string word;
   for (uint64_t i = 0; i < syllables; ++i) {

@@ -27,7 +27,8 @@ inline bool Chance(RandomStream& random, uint64_t percent) { return random.Below
 /// Puts the elements into a random order.
 template <typename T>
 void Shuffle(RandomStream& random, std::vector<T>& list) {
-  for (size_t left = list.size(); left > 1; --left) std::swap(list[left - 1], list[random.Below(left)]);
+  for (size_t left = list.size(); left > 1; --left)
+    std::swap(list[left - 1], list[random.Below(left)]);
 }
 
 /// What stands for {name} in a text.

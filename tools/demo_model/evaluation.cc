@@ -96,13 +96,11 @@ std::vector<std::string> Answer(const std::string& model_path,
 std::vector<SplitFigures> EvaluateMessages(const std::string& model_path, uint64_t seed,
                                            uint64_t prompts, int32_t threads) {
   std::vector<SplitFigures> figures;
-  for (const Split split : {Split::kHeldOutCombinations, Split::kUnseenProducts,
-                            Split::kUnseenProblems, Split::kFreeWording}) {
+  for (const Split split : kMeasuredSplits) {
     std::vector<Conversation> asked;
     std::vector<std::vector<Turn>> questions;
     for (uint64_t i = 0; i < 2 * prompts; ++i) {
-      asked.push_back(i < prompts ? MakeExtraction(split, seed, i)
-                                  : MakeReply(split, seed, i));
+      asked.push_back(i < prompts ? MakeExtraction(split, seed, i) : MakeReply(split, seed, i));
       questions.push_back(Question(asked.back()));
     }
     const std::vector<std::string> answers =

@@ -12,12 +12,12 @@ namespace halo::demo {
 struct SplitFigures {
   std::string split;
   int64_t prompts = 0;
-  int64_t valid_json = 0;   ///< extractions that parse
-  int64_t product = 0;      ///< extractions with the right product
-  int64_t problem = 0;      ///< ... the right problem
-  int64_t sentiment = 0;    ///< ... the right sentiment
-  int64_t extraction = 0;   ///< all three right
-  int64_t reply = 0;        ///< replies that name product and problem
+  int64_t valid_json = 0;  ///< extractions that parse
+  int64_t product = 0;     ///< extractions with the right product
+  int64_t problem = 0;     ///< ... the right problem
+  int64_t sentiment = 0;   ///< ... the right sentiment
+  int64_t extraction = 0;  ///< all three right
+  int64_t reply = 0;       ///< replies that name product and problem
 };
 
 /// Asks the model, through Halo's engine with greedy sampling, `prompts` extractions and as many

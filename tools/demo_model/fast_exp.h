@@ -7,7 +7,8 @@
 namespace halo::demo {
 
 /// exp for loops over many elements. Of float: within 2 units in the last place, without a call or
-/// a branch, so that compilers vectorize it; below exp(-87) it gives that. Of double: the library's.
+/// a branch, so that compilers vectorize it; below exp(-87) it gives that. Of double: the
+/// library's.
 inline float FastExp(float x) {
   x = x < -87.0F ? -87.0F : x;
   x = x > 88.0F ? 88.0F : x;

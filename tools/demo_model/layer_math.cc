@@ -24,8 +24,7 @@ void RmsNorm(int64_t rows, int64_t width, const Real* x, const Real* gain, Real 
   for (int64_t row = 0; row < rows; ++row) {
     const Real* in = x + row * width;
     Real* out = normed + row * width;
-    const Real inverse =
-        1 / std::sqrt(Dot(in, in, width) / static_cast<Real>(width) + epsilon);
+    const Real inverse = 1 / std::sqrt(Dot(in, in, width) / static_cast<Real>(width) + epsilon);
     inverse_rms[row] = inverse;
     for (int64_t i = 0; i < width; ++i) out[i] = in[i] * inverse * gain[i];
   }
@@ -123,14 +122,14 @@ void CrossEntropy(int64_t rows, int64_t tokens, std::span<const int32_t> targets
   }
 }
 
-#define HALO_INSTANTIATE(Real)                                                                    \
-  template void RmsNorm<Real>(int64_t, int64_t, const Real*, const Real*, Real, Real*, Real*);    \
-  template void RmsNormBackward<Real>(int64_t, int64_t, const Real*, const Real*, const Real*,    \
-                                      const Real*, Real*, Real*);                                 \
-  template class RotaryTable<Real>;                                                               \
-  template void GateForward<Real>(int64_t, const Real*, const Real*, Real*);                      \
-  template void GateBackward<Real>(int64_t, const Real*, Real*, Real*);                           \
-  template void CrossEntropy<Real>(int64_t, int64_t, std::span<const int32_t>,                    \
+#define HALO_INSTANTIATE(Real)                                                                 \
+  template void RmsNorm<Real>(int64_t, int64_t, const Real*, const Real*, Real, Real*, Real*); \
+  template void RmsNormBackward<Real>(int64_t, int64_t, const Real*, const Real*, const Real*, \
+                                      const Real*, Real*, Real*);                              \
+  template class RotaryTable<Real>;                                                            \
+  template void GateForward<Real>(int64_t, const Real*, const Real*, Real*);                   \
+  template void GateBackward<Real>(int64_t, const Real*, Real*, Real*);                        \
+  template void CrossEntropy<Real>(int64_t, int64_t, std::span<const int32_t>,                 \
                                    std::span<const Real>, Real*, double*, uint8_t*)
 HALO_INSTANTIATE(float);
 HALO_INSTANTIATE(double);

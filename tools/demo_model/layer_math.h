@@ -53,7 +53,8 @@ struct AttentionInputs {
   const Real* value = nullptr;  ///< [rows, kv_heads * head_width]
 };
 
-/// `mixed` [rows, heads * head_width]; `log_sums` [heads, rows]: log of the sum of exp of the scores.
+/// `mixed` [rows, heads * head_width]; `log_sums` [heads, rows]: log of the sum of exp of the
+/// scores.
 template <typename Real>
 void Attend(const AttentionShape& shape, const AttentionInputs<Real>& in, Real* mixed,
             Real* log_sums);
@@ -67,8 +68,8 @@ struct AttentionGradients {
 
 /// Writes all three gradients.
 template <typename Real>
-void AttendBackward(const AttentionShape& shape, const AttentionInputs<Real>& in,
-                    const Real* mixed, const Real* log_sums, const Real* mixed_gradient,
+void AttendBackward(const AttentionShape& shape, const AttentionInputs<Real>& in, const Real* mixed,
+                    const Real* log_sums, const Real* mixed_gradient,
                     const AttentionGradients<Real>& out);
 
 /// gated = silu(gate) * up, over `count` elements.

@@ -187,11 +187,11 @@ void Multiply(const ProductShape& shape, MatrixView<Real> a, MatrixView<Real> b,
   Multiply(shape, a, packed, c, c_stride, accumulate);
 }
 
-#define HALO_INSTANTIATE(Real)                                                                     \
-  template class PackedMatrix<Real>;                                                               \
-  template void Multiply<Real>(const ProductShape&, MatrixView<Real>, const PackedMatrix<Real>&,   \
-                               Real*, int64_t, Accumulate);                                        \
-  template void Multiply<Real>(const ProductShape&, MatrixView<Real>, MatrixView<Real>, Real*,     \
+#define HALO_INSTANTIATE(Real)                                                                   \
+  template class PackedMatrix<Real>;                                                             \
+  template void Multiply<Real>(const ProductShape&, MatrixView<Real>, const PackedMatrix<Real>&, \
+                               Real*, int64_t, Accumulate);                                      \
+  template void Multiply<Real>(const ProductShape&, MatrixView<Real>, MatrixView<Real>, Real*,   \
                                int64_t, Accumulate)
 HALO_INSTANTIATE(float);
 HALO_INSTANTIATE(double);

@@ -9,24 +9,24 @@ namespace {
 
 using Text = std::string_view;
 
-constexpr auto kExtract = std::to_array<Text>(
-    {"Extract {keys} from the customer's message as JSON.",
-     "Return a JSON object with the keys {keys}.",
-     "Read the message and write one line of JSON with {keys}.",
-     "Extract {keys}. Answer with JSON only.",
-     "You read customer messages. Give {keys} as JSON and write nothing else.",
-     "Which {keys} does the message name? Answer in JSON.",
-     "Turn the message into a JSON object with {keys}.",
-     "Extract the {keys} as a JSON object. Write nothing else."});
-constexpr auto kUrgency = std::to_array<Text>(
-    {"How urgent is this message? Answer low, medium or high.",
-     "Classify the urgency of the message as low, medium or high.",
-     "State the urgency in one word: low, medium or high.",
-     "Classify urgency. Answer with one word: low, medium or high."});
-constexpr auto kSentiment = std::to_array<Text>(
-    {"Is the message negative, neutral or positive? Answer in one word.",
-     "Classify the sentiment as negative, neutral or positive.",
-     "State the sentiment in one word: negative, neutral or positive."});
+constexpr auto kExtract =
+    std::to_array<Text>({"Extract {keys} from the customer's message as JSON.",
+                         "Return a JSON object with the keys {keys}.",
+                         "Read the message and write one line of JSON with {keys}.",
+                         "Extract {keys}. Answer with JSON only.",
+                         "You read customer messages. Give {keys} as JSON and write nothing else.",
+                         "Which {keys} does the message name? Answer in JSON.",
+                         "Turn the message into a JSON object with {keys}.",
+                         "Extract the {keys} as a JSON object. Write nothing else."});
+constexpr auto kUrgency =
+    std::to_array<Text>({"How urgent is this message? Answer low, medium or high.",
+                         "Classify the urgency of the message as low, medium or high.",
+                         "State the urgency in one word: low, medium or high.",
+                         "Classify urgency. Answer with one word: low, medium or high."});
+constexpr auto kSentiment =
+    std::to_array<Text>({"Is the message negative, neutral or positive? Answer in one word.",
+                         "Classify the sentiment as negative, neutral or positive.",
+                         "State the sentiment in one word: negative, neutral or positive."});
 constexpr auto kSummary = std::to_array<Text>(
     {"Summarize the message in one line.", "Summarize the customer's message in one sentence.",
      "Say in one line what the customer reports.", "Write a summary of one line."});
@@ -45,6 +45,8 @@ constexpr auto kMerge = std::to_array<Text>(
      "Several colleagues have judged this message. Count their verdicts and state the result.",
      "Give the final verdict of the colleagues, with the count.",
      "Decide by majority; escalate if it is a tie."});
+
+constexpr auto kViewpoints = std::to_array<Text>({"support", "sales", "engineering", "operations"});
 
 std::string DrawExtractInstruction(RandomStream& random, std::vector<std::string>& keys) {
   keys = {"product", "problem"};
@@ -70,7 +72,7 @@ Asked DrawAsked(RandomStream& random, const CustomerMessage& message) {
   if (which < 44) return {"sentiment", std::string(Pick(random, kSentiment)), message.sentiment};
   if (which < 55) return {"summary", std::string(Pick(random, kSummary)), SummaryAnswer(message)};
   if (which < 80) return {"reply", std::string(Pick(random, kReply)), ReplyAnswer(message)};
-  const std::string view(Pick(random, {"support", "sales", "engineering", "operations"}));
+  const std::string view(Pick(random, kViewpoints));
   return {"view", Fill(Pick(random, kView), {{"view", view}}), ViewAnswer(message, view)};
 }
 
@@ -95,7 +97,7 @@ std::vector<Turn> LayOut(RandomStream& random, std::string instruction, std::str
 
 Conversation DrawMerge(RandomStream& random, Split split) {
   const CustomerMessage message = DrawMessage(random, split);
-  std::vector<std::string> views = {"support", "sales", "engineering", "operations"};
+  std::vector<std::string> views(kViewpoints.begin(), kViewpoints.end());
   Shuffle(random, views);
   if (Chance(random, 40)) views.pop_back();
   std::string context = message.text;
@@ -155,6 +157,18 @@ Conversation MakeReply(Split split, uint64_t seed, uint64_t index) {
   const CustomerMessage message = DrawMessage(random, split);
   return Ask(random, message, {"reply", std::string(Pick(random, kReply)), ReplyAnswer(message)},
              message.text);
+}
+
+nlohmann::ordered_json MakeMessageRow(Split split, uint64_t seed, uint64_t index) {
+  RandomStream random = StreamOf(split, seed, index);
+  const CustomerMessage message = DrawMessage(random, split);
+  nlohmann::ordered_json expected = FactsOf(message);
+  expected["escalated_by"] = nlohmann::ordered_json::array();
+  for (const Text view : kViewpoints) {
+    if (Escalates(message, std::string(view))) expected["escalated_by"].push_back(view);
+  }
+  return {
+      {"id", "m" + std::to_string(index + 1)}, {"prompt", message.text}, {"expected", expected}};
 }
 
 }  // namespace halo::demo

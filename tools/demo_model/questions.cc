@@ -11,25 +11,36 @@ namespace {
 
 using Text = std::string_view;
 
-// ---- Questions -----------------------------------------------------------------------------------
+// ---- Questions
+// -----------------------------------------------------------------------------------
 
 constexpr auto kThings = std::to_array<Text>(
-    {"bread", "a bicycle", "a small town", "the moon", "a wooden bridge", "an old house", "the river",
-     "a school", "the market", "a dog", "a cat", "the garden", "a train", "an electric car",
-     "the library", "tea", "cheese", "a candle", "a sailing boat", "the wind", "snow", "a museum",
-     "a stone wall", "the kitchen", "a company", "a team", "a child", "a glass of water",
-     "the forest", "an airplane", "a radio", "the heating", "a city", "a village shop", "music",
-     "a long walk", "a new language", "the night sky", "a bus", "public transport"});
-constexpr auto kManyThings = std::to_array<Text>(
-    {"birds", "leaves", "people", "bees", "children", "stars", "trees", "fish", "bridges", "engines",
-     "neighbors", "schools", "cats", "horses", "clouds", "mountains", "old clocks", "ships",
-     "students", "spiders", "flowers", "teachers", "windows", "farmers"});
-constexpr auto kDeeds = std::to_array<Text>(
-    {"save energy", "sleep longer", "change color", "make a noise", "move faster", "cost so much",
-     "find the way home", "stay warm in winter", "get wet in the rain", "last for a hundred years",
-     "turn yellow", "float on water", "grow in the shade", "work at night", "open on Sundays",
-     "share one car", "buy local food", "learn from mistakes", "travel by train", "pay higher taxes",
-     "repair old things", "read more books", "keep a secret", "lose weight", "cross the sea"});
+    {"bread",        "a bicycle",      "a small town",     "the moon",        "a wooden bridge",
+     "an old house", "the river",      "a school",         "the market",      "a dog",
+     "a cat",        "the garden",     "a train",          "an electric car", "the library",
+     "tea",          "cheese",         "a candle",         "a sailing boat",  "the wind",
+     "snow",         "a museum",       "a stone wall",     "the kitchen",     "a company",
+     "a team",       "a child",        "a glass of water", "the forest",      "an airplane",
+     "a radio",      "the heating",    "a city",           "a village shop",  "music",
+     "a long walk",  "a new language", "the night sky",    "a bus",           "public transport"});
+constexpr auto kManyThings =
+    std::to_array<Text>({"birds",    "leaves",  "people",  "bees",      "children",   "stars",
+                         "trees",    "fish",    "bridges", "engines",   "neighbors",  "schools",
+                         "cats",     "horses",  "clouds",  "mountains", "old clocks", "ships",
+                         "students", "spiders", "flowers", "teachers",  "windows",    "farmers"});
+constexpr auto kDeeds = std::to_array<Text>({"save energy",         "sleep longer",
+                                             "change color",        "make a noise",
+                                             "move faster",         "cost so much",
+                                             "find the way home",   "stay warm in winter",
+                                             "get wet in the rain", "last for a hundred years",
+                                             "turn yellow",         "float on water",
+                                             "grow in the shade",   "work at night",
+                                             "open on Sundays",     "share one car",
+                                             "buy local food",      "learn from mistakes",
+                                             "travel by train",     "pay higher taxes",
+                                             "repair old things",   "read more books",
+                                             "keep a secret",       "lose weight",
+                                             "cross the sea"});
 constexpr auto kQualities = std::to_array<Text>(
     {"cold", "expensive", "healthy", "dangerous", "useful", "quiet", "round", "fair", "reliable",
      "popular", "heavy", "easy to learn", "better in summer", "good for children", "wise", "safe"});
@@ -38,26 +49,38 @@ constexpr auto kQualities = std::to_array<Text>(
 enum class Kind : uint8_t { kYesNo, kChoice, kWhy, kHow, kWhat };
 
 constexpr auto kTemplates = std::to_array<std::pair<Kind, Text>>(
-    {{Kind::kYesNo, "Should {t} {d}?"}, {Kind::kYesNo, "Should {m} {d}?"},
-     {Kind::kYesNo, "Is it {q} to {d}?"}, {Kind::kYesNo, "Can {t} {d}?"},
-     {Kind::kYesNo, "Does {t} {d}?"}, {Kind::kYesNo, "Is {t} {q}?"},
-     {Kind::kYesNo, "Would {m} {d} if they could?"}, {Kind::kYesNo, "Is {t} {q} for everyone?"},
-     {Kind::kYesNo, "Would it be {q} for {m} to {d}?"}, {Kind::kYesNo, "Are {m} {q}?"},
+    {{Kind::kYesNo, "Should {t} {d}?"},
+     {Kind::kYesNo, "Should {m} {d}?"},
+     {Kind::kYesNo, "Is it {q} to {d}?"},
+     {Kind::kYesNo, "Can {t} {d}?"},
+     {Kind::kYesNo, "Does {t} {d}?"},
+     {Kind::kYesNo, "Is {t} {q}?"},
+     {Kind::kYesNo, "Would {m} {d} if they could?"},
+     {Kind::kYesNo, "Is {t} {q} for everyone?"},
+     {Kind::kYesNo, "Would it be {q} for {m} to {d}?"},
+     {Kind::kYesNo, "Are {m} {q}?"},
      {Kind::kChoice, "Is it better to {d} or to {d2}?"},
      {Kind::kChoice, "Is {t} or {t2} the better choice?"},
      {Kind::kChoice, "Which is more {q}: {t} or {t2}?"},
      {Kind::kChoice, "Should {m} {d} or {d2}?"},
      {Kind::kChoice, "Would you rather {d} or {d2}, and why?"},
      {Kind::kChoice, "Is {t} more {q} than {t2}, or less?"},
-     {Kind::kWhy, "Why do {m} {d}?"}, {Kind::kWhy, "Why does {t} {d}?"},
-     {Kind::kWhy, "Why is {t} {q}?"}, {Kind::kWhy, "Why are {m} {q}?"},
+     {Kind::kWhy, "Why do {m} {d}?"},
+     {Kind::kWhy, "Why does {t} {d}?"},
+     {Kind::kWhy, "Why is {t} {q}?"},
+     {Kind::kWhy, "Why are {m} {q}?"},
      {Kind::kWhy, "Why does {t} {d} faster than {t2}?"},
      {Kind::kWhy, "Why do {m} {d} when others do?"},
-     {Kind::kHow, "How do {m} {d}?"}, {Kind::kHow, "How can {t} {d}?"},
-     {Kind::kHow, "How does {t} {d}?"}, {Kind::kHow, "How can you tell whether {t} is {q}?"},
-     {Kind::kHow, "How could {m} {d} without {t}?"}, {Kind::kHow, "How many {m} {d} in a year?"},
-     {Kind::kWhat, "What makes {t} {q}?"}, {Kind::kWhat, "What would happen if {m} {d}?"},
-     {Kind::kWhat, "What is the best way to {d}?"}, {Kind::kWhat, "What do {m} need to {d}?"},
+     {Kind::kHow, "How do {m} {d}?"},
+     {Kind::kHow, "How can {t} {d}?"},
+     {Kind::kHow, "How does {t} {d}?"},
+     {Kind::kHow, "How can you tell whether {t} is {q}?"},
+     {Kind::kHow, "How could {m} {d} without {t}?"},
+     {Kind::kHow, "How many {m} {d} in a year?"},
+     {Kind::kWhat, "What makes {t} {q}?"},
+     {Kind::kWhat, "What would happen if {m} {d}?"},
+     {Kind::kWhat, "What is the best way to {d}?"},
+     {Kind::kWhat, "What do {m} need to {d}?"},
      {Kind::kWhat, "What would you check first if {t} does not {d}?"},
      {Kind::kWhat, "What is {t} good for?"}});
 
@@ -100,21 +123,22 @@ Question DrawQuestion(RandomStream& random) {
                             {"q", Pick(random, kQualities)}})};
 }
 
-// ---- Voices --------------------------------------------------------------------------------------
+// ---- Voices
+// --------------------------------------------------------------------------------------
 
 constexpr auto kReasons = std::to_array<Text>(
     {"it has worked in most cases", "it costs little", "the effect is easy to see",
      "people have tried it for long", "it is the simplest account", "few things can go wrong",
      "the numbers point that way", "experts mostly agree"});
-constexpr auto kConditions = std::to_array<Text>(
-    {"the weather changes", "money is short", "children are involved", "time runs out",
-     "the place is small", "nobody helps"});
-constexpr auto kPictures = std::to_array<Text>(
-    {"a pot on a stove", "a seesaw", "a crowded bus", "a garden in spring", "a team sport",
-     "a slow river"});
+constexpr auto kConditions =
+    std::to_array<Text>({"the weather changes", "money is short", "children are involved",
+                         "time runs out", "the place is small", "nobody helps"});
+constexpr auto kPictures =
+    std::to_array<Text>({"a pot on a stove", "a seesaw", "a crowded bus", "a garden in spring",
+                         "a team sport", "a slow river"});
 
-/// Someone who answers questions: name, instruction, and the form of the answer. {v} the side taken,
-/// {w} another, {r} {r2} reasons, {c} a condition, {a} a picture, {q} the question.
+/// Someone who answers questions: name, instruction, and the form of the answer. {v} the side
+/// taken, {w} another, {r} {r2} reasons, {c} a condition, {a} a picture, {q} the question.
 struct Voice {
   Text name, instruction, form;
 };
@@ -123,7 +147,8 @@ constexpr auto kVoices = std::to_array<Voice>(
     {{"practical",
       "You judge by what works in daily life. Answer the question the way an experienced "
       "practitioner would, and mention the one circumstance that would change your advice.",
-      "In daily life I would say: {v}. The reason is that {r}. I would change my advice only if {c}. "
+      "In daily life I would say: {v}. The reason is that {r}. I would change my advice only if "
+      "{c}. "
       "Answer: {v}."},
      {"skeptical",
       "You doubt first answers. Name the most tempting wrong answer to the question, explain "
@@ -152,18 +177,20 @@ constexpr auto kVoices = std::to_array<Voice>(
      {"critic",
       "You are a critic. Say what the question takes for granted, whether that is justified, and "
       "how you would answer it after that correction.",
-      "The question takes for granted that {r}. That is mostly justified, unless {c}. Answer: {v}."},
-     {"direct",
-      "Answer the question straight away, then add the single most important reason.",
+      "The question takes for granted that {r}. That is mostly justified, unless {c}. Answer: "
+      "{v}."},
+     {"direct", "Answer the question straight away, then add the single most important reason.",
       "I say: {v}. Above all, {r}. Answer: {v}."},
      {"stepwise",
       "Work towards the answer in small numbered steps. Put the result on a line of its own at the "
       "end.",
       "1. Note that {r}.\n2. Note that {r2}.\n3. Both point the same way.\nAnswer: {v}."},
      {"contrarian",
-      "Assume that the usual answer to this question is wrong. Say what would be right instead, and "
+      "Assume that the usual answer to this question is wrong. Say what would be right instead, "
+      "and "
       "how sure you are.",
-      "The usual answer is: {w}. If that is wrong, the reason is that {r}. I am fairly sure. Answer: "
+      "The usual answer is: {w}. If that is wrong, the reason is that {r}. I am fairly sure. "
+      "Answer: "
       "{v}."},
      {"careful",
       "List what one has to know to answer the question, tell known from guessed, and answer only "
@@ -181,7 +208,8 @@ constexpr auto kVoices = std::to_array<Voice>(
      {"propose",
       "Answer the user's question and explain step by step how you got there. Number the steps, so "
       "that each of them can be discussed on its own.",
-      "1. I begin with this: {r}.\n2. Then {r2}.\n3. It would be different if {c}.\nAnswer: {v}."}});
+      "1. I begin with this: {r}.\n2. Then {r2}.\n3. It would be different if {c}.\nAnswer: "
+      "{v}."}});
 
 constexpr size_t kReasoner = 13, kAdvocate = 14, kPropose = 15;
 
@@ -207,7 +235,8 @@ Text DrawSide(RandomStream& random, const Question& question) {
 Turn Said(std::string text) { return {Turn::Role::kAssistant, std::move(text)}; }
 Turn Asked(Text text) { return {Turn::Role::kUser, std::string(text)}; }
 
-// ---- Judges --------------------------------------------------------------------------------------
+// ---- Judges
+// --------------------------------------------------------------------------------------
 
 constexpr auto kJudges = std::to_array<Text>(
     {"Four advisers have answered the same question. Find out which answer most of them support, "
@@ -252,14 +281,15 @@ Conversation DrawJudge(RandomStream& random) {
                         {"votes", winner->second.size()},
                         {"voters", voices.size()},
                         {"supporters", winner->second}};
-  conversation.turns.push_back(
-      Said("The final answer is: " + std::string(winner->first) + ". It is supported by " +
-           ListInWords(winner->second) + ", " + std::to_string(winner->second.size()) + " of " +
-           std::to_string(voices.size()) + "."));
+  conversation.turns.push_back(Said("The final answer is: " + std::string(winner->first) +
+                                    ". It is supported by " + ListInWords(winner->second) + ", " +
+                                    std::to_string(winner->second.size()) + " of " +
+                                    std::to_string(voices.size()) + "."));
   return conversation;
 }
 
-// ---- Debates -------------------------------------------------------------------------------------
+// ---- Debates
+// -------------------------------------------------------------------------------------
 
 constexpr Text kAgain =
     "Please answer the question again based on the previous context and your own reasoning.";
@@ -296,9 +326,9 @@ Conversation DrawSecondThought(RandomStream& random) {
   const Text side = DrawSide(random, question);
   const bool debate = Chance(random, 60);
   const Voice& voice = kVoices[debate ? kAdvocate : kReasoner];
-  Conversation conversation{
-      debate ? "debate" : "again",
-      LayOut(random, std::string(voice.instruction), question.text), {}};
+  Conversation conversation{debate ? "debate" : "again",
+                            LayOut(random, std::string(voice.instruction), question.text),
+                            {}};
   std::vector<Turn>& turns = conversation.turns;
   turns.push_back(Said(Speak(random, voice, question, side)));
   const std::string answer = "Answer: " + std::string(side) + ".";
@@ -308,11 +338,13 @@ Conversation DrawSecondThought(RandomStream& random) {
   } else {
     const bool serious = Chance(random, 40);
     turns.push_back(Asked(kAttack));
-    turns.push_back(Said(Fill("The weakest step is the first reason. It fails if {c}. This flaw is {f}.",
-                              {{"c", Pick(random, kConditions)}, {"f", serious ? "serious" : "small"}})));
+    turns.push_back(
+        Said(Fill("The weakest step is the first reason. It fails if {c}. This flaw is {f}.",
+                  {{"c", Pick(random, kConditions)}, {"f", serious ? "serious" : "small"}})));
     turns.push_back(Asked(kResolve));
-    turns.push_back(Said(serious ? "The flaw is serious, so the argument does not stand. Answer: open."
-                                 : "The flaw is small, so the argument stands. " + answer));
+    turns.push_back(Said(serious
+                             ? "The flaw is serious, so the argument does not stand. Answer: open."
+                             : "The flaw is small, so the argument stands. " + answer));
   }
   return conversation;
 }
@@ -324,9 +356,9 @@ Conversation DrawDebateStep(RandomStream& random) {
   const std::string step = std::to_string(1 + random.Below(2));
   const std::string objection =
       "Step " + step + " is unsupported: it is claimed without evidence. The other steps stand.";
-  const std::string defense = "I accept the objection to step " + step +
-                              " and drop it. The other steps still carry the result. Answer: " +
-                              std::string(side) + ".";
+  const std::string defense =
+      "I accept the objection to step " + step +
+      " and drop it. The other steps still carry the result. Answer: " + std::string(side) + ".";
   const std::string verdict = "Settled: the other steps. Open: step " + step +
                               ". The evidence supports this best. Answer: " + std::string(side) +
                               ".";
@@ -341,18 +373,20 @@ Conversation DrawDebateStep(RandomStream& random) {
   return conversation;
 }
 
-// ---- Advice --------------------------------------------------------------------------------------
+// ---- Advice
+// --------------------------------------------------------------------------------------
 
 constexpr auto kTopicStarts = std::to_array<Text>(
     {"learning", "planning", "building", "repairing", "painting", "cleaning", "buying", "selling",
      "growing", "moving", "training for", "saving for", "cooking", "organizing"});
 constexpr auto kTopicThings = std::to_array<Text>(
-    {"garden", "kitchen", "car", "trip", "party", "house", "cat", "dog", "laptop", "club", "meal",
-     "speech", "run", "shelf", "wall", "song", "language", "bicycle", "budget", "wedding", "pond",
-     "cellar", "balcony", "bread", "interview", "neighbor", "compost"});
+    {"garden", "kitchen", "car",      "trip",      "party",    "house",   "cat",
+     "dog",    "laptop",  "club",     "meal",      "speech",   "run",     "shelf",
+     "wall",   "song",    "language", "bicycle",   "budget",   "wedding", "pond",
+     "cellar", "balcony", "bread",    "interview", "neighbor", "compost"});
 constexpr auto kTopicQualities = std::to_array<Text>(
-    {"small", "old", "damp", "noisy", "first", "long", "cheap", "quiet", "shared", "rescued", "slow",
-     "vegetable", "birthday", "reading", "weekly"});
+    {"small", "old", "damp", "noisy", "first", "long", "cheap", "quiet", "shared", "rescued",
+     "slow", "vegetable", "birthday", "reading", "weekly"});
 constexpr auto kTopicEnds = std::to_array<Text>(
     {"with eight neighbors", "on a balcony", "in the mountains", "for thirty people",
      "in a shared flat", "for a child", "upstairs", "at a small company", "for a week",
@@ -387,7 +421,8 @@ constexpr auto kFirstQuestions = std::to_array<Advice>(
      {"How do I avoid {x}?", "plan a day ahead"},
      {"What must never happen to {x}?", "keep away from everything wet"}});
 constexpr auto kSecondQuestions = std::to_array<Advice>(
-    {{"My {x} is too small. Does that change your choice?", "I would keep the plan, a little smaller"},
+    {{"My {x} is too small. Does that change your choice?",
+      "I would keep the plan, a little smaller"},
      {"The {x} is fifteen years old. What would you check?", "I would look at the old parts first"},
      {"I have time only once a week. How should I plan then?", "I would do less, but every week"},
      {"Two of us are slow. How much time should we plan?", "I would plan twice the time"},
@@ -412,7 +447,8 @@ constexpr auto kIntroductions = std::to_array<Text>(
      "My question is about {t}.", "We plan {t}."});
 
 constexpr Text kOpening =
-    "You are a patient assistant. Reply to the user's message in at most four sentences, and say so "
+    "You are a patient assistant. Reply to the user's message in at most four sentences, and say "
+    "so "
     "plainly when you are not sure.";
 constexpr Text kFollowUp =
     "Answer this new message. Build on what was said before instead of repeating it.";
@@ -432,8 +468,9 @@ Conversation DrawAdviceConversation(RandomStream& random, Split) {
     return Fill(advice.question, {{"x", thing}});
   };
   Conversation conversation{"advice", {}, {{"topic", topic}}};
-  conversation.turns = LayOut(random, std::string(kOpening),
-                              Fill(Pick(random, kIntroductions), {{"t", topic}}) + " " + ask(first));
+  conversation.turns =
+      LayOut(random, std::string(kOpening),
+             Fill(Pick(random, kIntroductions), {{"t", topic}}) + " " + ask(first));
   std::vector<Turn>& turns = conversation.turns;
   turns.push_back(Said("About " + topic + ": I would " + std::string(first.advice) +
                        ". I am not sure of every detail, so try it on a small scale first."));

@@ -17,11 +17,21 @@ struct Duration {
   int64_t months;
 };
 
-constexpr auto kDurations = std::to_array<Duration>(
-    {{"three weeks", 1}, {"five weeks", 1}, {"two months", 2}, {"three months", 3},
-     {"about four months", 4}, {"five months", 5}, {"half a year", 6}, {"eight months", 8},
-     {"nine months", 9}, {"ten months", 10}, {"a year", 12}, {"a little over a year", 13},
-     {"almost two years", 23}, {"two years", 24}, {"three years", 36}});
+constexpr auto kDurations = std::to_array<Duration>({{"three weeks", 1},
+                                                     {"five weeks", 1},
+                                                     {"two months", 2},
+                                                     {"three months", 3},
+                                                     {"about four months", 4},
+                                                     {"five months", 5},
+                                                     {"half a year", 6},
+                                                     {"eight months", 8},
+                                                     {"nine months", 9},
+                                                     {"ten months", 10},
+                                                     {"a year", 12},
+                                                     {"a little over a year", 13},
+                                                     {"almost two years", 23},
+                                                     {"two years", 24},
+                                                     {"three years", 36}});
 
 constexpr auto kOpenings = std::to_array<Text>(
     {"I bought this {p} after my old one gave up, and I have used it nearly every day for {d}.",
@@ -111,19 +121,19 @@ constexpr auto kAgain = std::to_array<Remark>(
      {"If they fixed that one flaw, I would give it full marks.", ""}});
 
 // Of any part: composed, so that properties have to be copied.
-constexpr auto kParts = std::to_array<Text>({"lid", "handle", "cable", "screen", "hinge", "wheel",
-                                             "switch", "cover", "filter", "motor", "strap", "frame",
-                                             "base", "door", "pedal", "lens"});
-constexpr auto kGood = std::to_array<Text>({"solid", "smooth", "strong", "bright", "precise", "soft",
-                                            "neat", "quick"});
-constexpr auto kBad = std::to_array<Text>({"weak", "loose", "thin", "rough", "noisy", "stiff", "cheap",
-                                           "slow"});
+constexpr auto kParts =
+    std::to_array<Text>({"lid", "handle", "cable", "screen", "hinge", "wheel", "switch", "cover",
+                         "filter", "motor", "strap", "frame", "base", "door", "pedal", "lens"});
+constexpr auto kGood = std::to_array<Text>(
+    {"solid", "smooth", "strong", "bright", "precise", "soft", "neat", "quick"});
+constexpr auto kBad =
+    std::to_array<Text>({"weak", "loose", "thin", "rough", "noisy", "stiff", "cheap", "slow"});
 
 void AddRemark(RandomStream& random, Split split, bool good, std::vector<std::string>& sentences,
                std::vector<std::string>& properties) {
   if (Chance(random, 65)) {
-    const Remark& remark = good ? kPraise[random.Below(kPraise.size())]
-                                : kCriticism[random.Below(kCriticism.size())];
+    const Remark& remark =
+        good ? kPraise[random.Below(kPraise.size())] : kCriticism[random.Below(kCriticism.size())];
     const std::string property(remark.property);
     if (std::find(properties.begin(), properties.end(), property) != properties.end()) return;
     sentences.emplace_back(remark.sentence);
@@ -133,10 +143,10 @@ void AddRemark(RandomStream& random, Split split, bool good, std::vector<std::st
   const bool made_up = split == Split::kTraining && Chance(random, 40);
   const std::string part = made_up ? MadeUpWord(random) : std::string(Pick(random, kParts));
   const std::string quality(good ? Pick(random, kGood) : Pick(random, kBad));
-  const Text sentence = good ? Pick(random, {"The {t} is {q}.", "I like the {t}, which is {q}.",
-                                             "It has a {q} {t}."})
-                             : Pick(random, {"The {t} is {q}.", "A pity that the {t} is {q}.",
-                                             "However, it has a {q} {t}."});
+  const Text sentence =
+      good ? Pick(random, {"The {t} is {q}.", "I like the {t}, which is {q}.", "It has a {q} {t}."})
+           : Pick(random,
+                  {"The {t} is {q}.", "A pity that the {t} is {q}.", "However, it has a {q} {t}."});
   sentences.push_back(Fill(sentence, {{"t", part}, {"q", quality}}));
   properties.push_back(quality + " " + part);
 }
@@ -203,7 +213,8 @@ Review DrawReview(RandomStream& random, Split split) {
     AddRemark(random, split, true, sentences, review.praised);
   for (uint64_t left = random.Below(10) < 2 ? 0 : 1 + random.Below(2); left > 0; --left)
     AddRemark(random, split, false, sentences, review.criticized);
-  for (uint64_t left = random.Below(3); left > 0; --left) sentences.emplace_back(Pick(random, kFillers));
+  for (uint64_t left = random.Below(3); left > 0; --left)
+    sentences.emplace_back(Pick(random, kFillers));
   review.text = opening;
   for (const std::string& sentence : sentences) review.text += " " + sentence;
   if (Chance(random, 85)) {
@@ -244,7 +255,8 @@ Conversation DrawReviewConversation(RandomStream& random, Split split) {
   Review listed = review;
   const bool faulty = split == Split::kTraining && Chance(random, 20);
   const std::string found = faulty ? Corrupt(random, listed) : "no changes";
-  Conversation conversation{"review", LayOut(random, std::string(kListInstruction), review.text), {}};
+  Conversation conversation{
+      "review", LayOut(random, std::string(kListInstruction), review.text), {}};
   conversation.facts = {{"record", RecordAnswer(review)}};
   std::vector<Turn>& turns = conversation.turns;
   turns.push_back({Turn::Role::kAssistant, ListAnswer(listed), !faulty});

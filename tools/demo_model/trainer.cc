@@ -26,9 +26,11 @@ void CheckOptions(const TrainingOptions& options) {
   }
   if (options.adam.steps < 1 || options.parts_per_step < 1 || options.threads < 1 ||
       options.tokens_per_part < shape.context_tokens) {
-    throw Error(ErrorCode::kUsage,
-                fmt::format("at least one step, part and thread, and parts of at least the context's {} tokens",
-                            shape.context_tokens));
+    throw Error(
+        ErrorCode::kUsage,
+        fmt::format(
+            "at least one step, part and thread, and parts of at least the context's {} tokens",
+            shape.context_tokens));
   }
 }
 

@@ -25,8 +25,8 @@ double NormalDraw(RandomStream& random) {
 double FirstDeviation(const ParameterTensor& tensor, const TransformerShape& shape) {
   if (tensor.name == "token_embd.weight") return 0.05;
   const double by_width = 0.7 / std::sqrt(static_cast<double>(tensor.columns));
-  const bool into_stream = tensor.name.ends_with("attn_output.weight") ||
-                           tensor.name.ends_with("ffn_down.weight");
+  const bool into_stream =
+      tensor.name.ends_with("attn_output.weight") || tensor.name.ends_with("ffn_down.weight");
   return into_stream ? by_width / std::sqrt(2.0 * static_cast<double>(shape.layers)) : by_width;
 }
 
@@ -110,7 +110,7 @@ void Transformer<Real>::Project(const std::vector<Real>& x, int64_t inputs, int6
                                 int64_t outputs, std::vector<Real>& y,
                                 Accumulate accumulate) const {
   Multiply<Real>({rows_, outputs, inputs}, Rows(x.data(), inputs),
-                           Transposed(Weight(weight), inputs), y.data(), outputs, accumulate);
+                 Transposed(Weight(weight), inputs), y.data(), outputs, accumulate);
 }
 
 template <typename Real>
@@ -118,9 +118,9 @@ void Transformer<Real>::ProjectBackward(const std::vector<Real>& x, int64_t inpu
                                         int64_t outputs, const std::vector<Real>& y_gradient,
                                         std::vector<Real>& x_gradient, Accumulate accumulate) {
   Multiply<Real>({outputs, inputs, rows_}, Transposed(y_gradient.data(), outputs),
-                           Rows(x.data(), inputs), Gradient(weight), inputs, Accumulate::kAdd);
+                 Rows(x.data(), inputs), Gradient(weight), inputs, Accumulate::kAdd);
   Multiply<Real>({rows_, inputs, outputs}, Rows(y_gradient.data(), outputs),
-                           Rows(Weight(weight), inputs), x_gradient.data(), inputs, accumulate);
+                 Rows(Weight(weight), inputs), x_gradient.data(), inputs, accumulate);
 }
 
 template <typename Real>
@@ -172,8 +172,8 @@ void Transformer<Real>::ForwardLayer(size_t layer, std::vector<Real>& hidden) {
   const int64_t stream = rows_ * width;
 
   std::copy_n(hidden.begin(), stream, state.input.begin());
-  RmsNorm(rows_, width, state.input.data(), Weight(at.attention_norm), epsilon,
-          state.normed.data(), state.inverse_rms.data());
+  RmsNorm(rows_, width, state.input.data(), Weight(at.attention_norm), epsilon, state.normed.data(),
+          state.inverse_rms.data());
   Project(state.normed, width, at.query, shape_.query_width(), state.query, Accumulate::kReplace);
   Project(state.normed, width, at.key, shape_.key_width(), state.key, Accumulate::kReplace);
   Project(state.normed, width, at.value, shape_.key_width(), state.value, Accumulate::kReplace);
@@ -198,8 +198,7 @@ const std::vector<Real>& Transformer<Real>::Forward(const TokenBatch& batch) {
   Prepare(batch);
   const int64_t width = shape_.width;
   for (int64_t row = 0; row < rows_; ++row) {
-    const Real* embedding =
-        Weight(embedding_ + batch.tokens[static_cast<size_t>(row)] * width);
+    const Real* embedding = Weight(embedding_ + batch.tokens[static_cast<size_t>(row)] * width);
     std::copy_n(embedding, width, last_.data() + row * width);
   }
   for (size_t layer = 0; layer < layers_.size(); ++layer) ForwardLayer(layer, last_);
@@ -253,10 +252,9 @@ void Transformer<Real>::BackwardAttention(const LayerOffsets& at, LayerState& st
   Resize(mixed_gradient, rows_ * shape_.query_width());
   ProjectBackward(state.mixed, shape_.query_width(), at.output, width, hidden_gradient_,
                   mixed_gradient, Accumulate::kReplace);
-  AttendBackward<Real>(
-      Attention(), {state.query.data(), state.key.data(), state.value.data()}, state.mixed.data(),
-      state.log_sums.data(), mixed_gradient.data(),
-      {query_gradient_.data(), key_gradient_.data(), value_gradient_.data()});
+  AttendBackward<Real>(Attention(), {state.query.data(), state.key.data(), state.value.data()},
+                       state.mixed.data(), state.log_sums.data(), mixed_gradient.data(),
+                       {query_gradient_.data(), key_gradient_.data(), value_gradient_.data()});
   rotary_.Rotate(positions, shape_.heads, true, query_gradient_.data());
   rotary_.Rotate(positions, shape_.kv_heads, true, key_gradient_.data());
   ProjectBackward(state.normed, width, at.query, shape_.query_width(), query_gradient_,
@@ -280,8 +278,8 @@ void Transformer<Real>::BackwardLayer(size_t layer) {
   ProjectBackward(state.middle_normed, width, at.up, wide, state.up, normed_gradient_,
                   Accumulate::kAdd);
   RmsNormBackward(rows_, width, state.middle.data(), Weight(at.feed_norm),
-                  state.middle_inverse_rms.data(), normed_gradient_.data(),
-                  hidden_gradient_.data(), Gradient(at.feed_norm));
+                  state.middle_inverse_rms.data(), normed_gradient_.data(), hidden_gradient_.data(),
+                  Gradient(at.feed_norm));
   BackwardAttention(at, state);
   RmsNormBackward(rows_, width, state.input.data(), Weight(at.attention_norm),
                   state.inverse_rms.data(), normed_gradient_.data(), hidden_gradient_.data(),

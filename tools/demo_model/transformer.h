@@ -23,10 +23,10 @@ struct TransformerShape {
 
 /// One tensor among a model's parameters, which lie in one vector.
 struct ParameterTensor {
-  std::string name;    ///< GGUF's
-  int64_t rows = 0;    ///< 0: a vector, which weight decay leaves alone
-  int64_t columns = 0; ///< inputs of a matrix; elements of a row lie together
-  int64_t offset = 0;  ///< of the first element
+  std::string name;     ///< GGUF's
+  int64_t rows = 0;     ///< 0: a vector, which weight decay leaves alone
+  int64_t columns = 0;  ///< inputs of a matrix; elements of a row lie together
+  int64_t offset = 0;   ///< of the first element
   int64_t size() const { return (rows == 0 ? 1 : rows) * columns; }
 };
 

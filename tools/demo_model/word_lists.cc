@@ -10,82 +10,222 @@ namespace {
 
 using Text = std::string_view;
 
-constexpr auto kNouns = std::to_array<Text>(
-    {"kettle", "toaster", "blender", "lamp", "drill", "backpack", "vacuum cleaner", "keyboard",
-     "bicycle", "espresso machine", "jacket", "speaker", "chair", "pan", "monitor", "hose", "watch",
-     "camera", "printer", "router", "phone", "tablet", "laptop", "mouse", "headset", "microphone",
-     "charger", "battery", "fan", "heater", "oven", "fridge", "freezer", "dishwasher", "dryer",
-     "iron", "mixer", "grill", "scale", "clock", "radio", "television", "projector", "remote",
-     "thermostat", "doorbell", "lock", "alarm", "torch", "saw", "hammer", "ladder", "mower", "pump",
-     "tent", "sleeping bag", "helmet", "scooter", "stroller", "car seat", "bottle", "mug", "knife",
-     "pot", "tray", "shelf", "desk", "table", "sofa", "mattress", "pillow", "blanket", "curtain",
-     "rug", "mirror", "wardrobe", "bed", "bench", "umbrella", "suitcase", "wallet", "belt", "shoe",
-     "boot", "glove", "scarf", "hat", "coat", "shirt", "guitar", "piano", "drum", "violin",
-     "razor", "toothbrush", "hair dryer", "humidifier", "air purifier", "coffee grinder",
-     "rice cooker", "juicer", "waffle iron", "sewing machine", "washing machine", "garden chair",
-     "lawn trimmer", "pressure washer", "screwdriver", "toolbox", "wheelbarrow", "watering can",
-     "bird feeder", "aquarium", "telescope", "calculator", "headphones", "sunglasses", "binoculars",
-     "hiking boots", "roof rack", "bike lock", "pair of hiking boots", "baby monitor",
-     "fitness watch", "treadmill", "rowing machine", "yoga mat"});
+constexpr auto kNouns = std::to_array<Text>({"kettle",
+                                             "toaster",
+                                             "blender",
+                                             "lamp",
+                                             "drill",
+                                             "backpack",
+                                             "vacuum cleaner",
+                                             "keyboard",
+                                             "bicycle",
+                                             "espresso machine",
+                                             "jacket",
+                                             "speaker",
+                                             "chair",
+                                             "pan",
+                                             "monitor",
+                                             "hose",
+                                             "watch",
+                                             "camera",
+                                             "printer",
+                                             "router",
+                                             "phone",
+                                             "tablet",
+                                             "laptop",
+                                             "mouse",
+                                             "headset",
+                                             "microphone",
+                                             "charger",
+                                             "battery",
+                                             "fan",
+                                             "heater",
+                                             "oven",
+                                             "fridge",
+                                             "freezer",
+                                             "dishwasher",
+                                             "dryer",
+                                             "iron",
+                                             "mixer",
+                                             "grill",
+                                             "scale",
+                                             "clock",
+                                             "radio",
+                                             "television",
+                                             "projector",
+                                             "remote",
+                                             "thermostat",
+                                             "doorbell",
+                                             "lock",
+                                             "alarm",
+                                             "torch",
+                                             "saw",
+                                             "hammer",
+                                             "ladder",
+                                             "mower",
+                                             "pump",
+                                             "tent",
+                                             "sleeping bag",
+                                             "helmet",
+                                             "scooter",
+                                             "stroller",
+                                             "car seat",
+                                             "bottle",
+                                             "mug",
+                                             "knife",
+                                             "pot",
+                                             "tray",
+                                             "shelf",
+                                             "desk",
+                                             "table",
+                                             "sofa",
+                                             "mattress",
+                                             "pillow",
+                                             "blanket",
+                                             "curtain",
+                                             "rug",
+                                             "mirror",
+                                             "wardrobe",
+                                             "bed",
+                                             "bench",
+                                             "umbrella",
+                                             "suitcase",
+                                             "wallet",
+                                             "belt",
+                                             "shoe",
+                                             "boot",
+                                             "glove",
+                                             "scarf",
+                                             "hat",
+                                             "coat",
+                                             "shirt",
+                                             "guitar",
+                                             "piano",
+                                             "drum",
+                                             "violin",
+                                             "razor",
+                                             "toothbrush",
+                                             "hair dryer",
+                                             "humidifier",
+                                             "air purifier",
+                                             "coffee grinder",
+                                             "rice cooker",
+                                             "juicer",
+                                             "waffle iron",
+                                             "sewing machine",
+                                             "washing machine",
+                                             "garden chair",
+                                             "lawn trimmer",
+                                             "pressure washer",
+                                             "screwdriver",
+                                             "toolbox",
+                                             "wheelbarrow",
+                                             "watering can",
+                                             "bird feeder",
+                                             "aquarium",
+                                             "telescope",
+                                             "calculator",
+                                             "headphones",
+                                             "sunglasses",
+                                             "binoculars",
+                                             "hiking boots",
+                                             "roof rack",
+                                             "bike lock",
+                                             "pair of hiking boots",
+                                             "baby monitor",
+                                             "fitness watch",
+                                             "treadmill",
+                                             "rowing machine",
+                                             "yoga mat"});
 
 constexpr auto kModifiers = std::to_array<Text>(
-    {"electric", "cordless", "portable", "folding", "travel", "desk", "garden", "kitchen", "robot",
-     "mechanical", "cast-iron", "rain", "office", "wireless", "digital", "smart", "compact", "heavy",
-     "small", "large", "red", "blue", "green", "black", "white", "silver", "wooden", "steel",
-     "glass", "plastic", "leather", "cotton", "camping", "hiking", "winter", "summer", "kids",
-     "outdoor", "indoor", "ceramic", "solar", "gas", "manual", "automatic", "classic", "modern",
-     "vintage", "slim", "double", "mini"});
+    {"electric", "cordless",  "portable",   "folding",   "travel",  "desk",   "garden",
+     "kitchen",  "robot",     "mechanical", "cast-iron", "rain",    "office", "wireless",
+     "digital",  "smart",     "compact",    "heavy",     "small",   "large",  "red",
+     "blue",     "green",     "black",      "white",     "silver",  "wooden", "steel",
+     "glass",    "plastic",   "leather",    "cotton",    "camping", "hiking", "winter",
+     "summer",   "kids",      "outdoor",    "indoor",    "ceramic", "solar",  "gas",
+     "manual",   "automatic", "classic",    "modern",    "vintage", "slim",   "double",
+     "mini"});
 
 constexpr auto kUnseenNouns = std::to_array<Text>(
-    {"samovar", "lantern", "hammock", "accordion", "easel", "kayak", "paddle", "typewriter", "loom",
-     "anvil", "trombone", "cradle", "dehumidifier", "fondue set", "dartboard", "snowboard", "surfboard",
-     "unicycle", "barometer", "compass", "chandelier", "corkscrew", "teapot", "cushion", "trolley",
-     "gazebo", "trampoline", "harmonica", "sledge", "whisk", "stapler", "shredder", "scanner", "webcam",
-     "joystick", "turntable", "amplifier", "bandsaw", "chisel", "plunger"});
+    {"samovar",    "lantern",   "hammock",   "accordion", "easel",     "kayak",        "paddle",
+     "typewriter", "loom",      "anvil",     "trombone",  "cradle",    "dehumidifier", "fondue set",
+     "dartboard",  "snowboard", "surfboard", "unicycle",  "barometer", "compass",      "chandelier",
+     "corkscrew",  "teapot",    "cushion",   "trolley",   "gazebo",    "trampoline",   "harmonica",
+     "sledge",     "whisk",     "stapler",   "shredder",  "scanner",   "webcam",       "joystick",
+     "turntable",  "amplifier", "bandsaw",   "chisel",    "plunger"});
 
-constexpr auto kUnseenModifiers =
-    std::to_array<Text>({"inflatable", "copper", "velvet", "marble", "nautical", "purple", "orange",
-                         "bamboo", "woollen", "rustic", "pocket", "jumbo", "hybrid", "magnetic",
-                         "titanium"});
+constexpr auto kUnseenModifiers = std::to_array<Text>(
+    {"inflatable", "copper", "velvet", "marble", "nautical", "purple", "orange", "bamboo",
+     "woollen", "rustic", "pocket", "jumbo", "hybrid", "magnetic", "titanium"});
 
-constexpr auto kVerbs = std::to_array<Text>(
-    {"charge", "start", "turn on", "turn off", "close", "open", "heat up", "cool down", "connect",
-     "respond", "spin", "lock", "print", "play", "record", "ring", "move", "fold", "stop", "update",
-     "work", "fit", "reset", "light up", "hold air", "keep warm", "drain", "switch modes",
-     "hold water", "stay upright", "save settings", "pair", "reach full speed", "cut straight",
-     "show the time", "steam"});
+constexpr auto kVerbs = std::to_array<Text>({"charge",        "start",         "turn on",
+                                             "turn off",      "close",         "open",
+                                             "heat up",       "cool down",     "connect",
+                                             "respond",       "spin",          "lock",
+                                             "print",         "play",          "record",
+                                             "ring",          "move",          "fold",
+                                             "stop",          "update",        "work",
+                                             "fit",           "reset",         "light up",
+                                             "hold air",      "keep warm",     "drain",
+                                             "switch modes",  "hold water",    "stay upright",
+                                             "save settings", "pair",          "reach full speed",
+                                             "cut straight",  "show the time", "steam"});
 
-constexpr auto kGerunds = std::to_array<Text>(
-    {"overheating", "freezing", "leaking", "beeping", "rattling", "slipping", "crashing", "blinking",
-     "shaking", "restarting", "jamming", "dripping", "tripping the fuse", "losing its connection",
-     "losing power", "falling over", "turning itself off", "making noise", "skipping", "sticking",
-     "smoking", "stopping", "peeling", "wobbling", "humming"});
+constexpr auto kGerunds = std::to_array<Text>({"overheating",
+                                               "freezing",
+                                               "leaking",
+                                               "beeping",
+                                               "rattling",
+                                               "slipping",
+                                               "crashing",
+                                               "blinking",
+                                               "shaking",
+                                               "restarting",
+                                               "jamming",
+                                               "dripping",
+                                               "tripping the fuse",
+                                               "losing its connection",
+                                               "losing power",
+                                               "falling over",
+                                               "turning itself off",
+                                               "making noise",
+                                               "skipping",
+                                               "sticking",
+                                               "smoking",
+                                               "stopping",
+                                               "peeling",
+                                               "wobbling",
+                                               "humming"});
 
 constexpr auto kParts = std::to_array<Text>(
-    {"lid", "handle", "cable", "plug", "button", "screen", "hinge", "wheel", "battery", "switch",
-     "cover", "filter", "motor", "strap", "zip", "buckle", "seam", "leg", "foot", "display", "lens",
-     "nozzle", "valve", "spring", "knob", "base", "door", "drawer", "blade", "belt", "tank",
-     "charger", "sole", "frame", "pedal", "chain", "bracket", "seal", "fan", "speaker"});
+    {"lid",     "handle", "cable", "plug",    "button",  "screen", "hinge", "wheel",
+     "battery", "switch", "cover", "filter",  "motor",   "strap",  "zip",   "buckle",
+     "seam",    "leg",    "foot",  "display", "lens",    "nozzle", "valve", "spring",
+     "knob",    "base",   "door",  "drawer",  "blade",   "belt",   "tank",  "charger",
+     "sole",    "frame",  "pedal", "chain",   "bracket", "seal",   "fan",   "speaker"});
 
 constexpr auto kStates = std::to_array<Text>(
-    {"cracked", "loose", "broken", "bent", "rusty", "torn", "scratched", "stuck", "dented", "worn",
-     "missing", "faulty", "dead", "wet", "dirty", "melted", "crooked", "faded", "stiff", "swollen",
-     "burnt", "split", "noisy", "sticky", "warped"});
+    {"cracked", "loose",   "broken", "bent",  "rusty", "torn",   "scratched", "stuck",   "dented",
+     "worn",    "missing", "faulty", "dead",  "wet",   "dirty",  "melted",    "crooked", "faded",
+     "stiff",   "swollen", "burnt",  "split", "noisy", "sticky", "warped"});
 
-constexpr auto kNoises = std::to_array<Text>({"grinding", "clicking", "loud", "strange", "whistling",
-                                              "buzzing", "squeaking", "scraping", "popping"});
-constexpr auto kSmells = std::to_array<Text>({"plastic", "smoke", "oil", "glue", "rubber", "paint",
-                                              "gas", "dust", "metal"});
+constexpr auto kNoises =
+    std::to_array<Text>({"grinding", "clicking", "loud", "strange", "whistling", "buzzing",
+                         "squeaking", "scraping", "popping"});
+constexpr auto kSmells = std::to_array<Text>(
+    {"plastic", "smoke", "oil", "glue", "rubber", "paint", "gas", "dust", "metal"});
 
-constexpr auto kUnseenVerbs = std::to_array<Text>(
-    {"inflate", "swivel", "dim", "tilt", "whistle", "foam", "rewind", "brew", "float", "click shut",
-     "glow", "vibrate", "stack", "recline", "defrost"});
-constexpr auto kUnseenGerunds = std::to_array<Text>(
-    {"sparking", "drifting", "hissing", "tilting", "fogging up", "squealing", "flickering",
-     "shrinking", "buckling", "unravelling"});
-constexpr auto kUnseenParts = std::to_array<Text>(
-    {"spout", "antenna", "gasket", "latch", "pulley", "axle", "gauge", "trigger", "caster", "rivet",
-     "piston", "gear", "socket", "clamp", "visor"});
+constexpr auto kUnseenVerbs =
+    std::to_array<Text>({"inflate", "swivel", "dim", "tilt", "whistle", "foam", "rewind", "brew",
+                         "float", "click shut", "glow", "vibrate", "stack", "recline", "defrost"});
+constexpr auto kUnseenGerunds =
+    std::to_array<Text>({"sparking", "drifting", "hissing", "tilting", "fogging up", "squealing",
+                         "flickering", "shrinking", "buckling", "unravelling"});
+constexpr auto kUnseenParts = std::to_array<Text>({"spout", "antenna", "gasket", "latch", "pulley",
+                                                   "axle", "gauge", "trigger", "caster", "rivet",
+                                                   "piston", "gear", "socket", "clamp", "visor"});
 constexpr auto kUnseenStates = std::to_array<Text>(
     {"shattered", "frayed", "tarnished", "punctured", "corroded", "clogged", "jagged", "mouldy",
      "chipped", "discolored", "snapped", "stained", "brittle", "lopsided", "wobbly"});
@@ -149,9 +289,8 @@ std::string DrawProblem(RandomStream& random, Split split) {
     case 7:
       return "started " + word(words.gerunds);
     case 8:
-      return split == Split::kUnseenProblems
-                 ? "lost its " + word(words.parts)
-                 : "makes a " + word(kNoises) + " noise";
+      return split == Split::kUnseenProblems ? "lost its " + word(words.parts)
+                                             : "makes a " + word(kNoises) + " noise";
     default:
       return split == Split::kUnseenProblems ? "stopped " + word(words.gerunds)
                                              : "smells of " + word(kSmells);
