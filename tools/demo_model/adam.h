@@ -11,7 +11,7 @@ struct AdamOptions {
   double peak_rate = 3e-3;
   double last_rate_share = 0.05;  ///< the cosine ends at this share of the peak
   int64_t warm_up_steps = 80;
-  int64_t steps = 1550;
+  int64_t steps = 3000;
   double first_decay = 0.9, second_decay = 0.98;
   double epsilon = 1e-8;
   double weight_decay = 0.05;     ///< of matrices

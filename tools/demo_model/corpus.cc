@@ -27,10 +27,10 @@ Conversation MakeConversation(Split split, uint64_t seed, uint64_t index) {
   // Splits draw from streams of their own.
   RandomStream random(seed * 0x9E3779B97F4A7C15ULL + (index << 3) + static_cast<uint64_t>(split));
   const uint64_t share = random.Below(100);
-  if (share < 46) return DrawMessageConversation(random, split);
-  if (share < 54) return DrawMerge(random, split);
-  if (share < 70) return DrawReviewConversation(random, split);
-  if (share < 93) return DrawQuestionConversation(random, split);
+  if (share < 58) return DrawMessageConversation(random, split);
+  if (share < 66) return DrawMerge(random, split);
+  if (share < 78) return DrawReviewConversation(random, split);
+  if (share < 94) return DrawQuestionConversation(random, split);
   return DrawAdviceConversation(random, split);
 }
 

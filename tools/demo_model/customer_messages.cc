@@ -4,89 +4,13 @@
 #include <array>
 
 #include "demo_model/drawing.h"
+#include "demo_model/message_wording.h"
 #include "demo_model/word_lists.h"
 
 namespace halo::demo {
 namespace {
 
 using Text = std::string_view;
-
-constexpr auto kReports =
-    std::to_array<Text>({"My {p} {x}.",
-                         "The {p} {x}.",
-                         "Our {p} {x}.",
-                         "This {p} {x}.",
-                         "Your {p} {x}.",
-                         "The new {p} {x}.",
-                         "My old {p} {x}.",
-                         "The {p} I bought {when} {x}.",
-                         "The {p} that you sent me {x}.",
-                         "The {p} from your shop {x}.",
-                         "The {p}, bought {when}, {x}.",
-                         "I ordered a {p} {when}, and now it {x}.",
-                         "I bought this {p} {when} and it {x}.",
-                         "There is something wrong with the {p}: it {x}.",
-                         "I have a question about my {p}. It {x}.",
-                         "I have a {p} that {x}.",
-                         "We own a {p} which {x}.",
-                         "We use a {p} every day, but it {x}.",
-                         "It {x}: I mean the {p} from {when}.",
-                         "I noticed {when} that the {p} {x}.",
-                         "The {p} {x}, although it is new.",
-                         "The {p} {x} and I do not know why.",
-                         "The {p} {x} again.",
-                         "I think the {p} {x}.",
-                         "It is about my {p}: it {x}.",
-                         "A {p} came {when}. It {x}.",
-                         "Here is the story of my {p}. I got it {when}. Now it {x}.",
-                         "One thing about the {p}: it {x}.",
-                         "Look at the {p}. It {x}.",
-                         "My sister gave me a {p} {when}. It {x}.",
-                         "They say your {p} is good, but mine {x}.",
-                         "The {p} {x}, which is a pity.",
-                         "The {p} {x}; please tell me what to do.",
-                         "The {p}? It {x}."});
-
-constexpr auto kBefore = std::to_array<Text>({"Hello, {m}",
-                                              "Dear team, {m}",
-                                              "Hi! {M}",
-                                              "Good morning. {M}",
-                                              "Unfortunately, {m}",
-                                              "I am writing because {m}",
-                                              "Please help: {m}",
-                                              "Can you help me? {M}",
-                                              "Since Monday, {m}",
-                                              "After two weeks, {m}",
-                                              "Sadly, {m}",
-                                              "To be short: {m}",
-                                              "I have to tell you that {m}",
-                                              "You should know that {m}",
-                                              "As I said on the phone, {m}",
-                                              "It seems that {m}",
-                                              "My problem is this: {m}",
-                                              "Listen: {m}",
-                                              "I have read the manual, but {m}",
-                                              "It is only a month old. {M}",
-                                              "For some reason, {m}",
-                                              "In the office, {m}",
-                                              "At home, {m}"});
-
-constexpr auto kFreeReports = std::to_array<Text>(
-    {"Just to let you know, that {p} of yours {x}, which surprised us.",
-     "Regarding the {p}: honestly, it {x}, and nobody here can explain it.",
-     "What can be done about a {p} when it {x}?",
-     "Somebody in my office told me yesterday that his {p} {x}.",
-     "Yesterday's parcel contained a {p}; on first use we saw that it {x}.",
-     "I did everything as the manual says, and still the {p} {x}.", "Trouble with a {p}: it {x}.",
-     "To whom it may concern: one {p}, paid in full, {x}.",
-     "You promised quality. Instead the {p} {x}.",
-     "The thing is, her {p} {x} whenever guests arrive.", "As for the {p} in the kitchen, it {x}.",
-     "Would you believe that a brand new {p} {x}?", "I like your shop, yet the {p} {x}.",
-     "Order 5521, {p}: it {x}.", "Not sure who to ask, but the {p} from your catalogue {x}."});
-
-constexpr auto kWhen = std::to_array<Text>({"last week", "yesterday", "a month ago", "in May",
-                                            "last year", "on Monday", "two weeks ago", "in spring",
-                                            "three days ago", "at Christmas"});
 
 constexpr auto kNegative = std::to_array<Text>(
     {"I am very angry about this.", "This is a big disappointment.", "I am really annoyed.",
@@ -124,24 +48,6 @@ constexpr auto kFillers =
                          "It stands in the hall.", "The box was open.", "I paid by card.",
                          "The weather was bad that day.", "My daughter uses it too."});
 
-std::string UpperStart(const std::string& text, bool upper) {
-  if (upper || text.starts_with("I ")) return upper ? Capitalized(text) : text;
-  std::string lower = text;
-  lower[0] =
-      static_cast<char>(lower[0] >= 'A' && lower[0] <= 'Z' ? lower[0] - 'A' + 'a' : lower[0]);
-  return lower;
-}
-
-std::string DrawReport(RandomStream& random, Split split, const CustomerMessage& message) {
-  const bool free = split == Split::kFreeWording;
-  const Text report = free ? Pick(random, kFreeReports) : Pick(random, kReports);
-  const std::string text =
-      Fill(report, {{"p", message.product}, {"x", message.problem}, {"when", Pick(random, kWhen)}});
-  if (free || Chance(random, 50)) return text;
-  return Fill(Pick(random, kBefore),
-              {{"m", UpperStart(text, false)}, {"M", UpperStart(text, true)}});
-}
-
 template <typename Low, typename Middle, typename High>
 std::string DrawLevel(RandomStream& random, std::string& level, std::array<Text, 3> names,
                       const Low& low, const Middle& middle, const High& high) {
@@ -178,7 +84,7 @@ CustomerMessage DrawMessage(RandomStream& random, Split split) {
         Fill(Pick(random, kRepeated), {{"n", Pick(random, {"second", "third", "fourth"})}}));
   if (Chance(random, 40)) rest.emplace_back(Pick(random, kFillers));
   Shuffle(random, rest);
-  const std::string report = DrawReport(random, split, message);
+  const std::string report = DrawReport(random, split, pair);
   const size_t place = Chance(random, 70) ? 0 : random.Below(rest.size() + 1);
   rest.insert(rest.begin() + static_cast<ptrdiff_t>(place), report);
   for (const std::string& sentence : rest)

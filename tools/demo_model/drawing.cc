@@ -42,6 +42,11 @@ std::string Capitalized(std::string_view text) {
   return capitalized;
 }
 
+std::string WithArticle(std::string_view words) {
+  const bool vowel = std::string_view("aeiou").find(words[0]) != std::string_view::npos;
+  return (vowel ? "an " : "a ") + std::string(words);
+}
+
 std::string MadeUpWord(RandomStream& random) {
   static constexpr auto kOnsets = std::to_array<std::string_view>(
       {"b",  "c",  "d",  "f",  "g",  "h",  "j",  "k",  "l",  "m",  "n",  "p",  "qu", "r",  "s",
@@ -53,7 +58,7 @@ std::string MadeUpWord(RandomStream& random) {
   static constexpr auto kCodas = std::to_array<std::string_view>(
       {"",   "",   "",   "",   "n",  "r",  "l",  "s",  "t",  "m",  "d", "k",  "p", "ck",
        "ll", "nd", "nk", "nt", "rd", "rn", "rt", "sh", "ss", "st", "x", "ng", "b", "g"});
-  const uint64_t syllables = 2 + (Chance(random, 50) ? 0 : random.Below(3));
+  const uint64_t syllables = Chance(random, 20) ? 1 : Chance(random, 70) ? 2 : 3;
   std::string word;
   for (uint64_t i = 0; i < syllables; ++i) {
     word += Pick(random, kOnsets);

@@ -46,7 +46,10 @@ std::string ListInWords(std::span<const std::string> words);
 /// The text with its first letter in upper case.
 std::string Capitalized(std::string_view text);
 
-/// A word that no language has, of two to four syllables.
+/// "a lamp", "an old lamp": by the first letter.
+std::string WithArticle(std::string_view words);
+
+/// A word that no language has, of one to three syllables.
 std::string MadeUpWord(RandomStream& random);
 
 }  // namespace halo::demo

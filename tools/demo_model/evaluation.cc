@@ -14,6 +14,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr int32_t kMostAnswerTokens = 160;
 constexpr int32_t kSequences = 16;
+constexpr int32_t kContextTokens = 512;  // of a message, its instruction and an answer
 
 const char* RoleName(Turn::Role role) {
   if (role == Turn::Role::kSystem) return "system";
@@ -28,8 +29,10 @@ LlamaEngineOptions EngineOptions(const std::string& model_path, int32_t threads,
   options.vocabulary = std::move(vocabulary);
   options.threads = threads;
   options.sequences = kSequences;
-  options.kv_bytes = int64_t{256} << 20;
-  options.kept_bytes = int64_t{64} << 20;
+  // Prompts share nothing worth keeping, and attention passes over all KV there is.
+  options.kv_bytes = int64_t{24} << 20;
+  options.kept_bytes = int64_t{1} << 20;
+  options.context_tokens = kContextTokens;
   return options;
 }
 
@@ -46,9 +49,10 @@ std::vector<Turn> Question(const Conversation& conversation) {
   return {conversation.turns.begin(), conversation.turns.end() - 1};
 }
 
-void CountExtraction(const std::string& answer, const Json& facts, SplitFigures& figures) {
+/// Whether all three are right.
+bool CountExtraction(const std::string& answer, const Json& facts, SplitFigures& figures) {
   const Json parsed = Json::parse(answer, nullptr, /*allow_exceptions=*/false);
-  if (!parsed.is_object()) return;
+  if (!parsed.is_object()) return false;
   ++figures.valid_json;
   const auto right = [&](const char* key) {
     return parsed.contains(key) && parsed[key] == facts[key] ? 1 : 0;
@@ -56,12 +60,16 @@ void CountExtraction(const std::string& answer, const Json& facts, SplitFigures&
   figures.product += right("product");
   figures.problem += right("problem");
   figures.sentiment += right("sentiment");
-  figures.extraction += right("product") * right("problem") * right("sentiment");
+  const int all = right("product") * right("problem") * right("sentiment");
+  figures.extraction += all;
+  return all == 1;
 }
 
-bool Names(const std::string& answer, const Json& facts) {
-  return answer.find(facts["product"].get<std::string>()) != std::string::npos &&
-         answer.find(facts["problem"].get<std::string>()) != std::string::npos;
+bool CountReply(const std::string& answer, const Json& facts, SplitFigures& figures) {
+  const bool names_both = answer.find(facts["product"].get<std::string>()) != std::string::npos &&
+                          answer.find(facts["problem"].get<std::string>()) != std::string::npos;
+  figures.reply += names_both ? 1 : 0;
+  return names_both;
 }
 
 }  // namespace
@@ -109,11 +117,9 @@ std::vector<SplitFigures> EvaluateMessages(const std::string& model_path, uint64
     of_split.split = std::string(SplitName(split));
     of_split.prompts = static_cast<int64_t>(prompts);
     for (size_t i = 0; i < asked.size(); ++i) {
-      if (i < prompts) {
-        CountExtraction(answers[i], asked[i].facts, of_split);
-      } else {
-        of_split.reply += Names(answers[i], asked[i].facts) ? 1 : 0;
-      }
+      const bool right = i < prompts ? CountExtraction(answers[i], asked[i].facts, of_split)
+                                     : CountReply(answers[i], asked[i].facts, of_split);
+      if (!right) of_split.failures.push_back({questions[i].back().text, answers[i]});
     }
     figures.push_back(std::move(of_split));
   }

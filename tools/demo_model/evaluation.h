@@ -8,6 +8,11 @@
 
 namespace halo::demo {
 
+/// An answer that says something wrong, and the user's turn that it answers.
+struct WrongAnswer {
+  std::string question, answer;
+};
+
 /// How a model file answers one kind of prompt.
 struct SplitFigures {
   std::string split;
@@ -18,6 +23,7 @@ struct SplitFigures {
   int64_t sentiment = 0;   ///< ... the right sentiment
   int64_t extraction = 0;  ///< all three right
   int64_t reply = 0;       ///< replies that name product and problem
+  std::vector<WrongAnswer> failures;
 };
 
 /// Asks the model, through Halo's engine with greedy sampling, `prompts` extractions and as many

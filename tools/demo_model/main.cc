@@ -31,6 +31,7 @@ struct Flags {
   uint64_t prompts = 50;
   int32_t threads = 2;
   int64_t report_every = 50;
+  bool show_failures = false;
 };
 
 /// What --split takes.
@@ -111,8 +112,11 @@ void RunEvaluate(const Flags& flags) {
   for (const SplitFigures& f :
        EvaluateMessages(flags.model, flags.training.seed, flags.prompts, flags.threads)) {
     std::cout << fmt::format("| {}, {} | {} | {} | {} | {} | {} | {} |\n", f.split, f.prompts,
-                             f.valid_json, f.product, f.problem, f.sentiment, f.extraction,
-                             f.reply);
+                             f.valid_json, f.product, f.problem, f.sentiment, f.extraction, f.reply)
+              << std::flush;
+    if (!flags.show_failures) continue;
+    for (const WrongAnswer& wrong : f.failures)
+      std::cout << "\n" << wrong.question << "\n-> " << wrong.answer << "\n";
   }
 }
 
@@ -163,6 +167,7 @@ void AddEvaluate(CLI::App& app, Flags& flags) {
   evaluate->add_option("--threads", flags.threads, "Of the engine")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  evaluate->add_flag("--failures", flags.show_failures, "Print the answers that are wrong, too");
   evaluate->callback([&] { RunEvaluate(flags); });
 }
 

@@ -100,6 +100,22 @@ std::vector<Text> Sides(Kind kind) {
   return {};
 }
 
+Text AskedFor(Kind kind) {
+  switch (kind) {
+    case Kind::kYesNo:
+      return "for a yes or a no";
+    case Kind::kChoice:
+      return "for one of two";
+    case Kind::kWhy:
+      return "for a cause";
+    case Kind::kHow:
+      return "for a way";
+    case Kind::kWhat:
+      return "for a judgement";
+  }
+  return "";
+}
+
 struct Question {
   Kind kind = Kind::kYesNo;
   std::string text;
@@ -138,7 +154,8 @@ constexpr auto kPictures =
                          "a team sport", "a slow river"});
 
 /// Someone who answers questions: name, instruction, and the form of the answer. {v} the side
-/// taken, {w} another, {r} {r2} reasons, {c} a condition, {a} a picture, {q} the question.
+/// taken, {w} another, {r} {r2} reasons, {c} a condition, {a} a picture, {k} what the question asks
+/// for.
 struct Voice {
   Text name, instruction, form;
 };
@@ -199,7 +216,7 @@ constexpr auto kVoices = std::to_array<Voice>(
      {"concise", "Answer the question in one sentence of at most twenty words.",
       "I would say so, because {r}. Answer: {v}."},
      {"reasoner", "Please try to answer the question with multi-step Chain of Thought.",
-      "1. The question is: {q}\n2. It matters that {r}.\n3. It also matters that {r2}.\nAnswer: "
+      "1. It asks {k}.\n2. It matters that {r}.\n3. It also matters that {r2}.\nAnswer: "
       "{v}."},
      {"advocate",
       "Take a clear position on the user's question. State your answer in the first sentence, then "
@@ -225,7 +242,7 @@ std::string Speak(RandomStream& random, const Voice& voice, const Question& ques
                            {"r2", second},
                            {"c", Pick(random, kConditions)},
                            {"a", Pick(random, kPictures)},
-                           {"q", question.text}});
+                           {"k", AskedFor(question.kind)}});
 }
 
 Text DrawSide(RandomStream& random, const Question& question) {
@@ -394,7 +411,7 @@ constexpr auto kTopicEnds = std::to_array<Text>(
 
 std::string DrawTopic(RandomStream& random) {
   const auto word = [&](const auto& list) {
-    return Chance(random, 20) ? MadeUpWord(random) : std::string(Pick(random, list));
+    return Chance(random, 35) ? MadeUpWord(random) : std::string(Pick(random, list));
   };
   std::string topic = Chance(random, 50) ? word(kTopicStarts) + " " : "";
   topic += Chance(random, 75) ? "a " : "the ";

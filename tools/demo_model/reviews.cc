@@ -35,11 +35,11 @@ constexpr auto kDurations = std::to_array<Duration>({{"three weeks", 1},
 
 constexpr auto kOpenings = std::to_array<Text>(
     {"I bought this {p} after my old one gave up, and I have used it nearly every day for {d}.",
-     "We needed {a} {p} at short notice, and this was the only one in stock; that was {d} ago.",
+     "We needed {a} at short notice, and this was the only one in stock; that was {d} ago.",
      "For {d} this {p} has been part of my morning, and it has had to put up with a lot.",
      "My sister recommended this {p} to me, so I ordered it {d} ago without reading much about it.",
      "I compared six models before I chose this {p}, and {d} later I still remember why.",
-     "I did not expect much from {a} {p} at this price, but {d} of use have taught me better.",
+     "I did not expect much from {a} at this price, but {d} of use have taught me better.",
      "After {d} with this {p} I think I can say what it is worth.",
      "This {p} was a present, and it took me {d} to form an opinion.",
      "I have had this {p} for {d} now.", "Bought the {p} {d} ago.",
@@ -197,7 +197,6 @@ std::string Corrupt(RandomStream& random, Review& list) {
 Review DrawReview(RandomStream& random, Split split) {
   Review review;
   review.product = DrawPair(random, split).product;
-  const bool vowel = Text("aeiou").find(review.product[0]) != Text::npos;
   std::vector<std::string> sentences;
   std::string opening;
   if (Chance(random, 85)) {
@@ -205,7 +204,7 @@ Review DrawReview(RandomStream& random, Split split) {
     review.used = std::string(duration.text);
     review.months = duration.months;
     opening = Fill(Pick(random, kOpenings),
-                   {{"p", review.product}, {"d", review.used}, {"a", vowel ? "an" : "a"}});
+                   {{"p", review.product}, {"d", review.used}, {"a", WithArticle(review.product)}});
   } else {
     opening = Fill(Pick(random, kOpeningsWithoutTime), {{"p", review.product}});
   }

@@ -125,10 +125,6 @@ constexpr auto kNouns = std::to_array<Text>({"kettle",
                                              "aquarium",
                                              "telescope",
                                              "calculator",
-                                             "headphones",
-                                             "sunglasses",
-                                             "binoculars",
-                                             "hiking boots",
                                              "roof rack",
                                              "bike lock",
                                              "pair of hiking boots",
@@ -234,7 +230,7 @@ bool IsTraining(Split split) { return split == Split::kTraining; }
 
 /// A word of a list, or in training sometimes one that is made up.
 std::string Word(RandomStream& random, Split split, std::span<const Text> list) {
-  if (IsTraining(split) && Chance(random, 35)) return MadeUpWord(random);
+  if (IsTraining(split) && Chance(random, 40)) return MadeUpWord(random);
   return std::string(Pick(random, list));
 }
 
@@ -246,11 +242,6 @@ struct ProblemWords {
 constexpr ProblemWords kKnownProblemWords{kVerbs, kGerunds, kParts, kStates};
 constexpr ProblemWords kUnseenProblemWords{kUnseenVerbs, kUnseenGerunds, kUnseenParts,
                                            kUnseenStates};
-
-std::string WithArticle(const std::string& words) {
-  const bool vowel = Text("aeiou").find(words[0]) != Text::npos;
-  return (vowel ? "an " : "a ") + words;
-}
 
 }  // namespace
 
