@@ -1,7 +1,6 @@
 #include "demo_model/drawing.h"
 
 #include <algorithm>
-#include <array>
 
 #include "base/check.h"
 
@@ -45,27 +44,6 @@ std::string Capitalized(std::string_view text) {
 std::string WithArticle(std::string_view words) {
   const bool vowel = std::string_view("aeiou").find(words[0]) != std::string_view::npos;
   return (vowel ? "an " : "a ") + std::string(words);
-}
-
-std::string MadeUpWord(RandomStream& random) {
-  static constexpr auto kOnsets = std::to_array<std::string_view>(
-      {"b",  "c",  "d",  "f",  "g",  "h",  "j",  "k",  "l",  "m",  "n",  "p",  "qu", "r",  "s",
-       "t",  "v",  "w",  "y",  "z",  "bl", "br", "ch", "cl", "cr", "dr", "fl", "fr", "gl", "gr",
-       "pl", "pr", "sc", "sh", "sk", "sl", "sm", "sn", "sp", "st", "sw", "th", "tr", ""});
-  static constexpr auto kVowels =
-      std::to_array<std::string_view>({"a", "e", "i", "o", "u", "a", "e", "i", "o", "u", "ai", "ea",
-                                       "ee", "ie", "oa", "oo", "ou", "y"});
-  static constexpr auto kCodas = std::to_array<std::string_view>(
-      {"",   "",   "",   "",   "n",  "r",  "l",  "s",  "t",  "m",  "d", "k",  "p", "ck",
-       "ll", "nd", "nk", "nt", "rd", "rn", "rt", "sh", "ss", "st", "x", "ng", "b", "g"});
-  const uint64_t syllables = Chance(random, 20) ? 1 : Chance(random, 70) ? 2 : 3;
-  std::string word;
-  for (uint64_t i = 0; i < syllables; ++i) {
-    word += Pick(random, kOnsets);
-    word += Pick(random, kVowels);
-    if (Chance(random, i + 1 == syllables ? 70 : 30)) word += Pick(random, kCodas);
-  }
-  return word;
 }
 
 }  // namespace halo::demo

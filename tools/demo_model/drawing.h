@@ -49,7 +49,4 @@ std::string Capitalized(std::string_view text);
 /// "a lamp", "an old lamp": by the first letter.
 std::string WithArticle(std::string_view words);
 
-/// A word that no language has, of one to three syllables.
-std::string MadeUpWord(RandomStream& random);
-
 }  // namespace halo::demo

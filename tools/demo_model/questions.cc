@@ -5,6 +5,7 @@
 
 #include "demo_model/customer_messages.h"
 #include "demo_model/drawing.h"
+#include "demo_model/word_lists.h"
 
 namespace halo::demo {
 namespace {

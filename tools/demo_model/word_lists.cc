@@ -1,5 +1,6 @@
 #include "demo_model/word_lists.h"
 
+#include <algorithm>
 #include <array>
 
 #include "base/hash.h"
@@ -146,14 +147,14 @@ constexpr auto kModifiers = std::to_array<Text>(
 
 constexpr auto kUnseenNouns = std::to_array<Text>(
     {"samovar",    "lantern",   "hammock",   "accordion", "easel",     "kayak",        "paddle",
-     "typewriter", "loom",      "anvil",     "trombone",  "cradle",    "dehumidifier", "fondue set",
+     "typewriter", "loom",      "anvil",     "trombone",  "cradle",    "dehumidifier", "birdcage",
      "dartboard",  "snowboard", "surfboard", "unicycle",  "barometer", "compass",      "chandelier",
      "corkscrew",  "teapot",    "cushion",   "trolley",   "gazebo",    "trampoline",   "harmonica",
      "sledge",     "whisk",     "stapler",   "shredder",  "scanner",   "webcam",       "joystick",
      "turntable",  "amplifier", "bandsaw",   "chisel",    "plunger"});
 
 constexpr auto kUnseenModifiers = std::to_array<Text>(
-    {"inflatable", "copper", "velvet", "marble", "nautical", "purple", "orange", "bamboo",
+    {"inflatable", "copper", "velvet", "marble", "nautical", "purple", "crimson", "bamboo",
      "woollen", "rustic", "pocket", "jumbo", "hybrid", "magnetic", "titanium"});
 
 constexpr auto kVerbs = std::to_array<Text>({"charge",        "start",         "turn on",
@@ -215,16 +216,44 @@ constexpr auto kSmells = std::to_array<Text>(
 
 constexpr auto kUnseenVerbs =
     std::to_array<Text>({"inflate", "swivel", "dim", "tilt", "whistle", "foam", "rewind", "brew",
-                         "float", "click shut", "glow", "vibrate", "stack", "recline", "defrost"});
+                         "hover", "click shut", "glow", "vibrate", "stack", "recline", "defrost"});
 constexpr auto kUnseenGerunds =
-    std::to_array<Text>({"sparking", "drifting", "hissing", "tilting", "fogging up", "squealing",
+    std::to_array<Text>({"sparking", "drifting", "hissing", "tilting", "fogging", "squealing",
                          "flickering", "shrinking", "buckling", "unravelling"});
 constexpr auto kUnseenParts = std::to_array<Text>({"spout", "antenna", "gasket", "latch", "pulley",
                                                    "axle", "gauge", "trigger", "caster", "rivet",
-                                                   "piston", "gear", "socket", "clamp", "visor"});
+                                                   "piston", "gear", "flange", "clamp", "visor"});
 constexpr auto kUnseenStates = std::to_array<Text>(
     {"shattered", "frayed", "tarnished", "punctured", "corroded", "clogged", "jagged", "mouldy",
      "chipped", "discolored", "snapped", "stained", "brittle", "lopsided", "wobbly"});
+
+/// Whether one of the texts, which may be of several words, has the word.
+bool HasWord(std::span<const Text> texts, Text word) {
+  return std::any_of(texts.begin(), texts.end(), [&](Text text) {
+    return (" " + std::string(text) + " ").find(" " + std::string(word) + " ") != std::string::npos;
+  });
+}
+
+std::string Syllables(RandomStream& random) {
+  static constexpr auto kOnsets = std::to_array<std::string_view>(
+      {"b",  "c",  "d",  "f",  "g",  "h",  "j",  "k",  "l",  "m",  "n",  "p",  "qu", "r",  "s",
+       "t",  "v",  "w",  "y",  "z",  "bl", "br", "ch", "cl", "cr", "dr", "fl", "fr", "gl", "gr",
+       "pl", "pr", "sc", "sh", "sk", "sl", "sm", "sn", "sp", "st", "sw", "th", "tr", ""});
+  static constexpr auto kVowels =
+      std::to_array<std::string_view>({"a", "e", "i", "o", "u", "a", "e", "i", "o", "u", "ai", "ea",
+                                       "ee", "ie", "oa", "oo", "ou", "y"});
+  static constexpr auto kCodas = std::to_array<std::string_view>(
+      {"",   "",   "",   "",   "n",  "r",  "l",  "s",  "t",  "m",  "d", "k",  "p", "ck",
+       "ll", "nd", "nk", "nt", "rd", "rn", "rt", "sh", "ss", "st", "x", "ng", "b", "g"});
+  const uint64_t syllables = Chance(random, 20) ? 1 : Chance(random, 70) ? 2 : 3;
+  std::string word;
+  for (uint64_t i = 0; i < syllables; ++i) {
+    word += Pick(random, kOnsets);
+    word += Pick(random, kVowels);
+    if (Chance(random, i + 1 == syllables ? 70 : 30)) word += Pick(random, kCodas);
+  }
+  return word;
+}
 
 bool IsTraining(Split split) { return split == Split::kTraining; }
 
@@ -244,6 +273,19 @@ constexpr ProblemWords kUnseenProblemWords{kUnseenVerbs, kUnseenGerunds, kUnseen
                                            kUnseenStates};
 
 }  // namespace
+
+bool IsUnseenWord(std::string_view word) {
+  return HasWord(kUnseenNouns, word) || HasWord(kUnseenModifiers, word) ||
+         HasWord(kUnseenVerbs, word) || HasWord(kUnseenGerunds, word) ||
+         HasWord(kUnseenParts, word) || HasWord(kUnseenStates, word);
+}
+
+std::string MadeUpWord(RandomStream& random) {
+  for (;;) {
+    std::string word = Syllables(random);
+    if (!IsUnseenWord(word)) return word;
+  }
+}
 
 std::string DrawProduct(RandomStream& random, Split split) {
   const bool unseen = split == Split::kUnseenProducts;

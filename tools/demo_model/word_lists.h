@@ -1,11 +1,18 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "base/random.h"
 #include "demo_model/corpus.h"
 
 namespace halo::demo {
+
+/// A word of one to three syllables that no list has: to be copied, not known.
+std::string MadeUpWord(RandomStream& random);
+
+/// Whether a word is among those that training never has.
+bool IsUnseenWord(std::string_view word);
 
 /// "cordless drill", "velora kettle": nouns with no, one or two words before them. In training some
 /// of the words are made up anew each time, so that they have to be copied and cannot be known.
