@@ -11,6 +11,7 @@ namespace halo::demo {
 namespace {
 
 constexpr int64_t kBytes = 256;
+constexpr int64_t kMostTokens = 8192;  // a count for each pair of them: 512 MiB
 
 bool IsLetter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 bool IsDigit(char c) { return c >= '0' && c <= '9'; }
@@ -91,6 +92,12 @@ std::vector<std::string_view> SplitWords(std::string_view text) {
 
 BytePairEncoding BytePairEncoding::Train(const std::vector<std::string>& texts, int64_t tokens,
                                          std::vector<std::string> controls) {
+  if (tokens > kMostTokens) {
+    throw Error(ErrorCode::kUsage,
+                fmt::format("a vocabulary of {} tokens was asked for, at most {} "
+                            "can be learned",
+                            tokens, kMostTokens));
+  }
   std::map<std::string_view, int64_t> counts;
   for (const std::string& text : texts) {
     CheckAscii(text);
