@@ -23,6 +23,9 @@ inline constexpr int kExitUsage = 2;
 /// The environment's value, or "".
 std::string Environment(const char* name);
 
+/// A folder beside the program, bin/../share/halo/NAME, whether it exists or not.
+std::string ShareFolder(const char* name);
+
 /// "12K", "3G", "512M" or a plain number of bytes. Throws halo::Error(kUsage) naming `flag`.
 long long ParseSize(const std::string& text, const std::string& flag);
 

@@ -24,12 +24,10 @@ struct SynthFlags {
   double mean_output = 0;
 };
 
-/// Vocabularies lie beside the program: bin/halo, share/halo/vocabularies.
 std::string VocabularyFolder() {
   const std::string given = Environment("HALO_VOCABULARIES");
   if (!given.empty()) return given;
-  const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe");
-  return (program.parent_path().parent_path() / "share" / "halo" / "vocabularies").string();
+  return ShareFolder("vocabularies");
 }
 
 int Synthesize(const SynthFlags& flags) {
@@ -149,6 +147,7 @@ void AddModelsCommand(CLI::App& app, int& exit_code) {
     ModelSearchPath search;
     search.models_file = *models_file;
     search.models_folder = Environment("HALO_MODELS");
+    search.shipped_folder = ShareFolder("models");
     exit_code = List(search);
   });
 }

@@ -107,6 +107,7 @@ RunOptions OptionsFrom(const RunFlags& flags) {
   if (!flags.kept_memory.empty())
     options.kept_memory_bytes = ParseSize(flags.kept_memory, "--kept-memory");
   options.models_folder = Environment("HALO_MODELS");
+  options.shipped_models = ShareFolder("models");
   const std::string hub = Environment("HF_HUB_CACHE");
   const std::string home = Environment("HF_HOME");
   if (!hub.empty()) {

@@ -32,6 +32,7 @@ struct RunOptions {
   std::string models_file;                    ///< YAML mapping of names to files
   std::string models_folder;                  ///< where names are looked up as files
   std::string hugging_face_cache;
+  std::string shipped_models;  ///< folder of models that came with Halo, asked last
 
   std::string column;               ///< column of the row prompt
   int64_t limit = -1;               ///< rows taken from the front of each input

@@ -198,7 +198,10 @@ Found Candidates(const std::string& name, const ModelSearchPath& search, const M
   if (!found.files.empty()) return found;
   Found cached = FromHuggingFace(name, search.hugging_face_cache);
   cached.outside.insert(cached.outside.end(), found.outside.begin(), found.outside.end());
-  return cached;
+  if (!cached.files.empty()) return cached;
+  Found shipped = FromFolder(name, search.shipped_folder);
+  shipped.outside.insert(shipped.outside.end(), cached.outside.begin(), cached.outside.end());
+  return shipped;
 }
 
 constexpr std::array<std::string_view, 6> kDtypes = {"bfloat16", "float16", "half",
@@ -244,6 +247,7 @@ std::string WhereLooked(const ModelSearchPath& search) {
   places.push_back(search.hugging_face_cache.empty()
                        ? "the Hugging Face cache (none)"
                        : "the Hugging Face cache " + search.hugging_face_cache);
+  if (!search.shipped_folder.empty()) places.push_back(search.shipped_folder);
   return fmt::format("{}", fmt::join(places, ", "));
 }
 
@@ -405,6 +409,7 @@ std::vector<std::pair<std::string, std::string>> ListModels(const ModelSearchPat
   }
   if (!search.models_folder.empty()) ListFolder(search.models_folder, models);
   if (!search.hugging_face_cache.empty()) ListHuggingFace(search.hugging_face_cache, models);
+  if (!search.shipped_folder.empty()) ListFolder(search.shipped_folder, models);
   std::sort(models.begin(), models.end());
   return models;
 }

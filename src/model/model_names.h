@@ -12,7 +12,7 @@ namespace halo {
 /// Where model names may be resolved (contract section 5), in order of precedence: the first place
 /// that has files for a name is used, later ones are not looked at.
 ///
-/// Of the folder HALO_MODELS these are the files for NAME (which may be ORG/NAME): NAME.gguf,
+/// Of a folder these are the files for NAME (which may be ORG/NAME): NAME.gguf,
 /// NAME-TYPE.gguf, NAME.TYPE.gguf and NAME/*.gguf, TYPE being a weight type such as Q8_0. A file
 /// that a link takes outside the folder is not used.
 struct ModelSearchPath {
@@ -22,6 +22,7 @@ struct ModelSearchPath {
   std::string models_file;
   std::string models_folder;       ///< HALO_MODELS; "" if unset
   std::string hugging_face_cache;  ///< the hub folder of the Hugging Face cache; "" if unset
+  std::string shipped_folder;      ///< of models that came with Halo, as HALO_MODELS; "" if none
 };
 
 /// What an operator asks for. Two requests may share a name and differ in quantization.

@@ -215,7 +215,7 @@ void Session::Impl::Resolve() {
   for (const auto& input : inputs)
     requests.insert(input->plan.models.begin(), input->plan.models.end());
   const ModelSearchPath search{options.models, options.models_file, options.models_folder,
-                               options.hugging_face_cache};
+                               options.hugging_face_cache, options.shipped_models};
   for (ResolvedModel& resolved : ResolveModels({requests.begin(), requests.end()}, search)) {
     model_paths.emplace(resolved.request, resolved.path);
     const std::string path = resolved.path;

@@ -58,6 +58,14 @@ class Install(unittest.TestCase):
         self.assertNotIn(BUILD, path)
         self.assertNotIn("not found", self.run_ok("ldd", self.prefix / "bin/halo"))
 
+    def test_the_model_that_comes_with_it_is_found_by_its_name(self):
+        workflow = self.folder / "demo.yaml"
+        workflow.write_text(WORKFLOW.replace("model: m,", "model: halo-demo,"))
+        listed = dict(line.split("\t") for line in self.run_ok(self.prefix / "bin/halo", "models", "ls").splitlines())
+        self.assertEqual(pathlib.Path(listed["halo-demo.q8_0"]).resolve(), (self.prefix / "share/halo/models/halo-demo.q8_0.gguf").resolve())
+        answers = self.run_ok(self.prefix / "bin/halo", "run", workflow, "-i", self.rows, "--quiet", "--worker-memory", "64M")
+        self.assertEqual([json.loads(line)["status"] for line in answers.splitlines()], ["ok"] * 4)
+
     def test_another_project_embeds_it(self):
         build = self.folder / "build"
         self.run_ok(CMAKE, "-S", f"{SOURCE}/examples/embed", "-B", build, f"-DCMAKE_PREFIX_PATH={self.prefix}",

@@ -15,6 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using ::testing::AllOf;
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
@@ -192,6 +193,18 @@ TEST_F(ModelNames, OneErrorListsEverything) {
                     HasSubstr("looked in: --model flags"), HasSubstr(search_.models_folder),
                     HasSubstr("--model 'org/knwon=FILE.gguf'"), Not(HasSubstr("'org/known':"))));
   EXPECT_EQ(refusal.find("'other' is not known"), refusal.rfind("'other' is not known"));
+}
+
+TEST_F(ModelNames, ModelsThatCameWithHaloAreTheLastResort) {
+  search_.shipped_folder = folder_ + "/shipped";
+  const std::string shipped = Put("Q8_0", "shipped/halo-demo.q8_0.gguf");
+  EXPECT_EQ(Path({"halo-demo", "", ""}), shipped);
+  EXPECT_THAT(ListModels(search_), Contains(Pair("halo-demo.q8_0", shipped)));
+  EXPECT_THAT(Refusal({{"other", "", ""}}), HasSubstr(search_.shipped_folder));
+  const std::string cached = Put("F16", "hub/models--halo-demo/snapshots/abc/m.gguf");
+  EXPECT_EQ(Path({"halo-demo", "", ""}), cached);
+  search_.flags["halo-demo"] = folder_ + "/F16.gguf";
+  EXPECT_EQ(Path({"halo-demo", "", ""}), folder_ + "/F16.gguf");
 }
 
 TEST_F(ModelNames, PassesOverABrokenFileIfAnotherFits) {

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <map>
 #include <regex>
 #include <set>
@@ -93,6 +94,15 @@ TEST(Corpus, IsAFunctionOfSplitSeedAndIndex) {
     distinct.insert(text(Split::kHeldOutCombinations, 1, i));
   }
   EXPECT_GT(distinct.size(), 1480U);
+}
+
+TEST(Corpus, TheExamplesRowsAreHeldOutRows) {
+  std::ifstream file(std::string(HALO_SOURCE_DIR) + "/examples/customer_messages/messages.jsonl");
+  std::string line;
+  uint64_t index = 0;
+  for (; std::getline(file, line); ++index)
+    ASSERT_EQ(line, MakeMessageRow(Split::kHeldOutCombinations, 1, index).dump());
+  EXPECT_EQ(index, 64U);
 }
 
 // ---- Whether the answers are right
