@@ -54,7 +54,7 @@ std::string Tail(const std::string& text) {
 
 }  // namespace
 
-std::string RunProgram(const std::vector<std::string>& arguments) {
+std::string RunProgram(const std::vector<std::string>& arguments, const std::vector<int>& good) {
   int out[2];
   if (pipe2(out, O_CLOEXEC) != 0) throw std::runtime_error("no pipe can be made");
   std::FILE* err = std::tmpfile();
@@ -69,7 +69,8 @@ std::string RunProgram(const std::vector<std::string>& arguments) {
   std::rewind(err);
   const std::string errors = ReadAll(fileno(err));
   std::fclose(err);
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return text;
+  if (WIFEXITED(status) && std::count(good.begin(), good.end(), WEXITSTATUS(status)) > 0)
+    return text;
   if (WIFEXITED(status) && WEXITSTATUS(status) == kCouldNotExecute) {
     throw std::runtime_error(arguments[0] + ": cannot be executed");
   }

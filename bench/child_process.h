@@ -8,9 +8,10 @@
 namespace halo::bench {
 
 /// Runs a program to its end and returns what it wrote to standard output. Standard error is shown
-/// in the exception only. Throws std::runtime_error if it cannot be started or does not exit with
-/// 0.
-std::string RunProgram(const std::vector<std::string>& arguments);
+/// in the exception only. Throws std::runtime_error if it cannot be started or ends in another way
+/// than with one of the exit statuses `good`.
+std::string RunProgram(const std::vector<std::string>& arguments,
+                       const std::vector<int>& good = {0});
 
 /// A program in the background, its output in a file. It is ended with this object, and by the
 /// kernel if this process dies before that.

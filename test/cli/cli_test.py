@@ -117,7 +117,8 @@ class Cli(unittest.TestCase):
         files = sorted(name for name in os.listdir(folder) if name.endswith(".yaml"))
         self.assertEqual(files, sorted(os.listdir(os.path.join(folder, "graph"))))
         for file in files:
-            rows = {"multi_turn.yaml": "conversations", "review_extraction_3step.yaml": "reviews"}.get(file, "questions")
+            rows = {"multi_turn.yaml": "conversations", "review_extraction_3step.yaml": "reviews",
+                    "customer_messages.yaml": "customer_messages"}.get(file, "questions")
             seen = {}
             for dialect in ("", "graph"):
                 dump = os.path.join(support.SCRATCH, "calls.jsonl")

@@ -407,7 +407,8 @@ TEST_F(RowsTest, RowsFromMemory) {
 
 TEST_F(RowsTest, ShippedRowsCanBeRead) {
   const std::string folder = std::string(HALO_SOURCE_DIR) + "/workflows/rows/";
-  for (const std::string name : {"questions.jsonl", "reviews.jsonl", "conversations.jsonl"}) {
+  for (const std::string name :
+       {"questions.jsonl", "reviews.jsonl", "conversations.jsonl", "customer_messages.jsonl"}) {
     const auto source = OpenRows({folder + name, {"id", "prompt"}, -1, ""});
     EXPECT_EQ(source->total(), 64) << name;
     while (auto row = source->Next()) {

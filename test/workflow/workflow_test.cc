@@ -178,7 +178,8 @@ TEST(WorkflowTest, EveryShippedWorkflowParses) {
                                                {"voting_4way.yaml", 5},
                                                {"voting_4way_two_models.yaml", 5},
                                                {"voting_5way_three_models.yaml", 6},
-                                               {"review_extraction_3step.yaml", 3}};
+                                               {"review_extraction_3step.yaml", 3},
+                                               {"customer_messages.yaml", 6}};
   for (const auto& [name, size] : sizes) {
     const Workflow workflow = LoadWorkflow((folder / name).string());
     EXPECT_EQ(workflow.operators.size(), size) << name;
