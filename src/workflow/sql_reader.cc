@@ -60,7 +60,7 @@ void SqlReader::Start(const std::string& sql) {
     Fail("expected one SELECT", false);
   if (duckdb_prepare_extracted_statement(database_.connection(), statements.get(), 0,
                                          statement_.out()) != DuckDBSuccess) {
-    Fail(duckdb_prepare_error(statement_.get()), false);
+    Fail(WhyNot(duckdb_prepare_error(statement_.get())), false);
   }
   // Seen in the syntax tree already; asked of DuckDB once more.
   if (duckdb_prepared_statement_type(statement_.get()) != DUCKDB_STATEMENT_TYPE_SELECT)
@@ -73,7 +73,7 @@ void SqlReader::Start(const std::string& sql) {
   if (duckdb_pending_prepared_streaming(statement_.get(), pending.out()) != DuckDBSuccess)
     Fail(duckdb_pending_error(pending.get()), false);
   if (duckdb_execute_pending(pending.get(), result_.out()) != DuckDBSuccess) {
-    Fail(duckdb_result_error(result_.out()),
+    Fail(WhyNot(duckdb_result_error(result_.out())),
          duckdb_result_error_type(result_.out()) == DUCKDB_ERROR_OUT_OF_MEMORY);
   }
   ReadColumns();
@@ -138,6 +138,11 @@ std::optional<JsonRow> SqlReader::Next() {
   ++next_;
   ++rows_;
   return row;
+}
+
+/// DuckDB's words for a file say neither what it was taken for nor that it is at fault.
+std::string SqlReader::WhyNot(const std::string& error) const {
+  return real_name_.empty() ? error : "it cannot be read as Parquet: " + error;
 }
 
 void SqlReader::Fail(std::string message, bool out_of_memory) const {

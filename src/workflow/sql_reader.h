@@ -40,6 +40,7 @@ class SqlReader {
   void Start(const std::string& sql);
   void ReadColumns();
   bool NextChunk();
+  std::string WhyNot(const std::string& error) const;
   [[noreturn]] void Fail(std::string message, bool out_of_memory) const;
 
   const std::string name_;  ///< what errors name: a path, or "sql"

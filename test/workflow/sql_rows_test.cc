@@ -242,7 +242,9 @@ TEST_F(SqlRowsTest, MissingColumnsListWhatIsThere) {
 
 TEST_F(SqlRowsTest, WhatIsNoParquetIsNamed) {
   Write("text.parquet", "id,prompt\n1,x and some more text\n");
-  ExpectFault("text.parquet", "text.parquet: Invalid Input Error: No magic bytes found");
+  ExpectFault(
+      "text.parquet",
+      "text.parquet: it cannot be read as Parquet: Invalid Input Error: No magic bytes found");
   Write("empty.parquet", "");
   ExpectFault("empty.parquet", "File 'empty.parquet' too small to be a Parquet file");
   MakeParquet("r.parquet", "SELECT i AS id, md5(i::VARCHAR) AS prompt FROM range(20000) t(i)");
