@@ -16,7 +16,7 @@ using Json = nlohmann::ordered_json;
 using Parts = std::vector<const Json*>;
 
 constexpr int64_t kMaxPairs = 500'000;
-constexpr int64_t kMaxWork = 20'000'000;
+constexpr int64_t kMaxWork = 2'000'000;
 constexpr int32_t kMaxDepth = 200;
 
 Parts PartsOf(const Json& list) {
@@ -40,6 +40,7 @@ Parts ValuesOf(const Json& schema) {
 }
 
 bool ShareAValue(const Parts& first, const Parts& second) {
+  if (first.size() > second.size()) return ShareAValue(second, first);
   const auto less = [](const Json* a, const Json* b) { return *a < *b; };
   const std::set<const Json*, decltype(less)> values(first.begin(), first.end(), less);
   return std::any_of(second.begin(), second.end(),
@@ -169,7 +170,10 @@ bool SchemaOverlap::MayFit(const Json& made, const Json& into, int32_t depth) {
                        [&](const Json* part) { return MayFit(*from, *part, depth + 1); });
   }
   const Parts from_values = ValuesOf(*from), to_values = ValuesOf(*to);
-  if (!from_values.empty() && !to_values.empty()) return ShareAValue(from_values, to_values);
+  if (!from_values.empty() && !to_values.empty()) {
+    work_left_ -= std::ssize(from_values) + std::ssize(to_values);
+    return work_left_ <= 0 || ShareAValue(from_values, to_values);
+  }
   if (!from_values.empty()) return AnyValueFits(*from, *to);
   if (!to_values.empty()) return AnyValueFits(*to, *from);
   const std::set<std::string> types = TypesOf(*from), taken = TypesOf(*to);

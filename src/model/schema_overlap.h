@@ -34,7 +34,7 @@ class SchemaOverlap {
   const Json& root_;
   SchemaValidator validator_;
   int64_t pairs_left_;  // of schemas to be compared
-  int64_t work_left_;   // as SchemaValidator counts it
+  int64_t work_left_;   // as SchemaValidator counts it, and values compared
 };
 
 }  // namespace halo

@@ -425,6 +425,12 @@ TEST(OutputSchema, AlternativesOfOneOfExcludeEachOther) {
         {{"type", "object"}, {"properties", {{"kind", {{"const", i}}}}}, {"required", {"kind"}}});
   }
   EXPECT_EQ(FaultsOf(many), "");
+  // More than that is not looked through.
+  Json values = Json::array();
+  for (int i = 0; i < 40'000; ++i) values.push_back("word " + std::to_string(i));
+  Json long_list = {{"oneOf", {{{"enum", values}}}}};
+  for (int i = 0; i < 4000; ++i) long_list["oneOf"].push_back({{"const", i}});
+  EXPECT_THAT(FaultsOf(long_list), HasSubstr("a value may fit this and number 0 of oneOf"));
 }
 
 TEST(OutputSchema, ValuesAreWhatTheJsonSays) {
