@@ -44,6 +44,27 @@ void GgufHeader::AddFloat32(std::string_view key, float value) {
   Append(keys_, value);
 }
 
+void GgufHeader::AddBool(std::string_view key, bool value) {
+  BeginKey(key, GgufType::kBool);
+  Append(keys_, static_cast<uint8_t>(value ? 1 : 0));
+}
+
+void GgufHeader::BeginList(std::string_view key, GgufType type, size_t count) {
+  BeginKey(key, GgufType::kArray);
+  Append(keys_, static_cast<uint32_t>(type));
+  Append(keys_, static_cast<uint64_t>(count));
+}
+
+void GgufHeader::AddTexts(std::string_view key, const std::vector<std::string>& values) {
+  BeginList(key, GgufType::kString, values.size());
+  for (const std::string& value : values) AppendText(keys_, value);
+}
+
+void GgufHeader::AddInt32s(std::string_view key, const std::vector<int32_t>& values) {
+  BeginList(key, GgufType::kInt32, values.size());
+  for (const int32_t value : values) Append(keys_, value);
+}
+
 void GgufHeader::AddCopy(std::string_view key, const GgufValue& value) {
   AppendText(keys_, key);
   keys_.append(reinterpret_cast<const char*>(value.encoded.data()), value.encoded.size());

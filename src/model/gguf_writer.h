@@ -20,6 +20,9 @@ class GgufHeader {
   void AddText(std::string_view key, std::string_view value);
   void AddUint32(std::string_view key, uint32_t value);
   void AddFloat32(std::string_view key, float value);
+  void AddBool(std::string_view key, bool value);
+  void AddTexts(std::string_view key, const std::vector<std::string>& values);
+  void AddInt32s(std::string_view key, const std::vector<int32_t>& values);
   /// Copies a value of another file as it is.
   void AddCopy(std::string_view key, const GgufValue& value);
   /// Dimensions in GGUF's order, the row length first. Returns the tensor's offset from the start
@@ -34,6 +37,7 @@ class GgufHeader {
 
  private:
   void BeginKey(std::string_view key, GgufType type);
+  void BeginList(std::string_view key, GgufType type, size_t count);
 
   std::string keys_;
   std::string tensors_;

@@ -3,7 +3,7 @@
 // house-allow(include): the weights' types are ggml's, and so is the way to them
 #include <ggml.h>
 
-#include <cstring>
+#include <algorithm>
 #include <span>
 #include <string_view>
 
@@ -21,36 +21,6 @@ constexpr int32_t kControlToken = 3;
 
 // general.file_type
 constexpr uint32_t kAllF32 = 0, kMostlyF16 = 1, kMostlyQ8_0 = 7;
-
-template <typename T>
-void AppendRaw(std::string& bytes, T value) {
-  char raw[sizeof(T)];
-  std::memcpy(raw, &value, sizeof(T));
-  bytes.append(raw, sizeof(T));
-}
-
-std::string ListHead(GgufType type, size_t count) {
-  std::string bytes;
-  AppendRaw(bytes, static_cast<uint32_t>(GgufType::kArray));
-  AppendRaw(bytes, static_cast<uint32_t>(type));
-  AppendRaw(bytes, static_cast<uint64_t>(count));
-  return bytes;
-}
-
-void AddEncoded(GgufHeader& header, std::string_view key, const std::string& encoded) {
-  GgufValue value;
-  value.encoded = std::span(reinterpret_cast<const uint8_t*>(encoded.data()), encoded.size());
-  header.AddCopy(key, value);
-}
-
-void AddTexts(GgufHeader& header, std::string_view key, const std::vector<std::string>& texts) {
-  std::string bytes = ListHead(GgufType::kString, texts.size());
-  for (const std::string& text : texts) {
-    AppendRaw(bytes, static_cast<uint64_t>(text.size()));
-    bytes += text;
-  }
-  AddEncoded(header, key, bytes);
-}
 
 /// The characters that byte-level vocabularies write bytes with (GPT-2's table): printable
 /// characters of Latin-1 stand for themselves, the other bytes for characters from U+0100 on.
@@ -85,23 +55,19 @@ void AddVocabulary(GgufHeader& header, const BytePairEncoding& encoding) {
   tokens.insert(tokens.end(), encoding.controls().begin(), encoding.controls().end());
   for (const auto& [left, right] : encoding.merges())
     merges.push_back(written(left) + " " + written(right));
-  std::string types = ListHead(GgufType::kInt32, tokens.size());
-  for (TokenId token = 0; token < static_cast<TokenId>(tokens.size()); ++token)
-    AppendRaw(types, token < first_control ? kNormalToken : kControlToken);
+  std::vector<int32_t> types(tokens.size(), kControlToken);
+  std::fill_n(types.begin(), first_control, kNormalToken);
 
   header.AddText("tokenizer.ggml.model", "gpt2");
   header.AddText("tokenizer.ggml.pre", "gpt-2");
-  AddTexts(header, "tokenizer.ggml.tokens", tokens);
-  AddEncoded(header, "tokenizer.ggml.token_type", types);
-  AddTexts(header, "tokenizer.ggml.merges", merges);
+  header.AddTexts("tokenizer.ggml.tokens", tokens);
+  header.AddInt32s("tokenizer.ggml.token_type", types);
+  header.AddTexts("tokenizer.ggml.merges", merges);
   // Conversations begin with a role's token, not with one of their own.
   const auto end = static_cast<uint32_t>(encoding.ControlId(kEndOfTurn));
   header.AddUint32("tokenizer.ggml.bos_token_id", end);
   header.AddUint32("tokenizer.ggml.eos_token_id", end);
-  std::string no;
-  AppendRaw(no, static_cast<uint32_t>(GgufType::kBool));
-  AppendRaw(no, uint8_t{0});
-  AddEncoded(header, "tokenizer.ggml.add_bos_token", no);
+  header.AddBool("tokenizer.ggml.add_bos_token", false);
   header.AddText("tokenizer.chat_template", ChatTemplateText());
 }
 
