@@ -75,6 +75,7 @@ class TemporaryFolder {
       throw Error(ErrorCode::kConfig, "no folder for temporary files (" + fault.message() +
                                           "): let TMPDIR name one that is there");
     }
+    // mkdtemp() puts letters of its own in place of the six.
     std::string pattern = (folder / "halo-XXXXXX").string();
     if (mkdtemp(pattern.data()) == nullptr) {
       throw Error(ErrorCode::kIo, folder.string() + ": cannot make a folder for temporary files: " +
