@@ -2,6 +2,7 @@
 import csv
 import json
 import os
+import pathlib
 import shutil
 import signal
 import subprocess
@@ -350,7 +351,7 @@ ops:
             ("is written by --dump-prompts too", [self.workflow, "-i", self.rows, "--dump-prompts", new,
                                                   "--summary-json", os.path.join(support.SCRATCH, "own", ".", "new.jsonl")]),
         ]
-        precious = {path: open(path, "rb").read() for path in (gguf, rows, other, models, part)}
+        precious = {path: pathlib.Path(path).read_bytes() for path in (gguf, rows, other, models, part)}
         for message, args in cases:
             code, _, error = halo("run", *args, "--models", models)
             self.assertEqual(code, 2, error)

@@ -79,9 +79,10 @@ CustomerMessage DrawMessage(RandomStream& random, Split split) {
     rest.push_back(Fill(Pick(random, kLoyal), {{"n", years}}));
   }
   message.repeated = Chance(random, 40);
-  if (message.repeated)
-    rest.push_back(
-        Fill(Pick(random, kRepeated), {{"n", Pick(random, {"second", "third", "fourth"})}}));
+  if (message.repeated) {
+    const Text time = Pick(random, {"second", "third", "fourth"});
+    rest.push_back(Fill(Pick(random, kRepeated), {{"n", time}}));
+  }
   if (Chance(random, 40)) rest.emplace_back(Pick(random, kFillers));
   Shuffle(random, rest);
   const std::string report = DrawReport(random, split, pair);

@@ -11,6 +11,9 @@
 
 namespace halo::demo {
 
+// Two draws never stand among the arguments of one call: compilers evaluate those in orders of
+// their own, and would make different texts of one seed.
+
 /// One of a list's texts, all equally likely.
 template <typename List>
 std::string_view Pick(RandomStream& random, const List& list) {

@@ -486,9 +486,9 @@ Conversation DrawAdviceConversation(RandomStream& random, Split) {
     return Fill(advice.question, {{"x", thing}});
   };
   Conversation conversation{"advice", {}, {{"topic", topic}}};
-  conversation.turns =
-      LayOut(random, std::string(kOpening),
-             Fill(Pick(random, kIntroductions), {{"t", topic}}) + " " + ask(first));
+  const std::string asked = ask(first);
+  const std::string introduction = Fill(Pick(random, kIntroductions), {{"t", topic}});
+  conversation.turns = LayOut(random, std::string(kOpening), introduction + " " + asked);
   std::vector<Turn>& turns = conversation.turns;
   turns.push_back(Said("About " + topic + ": I would " + std::string(first.advice) +
                        ". I am not sure of every detail, so try it on a small scale first."));

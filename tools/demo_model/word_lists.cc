@@ -304,6 +304,10 @@ std::string DrawProblem(RandomStream& random, Split split) {
   const ProblemWords& words =
       split == Split::kUnseenProblems ? kUnseenProblemWords : kKnownProblemWords;
   const auto word = [&](std::span<const Text> list) { return Word(random, split, list); };
+  const auto part_in_a_state = [&] {
+    const std::string part = word(words.parts);
+    return WithArticle(word(words.states) + " " + part);
+  };
   switch (random.Below(10)) {
     case 0:
       return "does not " + word(words.verbs);
@@ -312,9 +316,9 @@ std::string DrawProblem(RandomStream& random, Split split) {
     case 2:
       return "keeps " + word(words.gerunds);
     case 3:
-      return "has " + WithArticle(word(words.states) + " " + word(words.parts));
+      return "has " + part_in_a_state();
     case 4:
-      return "came with " + WithArticle(word(words.states) + " " + word(words.parts));
+      return "came with " + part_in_a_state();
     case 5:
       return "leaks from the " + word(words.parts);
     case 6:
