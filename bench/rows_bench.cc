@@ -18,7 +18,7 @@
 
 #include "engine/simulated/simulated_engine.h"
 #include "runtime/executor.h"
-#include "workflow/duck_database.h"
+#include "sql/duck_database.h"
 #include "workflow/rows.h"
 
 namespace halo {

@@ -11,7 +11,7 @@
 #include <set>
 
 #include "base/error.h"
-#include "workflow/duck_database.h"
+#include "sql/duck_database.h"
 #include "workflow/input_file.h"
 #include "workflow/line_reader.h"
 

@@ -53,7 +53,7 @@ class RowSource {
 /// Opens and scans a source (contract section 2): every malformed line, duplicate id and missing
 /// required column is named with line and column (in Parquet and SQL: the number of the row) in one
 /// Error(kRows) (at most 100 diagnostics, then a count). What a query may do:
-/// workflow/sql_select.h; what its values become: workflow/sql_values.h. Standard input is not
+/// workflow/sql_select.h; what its values become: sql/sql_values.h. Standard input is not
 /// scanned ahead: a bad line there becomes a failed row with id "line:N".
 std::unique_ptr<RowSource> OpenRows(const RowOptions& options);
 

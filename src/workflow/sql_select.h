@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "workflow/duck_database.h"
+#include "sql/duck_database.h"
 
 namespace halo {
 

@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "workflow/duck_database.h"
+#include "sql/duck_database.h"
 #include "workflow/rows.h"
 
 namespace halo {

@@ -1,4 +1,4 @@
-#include "workflow/sql_values.h"
+#include "sql/sql_values.h"
 
 #include <fmt/format.h>
 
@@ -8,8 +8,7 @@
 #include <string_view>
 
 #include "base/text.h"
-#include "workflow/duck_database.h"
-#include "workflow/json_row.h"
+#include "sql/duck_database.h"
 
 namespace halo {
 namespace {
@@ -53,7 +52,7 @@ SqlType ReadType(duckdb_logical_type type, size_t depth, std::string& fault) {
     const DuckType child(owned);
     read.children.push_back(ReadType(child.get(), depth + 1, fault));
   };
-  if (depth >= kMaxRowDepth) {
+  if (depth >= kMaxSqlDepth) {
     fault = "is nested more than 64 levels deep";
   } else if (read.id == DUCKDB_TYPE_VARCHAR) {
     read.is_json = TakeDuckText(duckdb_logical_type_get_alias(type)) == "JSON";

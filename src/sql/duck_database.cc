@@ -1,4 +1,4 @@
-#include "workflow/duck_database.h"
+#include "sql/duck_database.h"
 
 #include <utility>
 
