@@ -4,7 +4,7 @@
 # one (llama.cpp, DuckDB), else the system's package. Rooms link the targets halo_<name> made here and nothing else, so that
 # it does not matter to them where a library came from.
 #
-#   halo_llama halo_duckdb halo_yaml halo_json halo_fmt halo_spdlog halo_cli11 halo_xxhash halo_gtest halo_benchmark
+#   halo_llama halo_duckdb halo_yaml halo_json halo_fmt halo_spdlog halo_cli11 halo_xxhash halo_pcre2 halo_gtest halo_benchmark
 
 include(HaloBundled)
 
@@ -49,6 +49,7 @@ halo_resolve_dependency(FMT TARGET halo_fmt PACKAGE fmt VERSION 9 DEBIAN libfmt-
 halo_resolve_dependency(SPDLOG TARGET halo_spdlog PACKAGE spdlog VERSION 1.10 DEBIAN libspdlog-dev LINK spdlog::spdlog)
 halo_resolve_dependency(CLI11 TARGET halo_cli11 PACKAGE CLI11 VERSION 2.1 DEBIAN libcli11-dev LINK CLI11::CLI11)
 halo_resolve_dependency(XXHASH TARGET halo_xxhash PKGCONFIG libxxhash>=0.8 DEBIAN libxxhash-dev)
+halo_resolve_dependency(PCRE2 TARGET halo_pcre2 PKGCONFIG libpcre2-8>=10.30 DEBIAN libpcre2-dev)
 if(HALO_BUILD_TESTS)
   halo_resolve_dependency(GTEST TARGET halo_gtest PACKAGE GTest VERSION 1.12 DEBIAN libgtest-dev
                           LINK GTest::gmock GTest::gtest)

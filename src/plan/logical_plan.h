@@ -10,6 +10,7 @@ namespace halo {
 
 /// Position of a model in LogicalPlan::models.
 using ModelIndex = int32_t;
+inline constexpr ModelIndex kNoModel = -1;  ///< of tools
 /// Position of an adapter in LogicalPlan::adapters; kNoAdapter: the model as it is.
 using AdapterIndex = int32_t;
 inline constexpr AdapterIndex kNoAdapter = -1;
@@ -25,7 +26,7 @@ struct LogicalAdapter {
 /// One operator of the plan: what the workflow says, with every choice made.
 struct LogicalNode {
   OperatorIndex op = 0;
-  ModelIndex model = 0;
+  ModelIndex model = kNoModel;
   AdapterIndex adapter = kNoAdapter;
   PromptLayout layout = PromptLayout::kInstructionFirst;  ///< never kAuto
 

@@ -17,6 +17,17 @@ constexpr int64_t kWaitSliceUs = 100'000;
 constexpr int64_t kFlushEveryUs = 100'000;
 constexpr int64_t kRowsBeforeShareCounts = 20;
 
+/// [operators] true where a tool waits for what the operator says, directly or through others.
+std::vector<bool> FeedsTools(const Workflow& workflow) {
+  std::vector<bool> feeds(workflow.operators.size(), false);
+  for (size_t i = workflow.operators.size(); i > 0; --i) {
+    const Operator& op = workflow.operators[i - 1];
+    if (op.is_inference() && !feeds[i - 1]) continue;
+    for (const OperatorIndex input : op.inputs) feeds[static_cast<size_t>(input)] = true;
+  }
+  return feeds;
+}
+
 }  // namespace
 
 Executor::Executor(std::vector<RunSource> sources, ExecutorOptions options, Clock& clock,
@@ -40,10 +51,12 @@ void Executor::Impl::Prepare() {
     state.readers.resize(plan.nodes.size(), 0);
     state.ready.resize(plan.nodes.size());
     state.running.resize(plan.nodes.size(), 0);
+    state.feeds_tools = FeedsTools(*plan.workflow);
     for (const LogicalNode& node : plan.nodes) {
       PrepareOperator(state, source, node);
       OperatorCounts counts;
       counts.id = plan.operator_of(node.op).id;
+      counts.kind = plan.operator_of(node.op).kind;
       counts.model = plan.operator_of(node.op).model.name;
       counts.source = s;
       report.operators.push_back(std::move(counts));
@@ -58,10 +71,18 @@ void Executor::Impl::PrepareOperator(SourceState& state, const RunSource& source
   const Operator& op = plan.operator_of(node.op);
   if (node.kv_source >= 0)
     state.kv_consumers[static_cast<size_t>(node.kv_source)].push_back(node.op);
-  const ModelBinding& model = source.models[static_cast<size_t>(node.model)];
-  state.builders.emplace_back(plan, node.op, model.prompts, source.prompt_column);
-  if (std::find(engines.begin(), engines.end(), model.engine) == engines.end())
-    engines.push_back(model.engine);
+  state.builders.emplace_back();
+  state.tools.emplace_back();
+  if (op.is_inference()) {
+    const ModelBinding& model = source.models[static_cast<size_t>(node.model)];
+    state.builders.back() =
+        std::make_unique<PromptBuilder>(plan, node.op, model.prompts, source.prompt_column);
+    if (std::find(engines.begin(), engines.end(), model.engine) == engines.end())
+      engines.push_back(model.engine);
+  } else {
+    HALO_CHECK(options.tools != nullptr, "a workflow with tools has someone to run them");
+    state.tools.back() = std::make_unique<ToolCallBuilder>(op, options.tool_setup);
+  }
   std::vector<OperatorIndex> reads = op.inputs;
   for (const NameBinding& name : op.names)
     reads.insert(reads.end(), name.producers.begin(), name.producers.end());
@@ -84,9 +105,10 @@ RunReport Executor::Run(const StopFlag& stop) {
     if (!impl.stopping) impl.OpenRows();
     impl.SubmitReady();
     impl.PollEngines();
+    impl.PollTools(0);
     impl.WriteRows();
     impl.CheckLimits();
-    const bool working = !impl.calls.empty() || !impl.retries.empty();
+    const bool working = impl.working();
     impl.FlushRows(!working);
     if (!working && impl.AllClosed() && impl.open_rows.empty())
       return impl.Finish(RunEnd::kFinished);
@@ -97,21 +119,22 @@ RunReport Executor::Run(const StopFlag& stop) {
   }
 }
 
-/// No call is under way: waits for the next retry, or for rows if every open source has said that
-/// it has none now. Returns at once if there is something to do.
+/// No call of an engine is under way: waits for a tool, for the next retry, or for rows if every
+/// open source has said that it has none now. Returns at once if there is something to do.
 void Executor::Impl::Wait() {
   int64_t idle = 0;
   for (const SourceState& state : states) {
     const bool ready = std::any_of(state.ready.begin(), state.ready.end(),
                                    [](const ReadyQueue& queue) { return !queue.empty(); });
-    if ((ready && retries.empty()) || (!state.closed && !state.idle && retries.empty())) return;
+    const bool under_way = working();
+    if ((ready && !under_way) || (!state.closed && !state.idle && !under_way)) return;
     idle += state.idle ? 1 : 0;
   }
-  if (!retries.empty()) {
-    const int64_t due_us = retries.begin()->first;
-    clock.SleepUntil(std::min(due_us, clock.NowUs() + kWaitSliceUs));
-    return;
-  }
+  int64_t until_us = clock.NowUs() + kWaitSliceUs;
+  if (!retries.empty()) until_us = std::min(until_us, retries.begin()->first);
+  if (!tool_retries.empty()) until_us = std::min(until_us, tool_retries.begin()->first);
+  if (!tool_work.empty()) return PollTools(until_us);
+  if (working()) return clock.SleepUntil(until_us);
   for (size_t s = 0; s < sources.size(); ++s) {
     if (states[s].idle) sources[s].rows->Wait(kWaitSliceUs / idle);
   }
@@ -265,6 +288,7 @@ void Executor::Impl::Stop() {
 
 void Executor::Impl::Abort() {
   for (const auto& [id, call] : calls) call.engine->Cancel(id);
+  for (const auto& [id, work] : tool_work) options.tools->Cancel(id);
 }
 
 RunReport Executor::Impl::Finish(RunEnd end) {
@@ -294,6 +318,7 @@ RunReport Executor::Impl::Finish(RunEnd end) {
   }
   report.counts.calls_running = 0;
   if (!answers.failure().empty()) report.notices.push_back(answers.failure());
+  if (!results.failure().empty()) report.notices.push_back(results.failure());
   if (observer != nullptr) observer->OnProgress(report.counts);
   return report;
 }

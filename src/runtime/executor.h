@@ -13,6 +13,7 @@
 #include "plan/logical_plan.h"
 #include "runtime/prompt_builder.h"
 #include "runtime/result_sink.h"
+#include "runtime/tool_calls.h"
 #include "workflow/rows.h"
 
 namespace halo {
@@ -64,11 +65,22 @@ struct CallRecord {
   bool merged;  ///< answered by an equal call
 };
 
+/// Everything about one call of a tool. References live only during the callback.
+struct ToolCallRecord {
+  const Operator& op;
+  const Row& row;
+  const ToolCompletion& completion;      ///< its value has moved into `result`
+  const nlohmann::ordered_json* result;  ///< null: it failed
+  size_t source;
+  bool merged;  ///< answered by an equal call
+};
+
 /// Called by the scheduler's thread.
 class RunObserver {
  public:
   virtual ~RunObserver() = default;
   virtual void OnCall(const CallRecord&) {}
+  virtual void OnToolCall(const ToolCallRecord&) {}
   virtual void OnRow(size_t /*source*/, const RowResult&) {}
   /// Now and then, at least once a second while something happens.
   virtual void OnProgress(const struct RunCounts&) {}
@@ -86,7 +98,9 @@ struct ExecutorOptions {
   bool input_order = true;
   bool all_outputs = false;
   bool stop_on_error = false;
-  double max_failures = -1;  ///< failed rows after which to stop; negative: no limit
+  double max_failures = -1;     ///< failed rows after which to stop; negative: no limit
+  ToolRunner* tools = nullptr;  ///< outlives the run; null: no workflow has tools
+  ToolSetup tool_setup;
   double max_failures_share =
       -1;  ///< of finished rows, looked at from 20 rows on; negative: no limit
 };
@@ -96,7 +110,8 @@ struct ExecutorOptions {
 /// ends of executed ones.
 struct OperatorCounts {
   std::string id;
-  std::string model;
+  OperatorKind kind = OperatorKind::kInference;
+  std::string model;  ///< of inference
   size_t source = 0;
   int64_t logical = 0, merged = 0, distinct = 0, executed = 0, cached = 0, nulled = 0, skipped = 0,
           failed = 0, unfinished = 0, calls = 0;

@@ -40,19 +40,27 @@ bool Executor::Impl::WantsMoreRows(size_t source) const {
   // Rows are opened only as far as their first calls can be given to the engines, which keeps
   // memory small; counted for each source, so that one whose operators may not run side by side
   // holds up no other.
-  int64_t ready = 0;
-  for (const auto& queue : states[source].ready) ready += static_cast<int64_t>(queue.size());
+  int64_t ready = 0, ready_tools = 0;
+  for (size_t op = 0; op < states[source].ready.size(); ++op) {
+    const auto size = static_cast<int64_t>(states[source].ready[op].size());
+    (IsTool(source, static_cast<OperatorIndex>(op)) ? ready_tools : ready) += size;
+  }
   int64_t wanted = 0;
   for (const Engine* engine : engines)
     wanted += int64_t{kQueuedPerSequence} * engine->Describe().sequences;
-  return ready < wanted;
+  // Engines may starve behind tools that are slow; more rows help only while the calls that wait
+  // for tools stay few.
+  constexpr int64_t kToolsPerCall = 16;
+  return engines.empty() ? ready_tools < kToolsPerCall * options.tool_setup.concurrency
+                         : ready < wanted && ready_tools < kToolsPerCall * wanted;
 }
 
 bool Executor::Impl::MaySubmit(size_t source, OperatorIndex op) const {
   const LogicalPlan& plan = *sources[source].plan;
   const int32_t most = plan.operator_of(op).max_batch_size;
   if (most > 0 && states[source].running[static_cast<size_t>(op)] >= most) return false;
-  if (options.naive) return calls.empty() && retries.empty();
+  if (options.naive) return !working();
+  if (IsTool(source, op)) return MaySubmitTool(source, op);
   const Engine* engine = sources[source].models[static_cast<size_t>(plan.at(op).model)].engine;
   const auto found = submitted.find(const_cast<Engine*>(engine));
   const int64_t inside = found == submitted.end() ? 0 : found->second;
@@ -61,13 +69,16 @@ bool Executor::Impl::MaySubmit(size_t source, OperatorIndex op) const {
 
 bool Executor::Impl::NextReady(size_t& best_source, OperatorIndex& best_op) {
   bool found = false;
-  std::tuple<int32_t, int64_t, int64_t> best;
+  const bool hungry = ToolsAreHungry();
+  std::tuple<int32_t, bool, int64_t, int64_t> best;
   for (size_t s = 0; s < sources.size(); ++s) {
     for (size_t i = 0; i < states[s].ready.size(); ++i) {
       const ReadyQueue& queue = states[s].ready[i];
       const OperatorIndex op = static_cast<OperatorIndex>(i);
       if (queue.empty() || !MaySubmit(s, op)) continue;
-      const std::tuple rank(-sources[s].priority, OrderOf(*queue.top(), op),
+      // What tools wait for goes ahead of its block while they have too little to do.
+      const bool later = !(hungry && states[s].feeds_tools[i]);
+      const std::tuple rank(-sources[s].priority, later, OrderOf(*queue.top(), op),
                             queue.top()->row.index);
       if (found && rank >= best) continue;
       found = true;
@@ -83,13 +94,16 @@ void Executor::Impl::SubmitReady() {
   size_t source = 0;
   OperatorIndex op = 0;
   MakeDueCalls();
+  MakeDueToolCalls();
   while (!stopping && NextReady(source, op)) {
     ReadyQueue& queue = states[source].ready[static_cast<size_t>(op)];
     RowState& row = *queue.top();
     queue.pop();
     const Instance& instance = At(row, op);
     if (instance.state != State::kReady) continue;
-    if (instance.samples != nullptr) {
+    if (IsTool(source, op)) {
+      SubmitTool(row, op);
+    } else if (instance.samples != nullptr) {
       SubmitSample(row, op);
     } else {
       SubmitInstance(row, op);
@@ -190,7 +204,7 @@ void Executor::Impl::Send(Call call) {
 
 SamplingParameters Executor::Impl::SamplingOf(RowState& row, OperatorIndex op) const {
   const Operator& what = PlanOf(row).operator_of(op);
-  const PromptBuilder& builder = states[row.source].builders[static_cast<size_t>(op)];
+  const PromptBuilder& builder = *states[row.source].builders[static_cast<size_t>(op)];
   SamplingParameters sampling;
   sampling.temperature = static_cast<float>(what.sampling.temperature);
   sampling.top_p = static_cast<float>(what.sampling.top_p);
@@ -233,15 +247,20 @@ void Executor::Impl::BuildRequest(RowState& row, OperatorIndex op, Call& call) {
   }
   for (const NameBinding& name : what.names) {
     const Conversation* answer = nullptr;
-    nlohmann::ordered_json value = ValueOf(row, name, &answer);
+    const Operator* tool = nullptr;
+    nlohmann::ordered_json value = ValueOf(row, name, &answer, &tool);
     if (answer != nullptr) {
       inputs.answers.emplace(name.name, answer);
+    } else if (tool != nullptr) {
+      const auto& model = sources[row.source].models[static_cast<size_t>(plan.at(op).model)];
+      inputs.values.emplace(
+          name.name, ShownInPrompt(value, tool->tool->prompt, model.prompts.vocabulary.get()));
     } else {
       inputs.values.emplace(name.name, std::move(value));
     }
   }
   call.engine = sources[row.source].models[static_cast<size_t>(plan.at(op).model)].engine;
-  const PromptBuilder& builder = states[row.source].builders[static_cast<size_t>(op)];
+  const PromptBuilder& builder = *states[row.source].builders[static_cast<size_t>(op)];
   Instance& instance = At(row, op);
   instance.conversation = std::make_unique<Conversation>(builder.Build(inputs));
 
@@ -280,6 +299,10 @@ void Executor::Impl::AddressRequest(RowState& row, OperatorIndex op, int32_t sam
   request.id = next_request++;
   request.priority = sources[row.source].priority;
   request.order = OrderOf(row, op);
+  // As in NextReady: the engine's own queue must not hold up what tools wait for.
+  constexpr int64_t kAhead = int64_t{1} << 40;
+  if (states[row.source].feeds_tools[static_cast<size_t>(op)] && ToolsAreHungry())
+    request.order -= kAhead;
   request.deadline_us = row.deadline_us;
   request.script_operator = what.id;
   request.script_sample = sample;
@@ -335,7 +358,8 @@ void Executor::Impl::PollEngines() {
     if (engine->pending() == 0) continue;
     // One engine may work on until something finishes; several in one thread take turns step by
     // step. What follows from a completion is submitted before the next one's turn.
-    const int64_t deadline_us = engines.size() == 1 ? now + kPollSliceUs : 0;
+    const bool alone = engines.size() == 1 && tool_work.empty();
+    const int64_t deadline_us = alone ? now + kPollSliceUs : 0;
     for (Completion& completion : engine->Poll(deadline_us)) {
       finished = true;
       OnCompletion(std::move(completion));
@@ -343,7 +367,7 @@ void Executor::Impl::PollEngines() {
   }
   if (observer != nullptr && now - last_progress_us >= kProgressEveryUs) {
     last_progress_us = now;
-    report.counts.calls_running = static_cast<int64_t>(calls.size());
+    report.counts.calls_running = static_cast<int64_t>(calls.size() + tool_work.size());
     observer->OnProgress(report.counts);
   }
 }
@@ -491,6 +515,7 @@ void Executor::CancelRow(size_t source, int64_t row_index) {
   if (found == impl_->open_rows.end()) return;
   RowState& row = *found->second;
   row.cancelled = true;
+  impl_->CancelToolsOf(row);
   const auto cancel = [&](RequestId request) {
     const auto call = impl_->calls.find(request);
     // Others may be waiting for the same answer; this row fails when it comes.

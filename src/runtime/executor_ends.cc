@@ -88,9 +88,10 @@ bool Executor::Impl::Holds(const RowState& row, const Condition& condition) cons
 }
 
 /// What a name stands for in this row; null for what was skipped, nulled or not there yet. `answer`
-/// (if asked for) is set where the value is the text of an answer.
+/// (if asked for) is set where the value is the text of an answer, `tool` where a tool gave it.
 nlohmann::ordered_json Executor::Impl::ValueOf(const RowState& row, const NameBinding& name,
-                                               const Conversation** answer) const {
+                                               const Conversation** answer,
+                                               const Operator** tool) const {
   if (!name.column.empty()) {
     const auto found = row.row.values.find(name.column);
     if (found == row.row.values.end()) {
@@ -102,6 +103,11 @@ nlohmann::ordered_json Executor::Impl::ValueOf(const RowState& row, const NameBi
     const Instance& instance = At(row, producer);
     if (instance.end == InstanceEnd::kSkipped) continue;
     if (instance.end != InstanceEnd::kOk) return nullptr;
+    const Operator& what = PlanOf(row).operator_of(producer);
+    if (!what.is_inference()) {
+      if (tool != nullptr) *tool = &what;
+      return ToolOutput(*what.tool, *instance.result, name.field);
+    }
     const Conversation& conversation = *instance.conversation;
     if (!conversation.answer_value) {
       if (answer != nullptr) *answer = &conversation;
@@ -228,7 +234,7 @@ void Executor::Impl::Propagate(RowState& row, OperatorIndex op) {
 void Executor::Impl::FailInstance(RowState& row, OperatorIndex op, Failure failure) {
   const Operator& what = PlanOf(row).operator_of(op);
   Instance& instance = At(row, op);
-  const bool was_built = instance.conversation != nullptr;
+  const bool was_built = instance.conversation != nullptr || instance.built;
   if (!was_built) {
     // It failed before a call could be made: it counts as one that was tried.
     CountStart(row, op);
@@ -296,8 +302,10 @@ void Executor::Impl::DropReads(RowState& row, OperatorIndex op) {
   for (const OperatorIndex read : states[row.source].reads[static_cast<size_t>(op)]) {
     Instance& instance = At(row, read);
     HALO_CHECK(instance.readers_left > 0, "readers are counted");
-    if (--instance.readers_left > 0 || instance.state != State::kDone || !instance.conversation)
-      continue;
+    if (--instance.readers_left > 0 || instance.state != State::kDone) continue;
+    // An output of the row stays.
+    if (!options.all_outputs && !PlanOf(row).operator_of(read).is_end) instance.result.reset();
+    if (!instance.conversation) continue;
     // The answer stays for the row's outputs; what only others' prompts need goes.
     instance.conversation->messages = {};
     instance.conversation->prompt = {};

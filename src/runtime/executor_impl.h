@@ -1,7 +1,8 @@
 #pragma once
 
 // What the parts of the executor share: executor.cc (the loop, rows and results), executor_calls.cc
-// (calls and their completions), executor_ends.cc (how instances end, and what follows).
+// (calls and their completions), executor_tools.cc (calls of tools), executor_ends.cc (how
+// instances end, and what follows).
 
 #include <algorithm>
 #include <map>
@@ -16,6 +17,7 @@
 #include "base/hash.h"
 #include "runtime/answer_store.h"
 #include "runtime/executor.h"
+#include "runtime/tool_results.h"
 
 namespace halo {
 
@@ -34,11 +36,13 @@ struct Instance {
   InstanceState state = InstanceState::kWaiting;
   InstanceEnd end = InstanceEnd::kUnfinished;
   bool counted = false;  // as distinct and executed
+  bool built = false;    // a tool's call was made, or an equal one taken for it
   uint16_t inputs_left = 0;
   uint16_t readers_left = 0;  // operators that may name it and have not built their prompt yet
   RequestId request = 0;      // 0: none of its own (merged, or not there yet)
   std::unique_ptr<Conversation> conversation;
   std::unique_ptr<SampleSet> samples;  // null: one
+  ToolResult result;                   // of a tool
 };
 
 struct RowState {
@@ -81,6 +85,29 @@ struct Again {
   Completion failed;
 };
 
+/// A tool's call under way and everyone who waits for it.
+struct ToolWork {
+  RowState* row = nullptr;
+  OperatorIndex op = 0;
+  ToolCall call;  // as it was given out
+  std::optional<Signature> signature;
+  int32_t attempt = 0;
+  std::vector<std::pair<RowState*, OperatorIndex>> followers;
+};
+
+/// A failed one that is made again when its time has come.
+struct ToolAgain {
+  ToolWork work;
+  ToolCompletion failed;
+};
+
+/// How often tables of a connection may have changed in this run: reads share results only while
+/// that stands still.
+struct TableVersions {
+  int64_t all = 0;
+  std::map<std::string, int64_t> tables;
+};
+
 struct Executor::Impl {
   std::vector<RunSource> sources;
   ExecutorOptions options;
@@ -88,7 +115,9 @@ struct Executor::Impl {
   RunObserver* observer;
 
   struct SourceState {
-    std::vector<PromptBuilder> builders;            // [operators]
+    std::vector<std::unique_ptr<PromptBuilder>> builders;  // [operators]; null: a tool
+    std::vector<std::unique_ptr<ToolCallBuilder>> tools;   // [operators]; null: inference
+    std::vector<bool> feeds_tools;  // [operators] a tool waits for it, if through others
     std::vector<std::vector<OperatorIndex>> reads;  // [operators] whose outputs it may name
     std::vector<int32_t> readers;                   // [operators] how many may name it
     std::vector<std::vector<OperatorIndex>>
@@ -110,6 +139,12 @@ struct Executor::Impl {
   std::multimap<int64_t, Again> retries;  // by the time when they are due
   std::unordered_map<Signature, RequestId, SignatureHasher> calls_by_signature;
   AnswerStore answers;
+  ToolResults results;
+  std::unordered_map<ToolCallId, ToolWork> tool_work;
+  std::multimap<int64_t, ToolAgain> tool_retries;  // by the time when they are due
+  std::unordered_map<Signature, ToolCallId, SignatureHasher> tool_work_by_signature;
+  std::map<std::string, int64_t> given_out;        // tool calls by target
+  std::map<std::string, TableVersions> versions;   // by connection
   std::unordered_map<Engine*, int64_t> submitted;  // calls in each engine
   RequestId next_request = 1;
   size_t next_source = 0;
@@ -128,7 +163,8 @@ struct Executor::Impl {
         observer(obs),
         // Bounded by the window, like everything that is held for rows.
         answers({options.spill_folder, static_cast<size_t>(std::max<int64_t>(1, options.window)),
-                 AnswerStore::Options{}.index_bytes}) {}
+                 AnswerStore::Options{}.index_bytes}),
+        results(options.spill_folder) {}
 
   // executor.cc: rows
   void Prepare();
@@ -177,13 +213,42 @@ struct Executor::Impl {
   void Conclude(Call call, const Completion& completion);
   void TakeBack(const Call& call);
 
+  // executor_tools.cc: calls of tools
+  bool IsTool(size_t source, OperatorIndex op) const {
+    return states[source].tools[static_cast<size_t>(op)] != nullptr;
+  }
+  const ToolCallBuilder& ToolOf(const RowState& row, OperatorIndex op) const {
+    return *states[row.source].tools[static_cast<size_t>(op)];
+  }
+  bool working() const {
+    return !calls.empty() || !retries.empty() || !tool_work.empty() || !tool_retries.empty();
+  }
+  bool MaySubmitTool(size_t source, OperatorIndex op) const;
+  bool ToolsAreHungry() const;
+  void SubmitTool(RowState& row, OperatorIndex op);
+  BuiltToolCall BuildToolCall(RowState& row, OperatorIndex op) const;
+  void AddVersions(const ToolWork& work, Signature& signature) const;
+  void CountWrite(const ToolWork& work);
+  bool MergeTool(RowState& row, OperatorIndex op, const ToolWork& work);
+  void SendTool(ToolWork work);
+  void PollTools(int64_t deadline_us);
+  void OnToolCompletion(ToolCompletion completion);
+  void CountToolCompletion(const ToolWork& work, const ToolCompletion& completion);
+  bool RetryToolLater(ToolWork& work, ToolCompletion& completion);
+  void MakeDueToolCalls();
+  void ConcludeTool(ToolWork work, ToolCompletion completion);
+  void EndTool(RowState& row, OperatorIndex op, const ToolCompletion& completion,
+               const ToolResult& result, bool merged);
+  void CancelToolsOf(const RowState& row);
+
   // executor_ends.cc: ends of instances
   bool StartOrSkip(RowState& row, OperatorIndex op);
   bool IsSkipped(const RowState& row, const Operator& op) const;
   bool Holds(const RowState& row, const Condition& condition) const;
   void MakeReady(RowState& row, OperatorIndex op);
   nlohmann::ordered_json ValueOf(const RowState& row, const NameBinding& name,
-                                 const Conversation** answer) const;
+                                 const Conversation** answer,
+                                 const Operator** tool = nullptr) const;
   void EndInstance(RowState& row, OperatorIndex op, const Completion& completion, const Call& call,
                    bool merged);
   void EndSample(RowState& row, OperatorIndex op, const Completion& completion, const Call& call);

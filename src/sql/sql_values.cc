@@ -9,6 +9,7 @@
 
 #include "base/text.h"
 #include "sql/duck_database.h"
+#include "sql/json_row.h"
 
 namespace halo {
 namespace {
@@ -52,7 +53,7 @@ SqlType ReadType(duckdb_logical_type type, size_t depth, std::string& fault) {
     const DuckType child(owned);
     read.children.push_back(ReadType(child.get(), depth + 1, fault));
   };
-  if (depth >= kMaxSqlDepth) {
+  if (depth >= kMaxRowDepth) {
     fault = "is nested more than 64 levels deep";
   } else if (read.id == DUCKDB_TYPE_VARCHAR) {
     read.is_json = TakeDuckText(duckdb_logical_type_get_alias(type)) == "JSON";

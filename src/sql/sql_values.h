@@ -2,16 +2,11 @@
 
 #include <duckdb.h>
 
-#include <cstddef>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 namespace halo {
-
-/// Levels of arrays and objects in a row, the row itself counted: those of every other kind of row
-/// file.
-inline constexpr size_t kMaxSqlDepth = 64;
 
 /// A type of DuckDB's and what is needed to read its values.
 struct SqlType {

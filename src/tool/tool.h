@@ -112,6 +112,7 @@ struct ToolCall {
   ToolEffect effect = ToolEffect::kRead;
   bool idempotent = false;  ///< a write that may be made twice
   int64_t order = 0;        ///< lower goes first where calls wait
+  int64_t timeout_us = 0;   ///< of this attempt; 0: none. The scheduler makes a deadline of it.
   int64_t deadline_us = 0;  ///< on the run's clock; 0: none. Past it the call fails ("deadline").
   std::string script_operator;  ///< who asks, for simulated tools and traces
   std::string script_row;

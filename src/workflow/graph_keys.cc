@@ -270,7 +270,16 @@ void ReadNode(KeyContext& c, const YamlNode& node, GraphDraft& graph) {
     draft.kind = GraphNodeKind::kTool;
     ToolDraft tool = ReadToolNode(c, node, kind);
     draft.inputs = tool.inputs;
-    draft.outputs = tool.results;
+    draft.outputs = tool.outputs;
+    if (tool.kind == OperatorKind::kSql) {
+      if (draft.outputs.empty() && !draft.id.empty())
+        draft.outputs.push_back({draft.id, draft.node});
+      if (draft.outputs.size() > 1) {
+        diagnostics.Add(draft.outputs[1].node->line, draft.outputs[1].node->column,
+                        "outputs: a query has one result: name parts of it in result_mappings");
+      }
+      draft.outputs.insert(draft.outputs.end(), tool.mapped.begin(), tool.mapped.end());
+    }
     draft.tools.push_back(std::move(tool));
   }
   if (!draft.id.empty()) graph.nodes.push_back(std::move(draft));
@@ -396,9 +405,10 @@ constexpr KeySpec<GraphDraft> kGraphKeys[] = {
      [](KeyContext& c, const YamlField& f, GraphDraft&) {
        if (!f.value->IsText()) c.reader.Mismatch(f, "a version, as a number or text");
      }},
-    {"connections", [](KeyContext& c, const YamlField& f, GraphDraft&) { CheckConnections(c, f); }},
-    {"allow_hosts",
-     [](KeyContext& c, const YamlField& f, GraphDraft&) { c.reader.TextList(f, "a host"); }},
+    {"connections", [](KeyContext& c, const YamlField& f,
+                       GraphDraft& d) { d.connections = ReadConnections(c, f); }},
+    {"allow_hosts", [](KeyContext& c, const YamlField& f,
+                       GraphDraft& d) { d.allow_hosts = ReadAllowedHosts(c, f); }},
     {"defaults", CheckDefaults},
     {"nodes", ReadNodes},
     {"edges", ReadEdges},

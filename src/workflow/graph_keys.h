@@ -15,15 +15,37 @@ struct WrittenName {
   const YamlNode* node = nullptr;
 };
 
+/// An entry of `param_types`.
+struct ParameterTypeDraft {
+  std::string name;
+  const YamlNode* node = nullptr;
+  SqlParameterType type = SqlParameterType::kAny;
+  bool is_list = false;
+};
+
 /// A tool as it was written: a node of its own or embedded in an inference node.
 struct ToolDraft {
   OperatorKind kind = OperatorKind::kHttp;
   std::string name;        ///< embedded: the name of its result
   bool after_llm = false;  ///< embedded: `post_llm`
   const YamlNode* node = nullptr;
-  std::vector<WrittenName> results;     ///< names it gives beside `name` (result_mappings)
+  std::vector<WrittenName> outputs;     ///< of a node: `outputs`
+  std::vector<WrittenName> mapped;      ///< of a query: result_mappings
   std::vector<WrittenName> inputs;      ///< declared ones
   std::vector<TemplateUse> parameters;  ///< what it reads
+  OperatorDraft common;                 ///< when, retry and on_error
+  ToolSpec spec;                        ///< `what` is one of the following, by kind
+  SqlSpec sql;
+  HttpSpec http;
+  FunctionSpec function;
+  std::vector<ParameterTypeDraft> types;
+  std::vector<WrittenName> required;     ///< of a query: required_inputs
+  const YamlNode* connection = nullptr;  ///< of a query: where it is written
+  const YamlNode* config = nullptr;      ///< of a function: where it is written
+  std::optional<bool> coalesce;
+  bool cache_off = false;
+  bool has_retry = false;
+  bool has_effect = false;
 };
 
 enum class GraphNodeKind : uint8_t { kInput, kInference, kTool };
@@ -64,6 +86,8 @@ struct GraphDraft {
   std::vector<GraphNodeDraft> nodes;
   std::vector<GraphEdgeDraft> edges;
   std::vector<GraphLoopDraft> loops;
+  std::vector<ConnectionSpec> connections;
+  std::vector<std::string> allow_hosts;
 };
 
 /// Reads every key of a file in the `graph` dialect by its own rules (contract 3.2). Faults go to

@@ -127,8 +127,14 @@ class GraphBuilder {
     unit.node = node;
     unit.tool = &tool;
     unit.inputs = tool.inputs;
+    if (tool.kind == OperatorKind::kFunction && tool.inputs.empty()) {
+      // A function reads what its node reads; behind it, what it said comes first.
+      const GraphNodeDraft& host = draft_.nodes[node];
+      if (tool.after_llm) unit.inputs = host.outputs;
+      unit.inputs.insert(unit.inputs.end(), host.inputs.begin(), host.inputs.end());
+    }
     unit.outputs.push_back({tool.name, tool.node});
-    unit.outputs.insert(unit.outputs.end(), tool.results.begin(), tool.results.end());
+    unit.outputs.insert(unit.outputs.end(), tool.mapped.begin(), tool.mapped.end());
     units_.push_back(std::move(unit));
     return units_.size() - 1;
   }
@@ -195,7 +201,7 @@ class GraphBuilder {
     }
     for (size_t u = 0; u < units_.size(); ++u) {
       const Unit& unit = units_[u];
-      const bool fields = unit.tool == nullptr && draft_.nodes[unit.node].structured;
+      const bool fields = unit.tool != nullptr || draft_.nodes[unit.node].structured;
       for (const WrittenName& output : unit.outputs)
         Declare(output, {u, "", fields ? output.name : ""}, Quoted(unit.id));
     }
@@ -290,6 +296,18 @@ class GraphBuilder {
     return unit.tool != nullptr ? unit.tool->parameters : draft_.nodes[unit.node].llm.templates;
   }
 
+  /// First steps of the paths that a tool's templates and required_inputs name.
+  static std::set<std::string> NamesReadBy(const ToolDraft& tool) {
+    std::set<std::string> names;
+    for (const TemplateUse& use : tool.parameters) {
+      for (const std::string& path : use.parsed->reads())
+        names.insert(path.substr(0, path.find('.')));
+    }
+    for (const WrittenName& path : tool.required)
+      names.insert(path.name.substr(0, path.name.find('.')));
+    return names;
+  }
+
   void Connect() {
     for (size_t u = 0; u < units_.size(); ++u) {
       Unit& unit = units_[u];
@@ -305,11 +323,9 @@ class GraphBuilder {
       }
       // A tool waits for what its parameters read, and for nothing else.
       if (unit.tool != nullptr) {
-        for (const TemplateUse& use : unit.tool->parameters) {
-          for (const std::string& path : use.parsed->reads()) {
-            const Source* source = Resolve(unit.node, path.substr(0, path.find('.')));
-            if (source != nullptr && source->unit != kNone) on.insert(source->unit);
-          }
+        for (const std::string& name : NamesReadBy(*unit.tool)) {
+          const Source* source = Resolve(unit.node, name);
+          if (source != nullptr && source->unit != kNone) on.insert(source->unit);
         }
         if (unit.after_host) on.insert(unit.host);
       }
@@ -357,6 +373,7 @@ class GraphBuilder {
         for (const std::string& path : use.parsed->reads())
           CheckRead(units_[u], use, path, ancestors);
       }
+      if (units_[u].tool != nullptr) CheckTool(units_[u]);
     }
     for (const Loop& loop : loops_) {
       if (!loop.draft->until) continue;
@@ -366,6 +383,35 @@ class GraphBuilder {
           Misread(*loop.draft->until, root, UnknownName(root));
       }
     }
+  }
+
+  void CheckTool(const Unit& unit) {
+    const ToolDraft& tool = *unit.tool;
+    for (const WrittenName& path : tool.required) {
+      const std::string root = path.name.substr(0, path.name.find('.'));
+      if (root != "row" && Resolve(unit.node, root) == nullptr)
+        Fault(*path.node, "required_inputs: " + UnknownName(root));
+    }
+    if (tool.kind != OperatorKind::kSql) return;
+    const std::string& wanted = std::get<SqlSpec>(tool.spec.what).connection;
+    std::vector<std::string> known;
+    for (const ConnectionSpec& connection : draft_.connections) known.push_back(connection.name);
+    if (!wanted.empty() && std::find(known.begin(), known.end(), wanted) == known.end()) {
+      Fault(*tool.connection, "connection: there is no " + Quoted(wanted) + " in connections" +
+                                  DidYouMean(wanted, known));
+    }
+    if (wanted.empty() && known.size() > 1) {
+      Fault(*tool.node,
+            "there are several connections: say which one the query asks (connection: " +
+                known.front() + ")");
+    }
+  }
+
+  /// The connection of a query: the one it names, else the only one; without any the one that is
+  /// given as --connect default=URL.
+  std::string ConnectionOf(const SqlSpec& sql) const {
+    if (!sql.connection.empty()) return sql.connection;
+    return draft_.connections.empty() ? "default" : draft_.connections.front().name;
   }
 
   void Misread(const TemplateUse& use, const std::string& root, const std::string& message) {
@@ -551,12 +597,27 @@ class GraphBuilder {
         if (--waiting[next] == 0) open.push(next);
       }
     }
-    if (order_.size() == count) return;
+    if (order_.size() == count) return OrderWrites();
     // A loop's body waits for what waits for the loop.
     Fault(*draft_.loops.front().node,
           "a loop cannot be unrolled: a node of its body reads a node outside that reads the loop: "
           "put that node into the loop too");
     diagnostics_.ThrowIfAny(ErrorCode::kWorkflow);
+  }
+
+  /// Writes of a row happen in the order of the operators, whatever they read (contract 4).
+  void OrderWrites() {
+    std::vector<const Unit*> unit_of(order_.size());
+    for (size_t u = 0; u < units_.size(); ++u) {
+      for (size_t i = 0; i < IterationsOf(units_[u]); ++i) unit_of[Instance(u, i)] = &units_[u];
+    }
+    size_t last = kNone;
+    for (const size_t at : order_) {
+      const ToolDraft* tool = unit_of[at]->tool;
+      if (tool == nullptr || tool->spec.effect != ToolEffect::kWrite) continue;
+      if (last != kNone) before_[at].insert(last);
+      last = at;
+    }
   }
 
   // ---- The workflow
@@ -589,6 +650,13 @@ class GraphBuilder {
           op.names.push_back(BindFor(unit, iteration, output.name, true));
       }
     }
+    if (unit.tool != nullptr) {
+      for (const WrittenName& path : unit.tool->required) {
+        const std::string root = path.name.substr(0, path.name.find('.'));
+        if (root != "row" && bound.insert(root).second)
+          op.names.push_back(BindFor(unit, iteration, root, false));
+      }
+    }
     for (const TemplateUse& use : TemplatesOf(unit)) {
       const bool is_when = use.parsed == op.when.expression;
       std::set<std::string> of_condition;
@@ -618,6 +686,26 @@ class GraphBuilder {
     }
   }
 
+  /// A tool's operator, without its id.
+  Operator MakeToolOperator(const Unit& unit) const {
+    const ToolDraft& draft = *unit.tool;
+    Operator op;
+    op.kind = draft.kind;
+    op.location = {diagnostics_.file(), draft.node->line, draft.node->column};
+    op.is_end = unit.is_end;
+    op.when = draft.common.op.when;
+    op.retry = draft.common.op.retry;
+    op.on_error = draft.common.op.on_error;
+    auto spec = std::make_shared<ToolSpec>(draft.spec);
+    for (const WrittenName& output : unit.outputs) spec->outputs.push_back(output.name);
+    if (auto* sql = std::get_if<SqlSpec>(&spec->what)) sql->connection = ConnectionOf(*sql);
+    if (auto* function = std::get_if<FunctionSpec>(&spec->what)) {
+      for (const WrittenName& input : unit.inputs) function->inputs.push_back(input.name);
+    }
+    op.tool = std::move(spec);
+    return op;
+  }
+
   Operator MakeOperator(size_t u, size_t iteration) const {
     const Unit& unit = units_[u];
     const GraphNodeDraft& node = draft_.nodes[unit.node];
@@ -625,11 +713,8 @@ class GraphBuilder {
     op.id = IdOf(unit, iteration);
     op.is_end = unit.is_end;
     if (unit.tool != nullptr) {
-      op = Operator{};
+      op = MakeToolOperator(unit);
       op.id = IdOf(unit, iteration);
-      op.kind = unit.tool->kind;
-      op.location = {diagnostics_.file(), unit.tool->node->line, unit.tool->node->column};
-      op.is_end = unit.is_end;
     } else if (node.llm.prompt_layout) {
       op.prompt_layout = node.llm.prompt_layout->value;
     }
@@ -647,6 +732,8 @@ class GraphBuilder {
     Workflow workflow;
     workflow.is_graph = true;
     workflow.name = draft_.name;
+    workflow.connections = draft_.connections;
+    workflow.allow_hosts = draft_.allow_hosts;
     workflow.description = draft_.description;
     std::vector<std::pair<size_t, size_t>> place(order_.size());  // instance -> (unit, iteration)
     for (size_t u = 0; u < units_.size(); ++u) {

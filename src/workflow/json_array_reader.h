@@ -5,7 +5,7 @@
 #include <optional>
 #include <string>
 
-#include "workflow/json_row.h"
+#include "sql/json_row.h"
 
 namespace halo {
 

@@ -1,8 +1,8 @@
 #include <limits>
 
+#include "sql/json_row.h"
 #include "workflow/input_file.h"
 #include "workflow/json_array_reader.h"
-#include "workflow/json_row.h"
 #include "workflow/line_reader.h"
 #include "workflow/row_scan.h"
 #include "workflow/row_sources.h"

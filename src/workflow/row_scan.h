@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 #include "base/hash.h"
-#include "workflow/json_row.h"
+#include "sql/json_row.h"
 #include "workflow/rows.h"
 
 namespace halo {

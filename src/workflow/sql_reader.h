@@ -6,12 +6,10 @@
 #include <vector>
 
 #include "sql/duck_database.h"
+#include "sql/json_row.h"
 #include "sql/sql_values.h"
-#include "workflow/json_row.h"
 
 namespace halo {
-
-static_assert(kMaxSqlDepth == kMaxRowDepth, "rows are as deep whatever they come from");
 
 /// The rows of one query by DuckDB, in order, as they are computed: memory is bounded by DuckDB's
 /// limit and a chunk of 2,048 rows. It can open the files that the query names and no others.

@@ -1,6 +1,6 @@
 #include <utility>
 
-#include "workflow/json_row.h"
+#include "sql/json_row.h"
 #include "workflow/line_reader.h"
 #include "workflow/row_scan.h"
 #include "workflow/row_sources.h"

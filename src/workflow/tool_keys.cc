@@ -3,65 +3,66 @@
 #include <algorithm>
 #include <set>
 
+#include "base/text.h"
+#include "tool/function/local_function.h"
 #include "workflow/prompt_check.h"
+#include "workflow/schema_key.h"
+#include "workflow/tool_value_keys.h"
 
 namespace halo {
 namespace {
 
-/// Every text inside a value, at any depth, is a template.
-void ReadTemplates(KeyContext& c, const std::string& name, const YamlNode& value, ToolDraft& tool) {
-  if (value.IsText()) {
-    auto parsed = ParseTemplateScalar(value, c.text, name, c.reader.diagnostics());
-    if (parsed) tool.parameters.push_back({std::move(parsed), &value, false});
-  }
-  for (const YamlNode::Pointer& item : value.items) ReadTemplates(c, name, *item, tool);
-  for (const auto& [key, inner] : value.entries) ReadTemplates(c, name, *inner, tool);
-}
-
-void ReadTemplateText(KeyContext& c, const YamlField& f, ToolDraft& tool) {
-  if (c.reader.Word(f)) ReadTemplates(c, f.name, *f.value, tool);
-}
-
-void ReadTemplateMapping(KeyContext& c, const YamlField& f, ToolDraft& tool) {
-  if (f.value->kind != YamlNode::Kind::kMapping) return c.reader.Mismatch(f, "a mapping");
-  ReadTemplates(c, f.name, *f.value, tool);
-}
-
-void ReadAnyTemplates(KeyContext& c, const YamlField& f, ToolDraft& tool) {
-  ReadTemplates(c, f.name, *f.value, tool);
-}
-
-/// A number of seconds or milliseconds, or a template that gives one.
-void ReadDuration(KeyContext& c, const YamlField& f, ToolDraft& tool) {
-  if (f.value->IsText() && MeaningOf(*f.value) == PlainMeaning::kText)
-    return ReadTemplates(c, f.name, *f.value, tool);
-  const char* expected = "a number of at least 0, or a template";
-  const auto number = c.reader.Number(f, expected);
-  if (number && *number < 0) c.reader.Mismatch(f, expected);
-}
-
-void CheckBoolean(KeyContext& c, const YamlField& f, ToolDraft&) { c.reader.Boolean(f); }
-
-void CheckRetry(KeyContext& c, const YamlField& f, ToolDraft&) {
-  OperatorDraft unused;
+void ReadCommon(KeyContext& c, const YamlField& f, ToolDraft& tool) {
   for (const KeySpec<OperatorDraft>& spec : OperatorKeys()) {
-    if (f.name == spec.name) spec.read(c, f, unused);
+    if (f.name == spec.name) spec.read(c, f, tool.common);
   }
+  tool.has_retry = tool.has_retry || f.name == "retry";
 }
 
 void ReadWhen(KeyContext& c, const YamlField& f, ToolDraft& tool) {
-  if (auto parsed = ReadCondition(c, f)) tool.parameters.push_back({parsed, f.value, false});
+  tool.common.op.when.expression = ReadCondition(c, f);
+  if (tool.common.op.when.expression)
+    tool.parameters.push_back({tool.common.op.when.expression, f.value, false});
 }
 
-void CheckEffect(KeyContext& c, const YamlField& f, ToolDraft&) {
-  c.reader.Choice(f, {"pure", "read", "write"});
+void ReadEffect(KeyContext& c, const YamlField& f, ToolDraft& tool) {
+  const auto word = c.reader.Choice(f, {"pure", "read", "write"});
+  if (!word) return;
+  tool.has_effect = true;
+  tool.spec.effect = *word == "pure"   ? ToolEffect::kPure
+                     : *word == "read" ? ToolEffect::kRead
+                                       : ToolEffect::kWrite;
 }
 
-void CheckCache(KeyContext& c, const YamlField& f, ToolDraft&) {
+void ReadCoalesce(KeyContext& c, const YamlField& f, ToolDraft& tool) {
+  tool.coalesce = c.reader.Boolean(f);
+}
+
+/// `off`: nothing is shared, within a run neither. Results are not kept from run to run yet.
+void ReadCache(KeyContext& c, const YamlField& f, ToolDraft& tool) {
   const char* expected = "auto, off or a number of seconds";
-  if (f.value->IsText() && (f.value->text == "auto" || f.value->text == "off")) return;
+  if (f.value->IsText() && f.value->text == "auto") return;
+  if (f.value->IsText() && f.value->text == "off") {
+    tool.cache_off = true;
+    return;
+  }
   const auto number = c.reader.Number(f, expected);
-  if (number && *number < 0) c.reader.Mismatch(f, expected);
+  if (!number) return;
+  if (*number < 0) return c.reader.Mismatch(f, expected);
+  c.reader.Fault(f,
+                 "results are not kept from run to run yet: take the time out, or say auto or off");
+}
+
+void ReadTimeout(KeyContext& c, const YamlField& f, ToolDraft& tool) {
+  tool.spec.timeout = ReadDurationTemplate(c, f, tool);
+  tool.spec.timeout_unit_s = 1.0;
+}
+
+template <int32_t PromptLimits::*limit>
+void ReadPromptLimit(KeyContext& c, const YamlField& f, ToolDraft& tool) {
+  constexpr int64_t kMost = 1 << 20;
+  if (const auto most = c.reader.Whole(f, {1, kMost}))
+    tool.spec.prompt.*limit = static_cast<int32_t>(*most);
 }
 
 void Ignore(KeyContext&, const YamlField&, ToolDraft&) {}  // read by whoever knows what it is for
@@ -69,14 +70,18 @@ void Ignore(KeyContext&, const YamlField&, ToolDraft&) {}  // read by whoever kn
 constexpr KeySpec<ToolDraft> kCommonKeys[] = {
     {"inputs",
      [](KeyContext& c, const YamlField& f, ToolDraft& d) { d.inputs = ReadNameList(c, f); }},
-    {"coalesce", CheckBoolean},
-    {"timeout_s", ReadDuration},
-    {"retry", CheckRetry},
-    {"on_error", CheckRetry},
-    {"cache", CheckCache},
+    {"coalesce", ReadCoalesce},
+    {"timeout_s", ReadTimeout},
+    {"retry", ReadCommon},
+    {"on_error", ReadCommon},
+    {"cache", ReadCache},
     {"when", ReadWhen},
-    {"effect", CheckEffect},
-    {"idempotent", CheckBoolean},
+    {"effect", ReadEffect},
+    {"idempotent", [](KeyContext& c, const YamlField& f,
+                      ToolDraft& d) { d.spec.idempotent = c.reader.Boolean(f).value_or(false); }},
+    {"prompt_rows", ReadPromptLimit<&PromptLimits::rows>},
+    {"prompt_chars", ReadPromptLimit<&PromptLimits::chars>},
+    {"prompt_tokens", ReadPromptLimit<&PromptLimits::tokens>},
 };
 
 constexpr KeySpec<ToolDraft> kNodeKeys[] = {
@@ -84,7 +89,7 @@ constexpr KeySpec<ToolDraft> kNodeKeys[] = {
     {"type", Ignore},
     {"engine", Ignore},
     {"outputs",
-     [](KeyContext& c, const YamlField& f, ToolDraft& d) { d.results = ReadNameList(c, f); }},
+     [](KeyContext& c, const YamlField& f, ToolDraft& d) { d.outputs = ReadNameList(c, f); }},
 };
 
 constexpr KeySpec<ToolDraft> kEmbeddedKeys[] = {
@@ -94,106 +99,22 @@ constexpr KeySpec<ToolDraft> kEmbeddedKeys[] = {
                     ToolDraft& d) { d.after_llm = c.reader.Boolean(f).value_or(false); }},
 };
 
-constexpr KeySpec<ToolDraft> kHttpKeys[] = {
-    {"url", ReadTemplateText},
-    {"method",
-     [](KeyContext& c, const YamlField& f, ToolDraft&) {
-       c.reader.Choice(f, {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"});
-     }},
-    {"params", ReadTemplateMapping},
-    {"query", ReadTemplateMapping},
-    {"headers", ReadTemplateMapping},
-    {"json", ReadAnyTemplates},
-    {"body", ReadAnyTemplates},
-    {"timeout_ms", ReadDuration},
-    {"response_path", [](KeyContext& c, const YamlField& f, ToolDraft&) { c.reader.Word(f); }},
-    {"sleep_s", ReadDuration},
-    {"sleep_ms", ReadDuration},
-    {"latency_s", ReadDuration},
-    {"latency_ms", ReadDuration},
-};
-
 constexpr KeySpec<ToolDraft> kFunctionKeys[] = {
-    {"processor", [](KeyContext& c, const YamlField& f, ToolDraft&) { c.reader.Word(f); }},
-    {"config",
-     [](KeyContext& c, const YamlField& f, ToolDraft&) {
-       if (f.value->kind != YamlNode::Kind::kMapping) c.reader.Mismatch(f, "a mapping");
+    {"processor",
+     [](KeyContext& c, const YamlField& f, ToolDraft& d) {
+       const auto name = c.reader.Word(f);
+       if (!name) return;
+       d.function.function = *name;
+       if (FindLocalFunction(*name) == nullptr)
+         c.reader.Fault(
+             f, "there is no function '" + *name + "'" + DidYouMean(*name, LocalFunctionNames()));
      }},
-};
-
-/// `sql`: a text, or one for each kind of connection.
-void CheckSql(KeyContext& c, const YamlField& f, ToolDraft&) {
-  if (f.value->kind != YamlNode::Kind::kMapping) {
-    c.reader.Word(f);
-    return;
-  }
-  if (f.value->entries.empty()) c.reader.Mismatch(f, "a text, or one for duckdb or postgres");
-  for (const auto& [key, value] : f.value->entries) {
-    if (key->text != "duckdb" && key->text != "postgres") {
-      c.reader.diagnostics().Add(key->line, key->column,
-                                 "sql: expected duckdb or postgres, got '" + key->text + "'");
-      continue;
-    }
-    c.reader.Word({"sql." + key->text, key.get(), value.get()});
-  }
-}
-
-void CheckParamTypes(KeyContext& c, const YamlField& f, ToolDraft&) {
-  if (f.value->kind != YamlNode::Kind::kMapping) return c.reader.Mismatch(f, "a mapping");
-  for (const auto& [key, value] : f.value->entries) {
-    std::string type = value->text;
-    if (type.ends_with("[]")) type.resize(type.size() - 2);
-    static const std::set<std::string> kTypes = {
-        "int",  "integer", "float", "double",    "text",    "string",  "str",
-        "bool", "boolean", "json",  "date",      "time",    "numeric", "decimal",
-        "uuid", "bigint",  "real",  "timestamp", "smallint"};
-    if (value->IsText() && kTypes.contains(type)) continue;
-    c.reader.Mismatch({"param_types." + key->text, key.get(), value.get()},
-                      "the type of a parameter, such as int, text, date, numeric or text[]");
-  }
-}
-
-void ReadResultMappings(KeyContext& c, const YamlField& f, ToolDraft& tool) {
-  if (f.value->kind != YamlNode::Kind::kMapping) {
-    return c.reader.Mismatch(f, "a mapping of output names to paths in the rows, such as 0.title");
-  }
-  for (const auto& [key, value] : f.value->entries) {
-    if (c.reader.Word({"result_mappings." + key->text, key.get(), value.get()}))
-      tool.results.push_back({key->text, key.get()});
-  }
-}
-
-void CheckPlans(KeyContext& c, const YamlField& f, ToolDraft&) {
-  if (f.value->kind != YamlNode::Kind::kSequence) return c.reader.Mismatch(f, "a list of plans");
-  struct Plan {};
-  static constexpr KeySpec<Plan> kKeys[] = {
-      {"id", [](KeyContext& k, const YamlField& g, Plan&) { k.reader.Word(g); }},
-      {"description", [](KeyContext& k, const YamlField& g, Plan&) { k.reader.Text(g); }},
-      {"settings",
-       [](KeyContext& k, const YamlField& g, Plan&) {
-         if (g.value->kind != YamlNode::Kind::kMapping) k.reader.Mismatch(g, "a mapping");
-       }},
-  };
-  for (const YamlNode::Pointer& item : f.value->items) {
-    Plan plan;
-    if (item->kind == YamlNode::Kind::kMapping) {
-      ReadMapping<Plan>(c, *item, kKeys, "in a plan", plan);
-    } else {
-      c.reader.diagnostics().Add(item->line, item->column,
-                                 "plans: expected a mapping, got " + DescribeNode(*item));
-    }
-  }
-}
-
-constexpr KeySpec<ToolDraft> kSqlKeys[] = {
-    {"connection", [](KeyContext& c, const YamlField& f, ToolDraft&) { c.reader.Word(f); }},
-    {"sql", CheckSql},
-    {"parameters", ReadTemplateMapping},
-    {"param_types", CheckParamTypes},
-    {"required_inputs",
-     [](KeyContext& c, const YamlField& f, ToolDraft&) { c.reader.TextList(f, "a path"); }},
-    {"result_mappings", ReadResultMappings},
-    {"plans", CheckPlans},
+    {"config",
+     [](KeyContext& c, const YamlField& f, ToolDraft& d) {
+       if (f.value->kind != YamlNode::Kind::kMapping) return c.reader.Mismatch(f, "a mapping");
+       d.config = f.value;
+       d.function.config = JsonOfYaml(*f.value);
+     }},
 };
 
 using ToolKeys = std::vector<KeySpec<ToolDraft>>;
@@ -206,9 +127,12 @@ void Add(ToolKeys& keys, const KeySpec<ToolDraft> (&more)[kCount]) {
 ToolKeys KeysOf(OperatorKind kind) {
   ToolKeys keys;
   Add(keys, kCommonKeys);
-  if (kind == OperatorKind::kSql) Add(keys, kSqlKeys);
-  if (kind == OperatorKind::kHttp) Add(keys, kHttpKeys);
-  if (kind == OperatorKind::kFunction) Add(keys, kFunctionKeys);
+  const auto add = [&](std::span<const KeySpec<ToolDraft>> more) {
+    keys.insert(keys.end(), more.begin(), more.end());
+  };
+  if (kind == OperatorKind::kSql) add(SqlKeys());
+  if (kind == OperatorKind::kHttp) add(HttpKeys());
+  if (kind == OperatorKind::kFunction) add(kFunctionKeys);
   return keys;
 }
 
@@ -228,6 +152,53 @@ void RequireKeys(KeyContext& c, const std::set<std::string>& given, OperatorKind
     require(reaches, "an HTTP call has no url (or a declared latency to stand in for it)");
 }
 
+/// SQL by its text, HTTP by its method, functions pure; only reads are shared, and only those of
+/// SQL without being asked for.
+void ResolveEffect(ToolDraft& tool) {
+  ToolSpec& spec = tool.spec;
+  const bool http_reads = tool.http.method == "GET" || tool.http.method == "HEAD";
+  if (!tool.has_effect) {
+    spec.effect = tool.kind == OperatorKind::kFunction              ? ToolEffect::kPure
+                  : tool.kind == OperatorKind::kHttp && !http_reads ? ToolEffect::kWrite
+                                                                    : ToolEffect::kRead;
+  }
+  const bool by_default = tool.kind == OperatorKind::kSql;
+  spec.coalesce =
+      tool.coalesce.value_or(by_default) && !tool.cache_off && spec.effect != ToolEffect::kWrite;
+}
+
+/// Reads and idempotent writes over a network are tried again unless the file says otherwise.
+void ResolveRetry(ToolDraft& tool) {
+  constexpr RetryPolicy kOverNetwork{3, 0.5};
+  const bool repeatable = tool.spec.effect != ToolEffect::kWrite || tool.spec.idempotent;
+  if (!repeatable) {
+    tool.common.op.retry = {};
+  } else if (!tool.has_retry && tool.kind != OperatorKind::kFunction) {
+    tool.common.op.retry = kOverNetwork;
+  }
+}
+
+void FinishFunction(KeyContext& c, const YamlNode& node, ToolDraft& tool) {
+  const LocalFunction* function = FindLocalFunction(tool.function.function);
+  if (function == nullptr) return;
+  const YamlNode& place = tool.config == nullptr ? node : *tool.config;
+  for (const std::string& fault : function->check(tool.function.config))
+    c.reader.diagnostics().Add(place.line, place.column, tool.function.function + ": " + fault);
+}
+
+void CheckSharing(KeyContext& c, const YamlNode& node, const ToolDraft& tool) {
+  const auto fault = [&](const char* message) {
+    c.reader.diagnostics().Add(node.line, node.column, message);
+  };
+  const bool writes = tool.spec.effect == ToolEffect::kWrite;
+  if (writes && tool.coalesce.value_or(false))
+    fault("coalesce: a write is never shared: take it out, or declare effect: read");
+  if (writes && !tool.spec.idempotent && tool.common.op.retry.max > 0)
+    fault(
+        "retry: a write is made again only if it may be made twice: add idempotent: true, or "
+        "take retry out");
+}
+
 ToolDraft ReadTool(KeyContext& c, const YamlNode& node, OperatorKind kind, const ToolKeys& more,
                    const char* where) {
   ToolDraft tool;
@@ -237,6 +208,15 @@ ToolDraft ReadTool(KeyContext& c, const YamlNode& node, OperatorKind kind, const
   keys.insert(keys.end(), more.begin(), more.end());
   const auto given = ReadMapping<ToolDraft>(c, node, keys, where, tool);
   RequireKeys(c, given, kind, node);
+  if (kind == OperatorKind::kSql) FinishSql(c, node, tool);
+  if (kind == OperatorKind::kHttp) FinishHttp(c, node, tool);
+  if (kind == OperatorKind::kFunction) FinishFunction(c, node, tool);
+  ResolveEffect(tool);
+  CheckSharing(c, node, tool);
+  ResolveRetry(tool);
+  if (kind == OperatorKind::kSql) tool.spec.what = std::move(tool.sql);
+  if (kind == OperatorKind::kHttp) tool.spec.what = std::move(tool.http);
+  if (kind == OperatorKind::kFunction) tool.spec.what = std::move(tool.function);
   return tool;
 }
 
@@ -316,18 +296,79 @@ std::vector<std::string> ToolNodeKeyNames(OperatorKind kind) {
   return NamesOf(std::span<const KeySpec<ToolDraft>>(keys));
 }
 
-void CheckConnections(KeyContext& c, const YamlField& f) {
+namespace {
+
+/// `files` of a connection: tables that are CSV, JSON or Parquet files.
+void ReadFiles(KeyContext& c, const YamlField& f, ConnectionSpec& connection) {
+  if (f.value->kind != YamlNode::Kind::kMapping)
+    return c.reader.Mismatch(f, "a mapping of tables to CSV, JSON or Parquet files");
+  for (const auto& [key, value] : f.value->entries) {
+    const YamlField file{f.name + "." + key->text, key.get(), value.get()};
+    const auto path = c.reader.Word(file);
+    if (!path) continue;
+    static const std::vector<std::string> kEndings = {".csv", ".json", ".jsonl", ".parquet"};
+    const bool known = std::any_of(kEndings.begin(), kEndings.end(),
+                                   [&](const std::string& e) { return path->ends_with(e); });
+    if (!known) c.reader.Mismatch(file, "a file that ends in .csv, .json, .jsonl or .parquet");
+    connection.files.emplace_back(key->text, *path);
+  }
+}
+
+void ReadConnectionUrl(KeyContext& c, const YamlField& f, ConnectionSpec& connection) {
+  const auto text = c.reader.Word(f);
+  if (!text) return;
+  ReadSecrets(c, f);
+  const bool known = text->starts_with("duckdb:") || text->starts_with("postgres://") ||
+                     text->starts_with("postgresql://") || text->starts_with("${");
+  if (!known) c.reader.Mismatch(f, "duckdb:PATH, duckdb::memory: or postgres://...");
+  connection.url = *text;
+}
+
+constexpr KeySpec<ConnectionSpec> kConnectionKeys[] = {{"url", ReadConnectionUrl},
+                                                       {"files", ReadFiles}};
+
+}  // namespace
+
+std::vector<ConnectionSpec> ReadConnections(KeyContext& c, const YamlField& f) {
+  std::vector<ConnectionSpec> connections;
   if (f.value->kind != YamlNode::Kind::kMapping) {
-    return c.reader.Mismatch(f, "a mapping of names to connections");
+    c.reader.Mismatch(f, "a mapping of names to connections");
+    return connections;
   }
   for (const auto& [key, value] : f.value->entries) {
+    ConnectionSpec connection;
+    connection.name = key->text;
+    connection.location = {c.reader.diagnostics().file(), value->line, value->column};
     const YamlField inner{"connections." + key->text, key.get(), value.get()};
-    const auto text = c.reader.Word(inner);
-    const bool known = text && (text->starts_with("duckdb:") || text->starts_with("postgres://") ||
-                                text->starts_with("postgresql://") || text->starts_with("${env:") ||
-                                text->starts_with("${file:"));
-    if (text && !known) c.reader.Mismatch(inner, "duckdb:PATH, duckdb::memory: or postgres://...");
+    if (value->kind == YamlNode::Kind::kMapping) {
+      const auto given =
+          ReadMapping<ConnectionSpec>(c, *value, kConnectionKeys, "in a connection", connection);
+      if (!given.contains("url")) connection.url = "duckdb::memory:";
+      if (!connection.files.empty() && !connection.url.starts_with("duckdb:"))
+        c.reader.Fault(inner, "files are read by DuckDB: only a duckdb connection can have them");
+    } else {
+      ReadConnectionUrl(c, inner, connection);
+    }
+    connections.push_back(std::move(connection));
   }
+  return connections;
+}
+
+std::vector<std::string> ReadAllowedHosts(KeyContext& c, const YamlField& f) {
+  std::vector<std::string> hosts;
+  const auto texts = c.reader.TextList(f, "a host");
+  if (!texts) return hosts;
+  for (const YamlNode* node : *texts) {
+    if (node->text.find_first_of("/@ ") != std::string::npos) {
+      c.reader.diagnostics().Add(node->line, node->column,
+                                 "allow_hosts: expected a host such as example.com, "
+                                 "example.com:8443 or *.example.com, got '" +
+                                     node->text + "'");
+      continue;
+    }
+    hosts.push_back(node->text);
+  }
+  return hosts;
 }
 
 }  // namespace halo

@@ -16,13 +16,17 @@ ToolDraft ReadQuery(KeyContext& context, const YamlNode& node);
 /// An entry of `tool_calls` of an inference node.
 ToolDraft ReadToolCall(KeyContext& context, const YamlNode& node);
 
-/// A node of type http, processor or db_query; its `results` are the node's outputs.
+/// A node of type http, processor or db_query.
 ToolDraft ReadToolNode(KeyContext& context, const YamlNode& node, const std::string& type);
 
 /// The keys of a tool node, for the test that compares them with the published JSON Schema.
 std::vector<std::string> ToolNodeKeyNames(OperatorKind kind);
 
-/// `connections` of a graph: names to `duckdb:PATH`, `duckdb::memory:` or `postgres://...`.
-void CheckConnections(KeyContext& context, const YamlField& field);
+/// `connections` of a graph: names to `duckdb:PATH`, `duckdb::memory:` or `postgres://...`, or to a
+/// mapping of url and files.
+std::vector<ConnectionSpec> ReadConnections(KeyContext& context, const YamlField& field);
+
+/// `allow_hosts` of a graph.
+std::vector<std::string> ReadAllowedHosts(KeyContext& context, const YamlField& field);
 
 }  // namespace halo

@@ -68,6 +68,31 @@ PlainMeaning MeaningOf(const YamlNode& scalar) {
   return PlainMeaning::kText;
 }
 
+nlohmann::ordered_json JsonOfYaml(const YamlNode& node) {
+  using Json = nlohmann::ordered_json;
+  switch (node.kind) {
+    case YamlNode::Kind::kNull:
+      return nullptr;
+    case YamlNode::Kind::kSequence: {
+      Json list = Json::array();
+      for (const YamlNode::Pointer& item : node.items) list.push_back(JsonOfYaml(*item));
+      return list;
+    }
+    case YamlNode::Kind::kMapping: {
+      Json mapping = Json::object();
+      for (const auto& [key, value] : node.entries) mapping[key->text] = JsonOfYaml(*value);
+      return mapping;
+    }
+    case YamlNode::Kind::kScalar:
+      break;
+  }
+  const PlainMeaning meaning = MeaningOf(node);
+  if (meaning == PlainMeaning::kText) return node.text;
+  if (meaning == PlainMeaning::kBoolean) return node.text[0] == 't' || node.text[0] == 'T';
+  Json number = Json::parse(node.text, nullptr, false);
+  return number.is_number() ? number : Json(node.text);
+}
+
 std::string DescribeNode(const YamlNode& node) {
   switch (node.kind) {
     case YamlNode::Kind::kNull:

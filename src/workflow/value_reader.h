@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -27,6 +28,10 @@ struct WholeRange {
 /// What a scalar without quotes means (YAML 1.2 core schema: `yes` and `off` are text).
 enum class PlainMeaning : uint8_t { kText, kBoolean, kWhole, kFraction };
 PlainMeaning MeaningOf(const YamlNode& scalar);
+
+/// A node as JSON: scalars without quotes mean what the core schema says, as far as JSON can say
+/// it.
+nlohmann::ordered_json JsonOfYaml(const YamlNode& node);
 
 /// A node as an error names it: "'hot'", "the number 3", "a list".
 std::string DescribeNode(const YamlNode& node);

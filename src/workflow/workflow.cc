@@ -254,6 +254,8 @@ std::vector<std::string> RequiredColumns(const Workflow& workflow,
     for (const Template* reader : readers) {
       if (reader != nullptr) AddColumns(*reader, columns);
     }
+    if (op.tool != nullptr)
+      ForEachTemplate(*op.tool, [&](const Template& reader) { AddColumns(reader, columns); });
   }
   return {columns.begin(), columns.end()};
 }

@@ -10,6 +10,7 @@
 #include "model/model_names.h"
 #include "model/output_schema.h"
 #include "model/template.h"
+#include "workflow/tool_spec.h"
 
 namespace halo {
 
@@ -101,6 +102,8 @@ struct Operator {
   std::string id;
   SourceLocation location;
   OperatorKind kind = OperatorKind::kInference;
+  /// shared for the same reason as RowNumber::expression. Of what is no inference; else null.
+  std::shared_ptr<const ToolSpec> tool;
   ModelRequest model;
   std::optional<LoraSpec> lora;
   /// shared for the same reason as RowNumber::expression. May be an empty template.
@@ -133,10 +136,20 @@ struct Operator {
   bool is_start = false;
   bool is_end = false;
 
+  bool is_inference() const { return kind == OperatorKind::kInference; }
   /// KV can be shared with `other`: they compute the same from the same tokens.
   bool SharesKvWith(const Operator& other) const {
-    return model == other.model && lora == other.lora;
+    return is_inference() && other.is_inference() && model == other.model && lora == other.lora;
   }
+};
+
+/// One of `connections`: a database that queries name.
+struct ConnectionSpec {
+  std::string name;
+  /// duckdb:PATH, duckdb::memory:, postgres://...; secrets are written as in SecretText.
+  std::string url;
+  std::vector<std::pair<std::string, std::string>> files;  ///< table -> CSV, JSON or Parquet file
+  SourceLocation location;
 };
 
 /// A validated workflow: operators in topological order (ties by their order in the file).
@@ -147,12 +160,15 @@ struct Workflow {
   std::string dataset;  ///< local path relative to the file, "" if not given
   std::string column;   ///< "" if not given
   std::vector<Operator> operators;
-  std::vector<NameBinding> outputs;      ///< of a row: those of end operators in `end_ops` order
-  std::vector<NameBinding> all_outputs;  ///< with --all-outputs: those of every operator
-  std::vector<std::string> columns;      ///< that rows must have for the inputs of a graph
-  bool is_graph = false;                 ///< written in the `graph` dialect
-  std::vector<std::string> notices;      ///< what a person should know, and is no error
-  std::string source_text;               ///< the file, for fingerprints
+  std::vector<NameBinding> outputs;         ///< of a row: those of end operators in `end_ops` order
+  std::vector<NameBinding> all_outputs;     ///< with --all-outputs: those of every operator
+  std::vector<std::string> columns;         ///< that rows must have for the inputs of a graph
+  std::vector<ConnectionSpec> connections;  ///< in file order
+  std::vector<std::string>
+      allow_hosts;                   ///< that HTTP calls may reach: "host", "host:port", "*.host"
+  bool is_graph = false;             ///< written in the `graph` dialect
+  std::vector<std::string> notices;  ///< what a person should know, and is no error
+  std::string source_text;           ///< the file, for fingerprints
 
   const Operator& at(OperatorIndex index) const { return operators[static_cast<size_t>(index)]; }
   std::optional<OperatorIndex> Find(const std::string& operator_id) const;

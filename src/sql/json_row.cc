@@ -1,4 +1,4 @@
-#include "workflow/json_row.h"
+#include "sql/json_row.h"
 
 #include <algorithm>
 #include <cstring>

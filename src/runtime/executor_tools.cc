@@ -1,0 +1,278 @@
+// Calls of tools: made as early as what they read is there, shared where they are equal, repeated
+// where that may help.
+#include <algorithm>
+#include <cmath>
+
+#include "base/check.h"
+#include "base/random.h"
+#include "runtime/executor_impl.h"
+
+namespace halo {
+namespace {
+
+using State = InstanceState;
+
+/// Calls of one target that are given out beyond those it runs at once, so that none is idle.
+constexpr int64_t kGivenOutPerSlot = 2;
+
+Failure Cancelled() { return {"", "cancelled", "the row was cancelled", false}; }
+
+/// True for failures that say something about the row that made the call, not about the call.
+bool IsOfOneRow(const Failure& failure) {
+  return failure.code == "cancelled" || failure.code == "deadline";
+}
+
+}  // namespace
+
+bool Executor::Impl::MaySubmitTool(size_t source, OperatorIndex op) const {
+  const std::string& target = states[source].tools[static_cast<size_t>(op)]->target();
+  const auto found = given_out.find(target);
+  return found == given_out.end() ||
+         found->second < kGivenOutPerSlot * options.tool_setup.concurrency;
+}
+
+/// True while tools have less than a round of calls ahead of them.
+bool Executor::Impl::ToolsAreHungry() const {
+  return options.tools != nullptr && !options.naive &&
+         static_cast<int64_t>(tool_work.size()) < kGivenOutPerSlot * options.tool_setup.concurrency;
+}
+
+void Executor::Impl::SubmitTool(RowState& row, OperatorIndex op) {
+  ToolWork work;
+  work.row = &row;
+  work.op = op;
+  try {
+    if (row.cancelled) throw Cancelled();
+    BuiltToolCall built = BuildToolCall(row, op);
+    work.call = std::move(built.call);
+    work.signature = built.signature;
+  } catch (Failure& failure) {
+    FailInstance(row, op, std::move(failure));
+    return;
+  }
+  At(row, op).built = true;
+  DropReads(row, op);
+  if (options.naive) work.signature.reset();
+  if (work.signature) AddVersions(work, *work.signature);
+  if (!MergeTool(row, op, work)) SendTool(std::move(work));
+}
+
+BuiltToolCall Executor::Impl::BuildToolCall(RowState& row, OperatorIndex op) const {
+  const Operator& what = PlanOf(row).operator_of(op);
+  std::map<std::string, nlohmann::ordered_json> values{{"row", row.row.values}};
+  for (const NameBinding& name : what.names) values.emplace(name.name, ValueOf(row, name, nullptr));
+  const uint64_t draw_key = SignatureBuilder()
+                                .Add(static_cast<int64_t>(options.seed))
+                                .Add(what.id)
+                                .Add(row.id_text)
+                                .Finish()
+                                .low;
+  BuiltToolCall built = ToolOf(row, op).Build(values, draw_key);
+  built.call.order = OrderOf(row, op);
+  built.call.script_row = row.row.id.is_string() ? row.row.id.get<std::string>() : row.id_text;
+  return built;
+}
+
+/// A read shares what was read while its tables stood still: their versions belong to its key.
+void Executor::Impl::AddVersions(const ToolWork& work, Signature& signature) const {
+  const ToolCallBuilder& tool = ToolOf(*work.row, work.op);
+  const auto found = versions.find(tool.target());
+  if (found == versions.end()) return;  // nothing was written
+  SignatureBuilder key;
+  key.Add(signature).Add(found->second.all);
+  for (const SqlName& name : tool.read()) {
+    const auto table = found->second.tables.find(name.name);
+    key.Add(table == found->second.tables.end() ? int64_t{0} : table->second);
+  }
+  signature = key.Finish();
+}
+
+/// Before a write is sent and after it has come back: what is read in between may be either.
+void Executor::Impl::CountWrite(const ToolWork& work) {
+  if (work.call.effect != ToolEffect::kWrite) return;
+  const ToolCallBuilder& tool = ToolOf(*work.row, work.op);
+  TableVersions& connection = versions[tool.target()];
+  const std::vector<SqlName>* written = tool.written();
+  if (written == nullptr) {
+    ++connection.all;
+    return;
+  }
+  for (const SqlName& name : *written) ++connection.tables[name.name];
+}
+
+bool Executor::Impl::MergeTool(RowState& row, OperatorIndex op, const ToolWork& work) {
+  if (!work.signature) return false;
+  if (const ToolResult result = results.Find(*work.signature)) {
+    ++CountsOf(row, op).merged;
+    At(row, op).state = State::kMerged;
+    EndTool(row, op, ToolCompletion{}, result, true);
+    return true;
+  }
+  const auto under_way = tool_work_by_signature.find(*work.signature);
+  if (under_way == tool_work_by_signature.end()) return false;
+  tool_work.at(under_way->second).followers.emplace_back(&row, op);
+  At(row, op).state = State::kMerged;
+  ++CountsOf(row, op).merged;
+  return true;
+}
+
+/// Gives a call to its tool.
+void Executor::Impl::SendTool(ToolWork work) {
+  RowState& row = *work.row;
+  At(row, work.op).state = State::kSubmitted;
+  CountStart(row, work.op);
+  ++CountsOf(row, work.op).calls;
+  ++given_out[ToolOf(row, work.op).target()];
+  CountWrite(work);
+  work.call.id = next_request++;
+  work.call.script_attempt = work.attempt;
+  work.call.deadline_us = row.deadline_us;
+  if (work.call.timeout_us > 0) {
+    const int64_t until_us = clock.NowUs() + work.call.timeout_us;
+    work.call.deadline_us = row.deadline_us > 0 ? std::min(row.deadline_us, until_us) : until_us;
+  }
+  if (work.signature) tool_work_by_signature.emplace(*work.signature, work.call.id);
+  ToolCall call = work.call;
+  tool_work.emplace(call.id, std::move(work));
+  options.tools->Submit(std::move(call));
+}
+
+void Executor::Impl::PollTools(int64_t deadline_us) {
+  if (tool_work.empty()) return;
+  for (ToolCompletion& completion : options.tools->Poll(deadline_us))
+    OnToolCompletion(std::move(completion));
+}
+
+void Executor::Impl::OnToolCompletion(ToolCompletion completion) {
+  const auto found = tool_work.find(completion.id);
+  HALO_CHECK(found != tool_work.end(), "a tool answers each call once");
+  ToolWork work = std::move(found->second);
+  tool_work.erase(found);
+  --given_out[ToolOf(*work.row, work.op).target()];
+  CountWrite(work);
+  if (work.signature) {
+    const auto leader = tool_work_by_signature.find(*work.signature);
+    if (leader != tool_work_by_signature.end() && leader->second == completion.id)
+      tool_work_by_signature.erase(leader);
+  }
+  CountToolCompletion(work, completion);
+  const bool own_limit = completion.failure && completion.failure->code == "deadline" &&
+                         work.call.timeout_us > 0 &&
+                         (work.row->deadline_us == 0 || clock.NowUs() < work.row->deadline_us);
+  if (own_limit) {
+    completion.failure =
+        Failure{"", "timeout",
+                "the call took longer than its limit of " +
+                    nlohmann::json(static_cast<double>(work.call.timeout_us) * 1e-6).dump() + " s",
+                true};
+  }
+  if (!RetryToolLater(work, completion)) ConcludeTool(std::move(work), std::move(completion));
+}
+
+void Executor::Impl::CountToolCompletion(const ToolWork& work, const ToolCompletion& completion) {
+  ++report.counts.calls_done;
+  if (completion.started_us > 0) {
+    CountsOf(*work.row, work.op).busy_us +=
+        std::max<int64_t>(0, completion.finished_us - completion.started_us);
+  }
+}
+
+/// True if the call is made again later: exponential back-off with jitter, and never before the
+/// other side wants it.
+bool Executor::Impl::RetryToolLater(ToolWork& work, ToolCompletion& completion) {
+  const RetryPolicy& retry = PlanOf(*work.row).operator_of(work.op).retry;
+  const bool may = completion.failure && completion.failure->retriable && !stopping &&
+                   !work.row->cancelled && work.attempt < retry.max;
+  if (!may) return false;
+  constexpr int32_t kMostDoublings = 20;
+  constexpr double kUsPerS = 1e6, kMostSeconds = 3600.0;
+  const double full_s =
+      std::min(kMostSeconds, std::ldexp(retry.backoff_s, std::min(work.attempt, kMostDoublings)));
+  const uint64_t key = SignatureBuilder()
+                           .Add(static_cast<int64_t>(options.seed))
+                           .Add("back-off")
+                           .Add(work.call.script_operator)
+                           .Add(work.row->id_text)
+                           .Finish()
+                           .low;
+  const double jitter = 0.5 + 0.5 * UniformDraw(key, static_cast<uint64_t>(work.attempt));
+  const int64_t wait_us =
+      std::max(completion.retry_after_us, static_cast<int64_t>(full_s * jitter * kUsPerS));
+  ++work.attempt;
+  tool_retries.emplace(clock.NowUs() + wait_us, ToolAgain{std::move(work), std::move(completion)});
+  return true;
+}
+
+void Executor::Impl::MakeDueToolCalls() {
+  while (!tool_retries.empty() && (stopping || tool_retries.begin()->first <= clock.NowUs())) {
+    auto node = tool_retries.extract(tool_retries.begin());
+    ToolAgain& again = node.mapped();
+    const bool row_is_late =
+        again.work.row->deadline_us > 0 && clock.NowUs() > again.work.row->deadline_us;
+    if (stopping || again.work.row->cancelled || row_is_late) {
+      if (again.work.row->cancelled) again.failed.failure = Cancelled();
+      ConcludeTool(std::move(again.work), std::move(again.failed));
+    } else {
+      SendTool(std::move(again.work));
+    }
+  }
+}
+
+/// The call is over: everyone who waited for it hears of it.
+void Executor::Impl::ConcludeTool(ToolWork work, ToolCompletion completion) {
+  ToolResult result;
+  if (!completion.failure) {
+    result = std::make_shared<const nlohmann::ordered_json>(std::move(completion.value));
+    if (work.signature) results.Put(*work.signature, result);
+  }
+  EndTool(*work.row, work.op, completion, result, false);
+  if (work.followers.empty()) return;
+  if (completion.failure && IsOfOneRow(*completion.failure)) {
+    if (stopping) {
+      for (const auto& [row, op] : work.followers) EndTool(*row, op, completion, nullptr, true);
+      return;
+    }
+    // The row gave it up; the first of those who wait makes it anew for all of them.
+    ToolWork next = std::move(work);
+    next.row = next.followers.front().first;
+    next.op = next.followers.front().second;
+    next.followers.erase(next.followers.begin());
+    next.attempt = 0;
+    --CountsOf(*next.row, next.op).merged;
+    SendTool(std::move(next));
+    return;
+  }
+  for (const auto& [row, op] : work.followers) EndTool(*row, op, completion, result, true);
+}
+
+void Executor::Impl::EndTool(RowState& row, OperatorIndex op, const ToolCompletion& completion,
+                             const ToolResult& result, bool merged) {
+  if (observer != nullptr) {
+    observer->OnToolCall(
+        {PlanOf(row).operator_of(op), row.row, completion, result.get(), row.source, merged});
+  }
+  if (row.cancelled) return FailInstance(row, op, Cancelled());
+  if (completion.failure) return FailInstance(row, op, *completion.failure);
+  // A tool watches the deadline of the row that made the call only.
+  if (merged && row.deadline_us > 0 && clock.NowUs() > row.deadline_us) {
+    return FailInstance(row, op,
+                        {"", "deadline", "the row took longer than its deadline allows", false});
+  }
+  Instance& instance = At(row, op);
+  const bool is_read =
+      instance.readers_left > 0 || options.all_outputs || PlanOf(row).operator_of(op).is_end;
+  if (is_read) instance.result = result;
+  Close(row, op, InstanceEnd::kOk);
+  Propagate(row, op);
+}
+
+void Executor::Impl::CancelToolsOf(const RowState& row) {
+  for (auto& [id, work] : tool_work) {
+    // Others may be waiting for the same result; this row fails when it comes.
+    if (work.row != &row || !work.followers.empty()) continue;
+    if (work.signature) tool_work_by_signature.erase(*work.signature);
+    options.tools->Cancel(id);
+  }
+}
+
+}  // namespace halo
