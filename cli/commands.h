@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 
 namespace CLI {
@@ -22,6 +23,8 @@ inline constexpr int kExitUsage = 2;
 
 /// The environment's value, or "".
 std::string Environment(const char* name);
+/// Nothing if the variable is not set.
+std::optional<std::string> EnvironmentIfSet(const std::string& name);
 
 /// A folder beside the program, bin/../share/halo/NAME, whether it exists or not.
 std::string ShareFolder(const char* name);

@@ -20,6 +20,11 @@ std::string Environment(const char* name) {
   return value == nullptr ? "" : value;
 }
 
+std::optional<std::string> EnvironmentIfSet(const std::string& name) {
+  const char* value = std::getenv(name.c_str());
+  return value == nullptr ? std::nullopt : std::optional<std::string>(value);
+}
+
 std::string ShareFolder(const char* name) {
   const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe");
   return (program.parent_path().parent_path() / "share" / "halo" / name).string();

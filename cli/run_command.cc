@@ -6,6 +6,7 @@
 #include <fstream>
 #include <iostream>
 #include <memory>
+#include <sstream>
 #include <utility>
 
 #include "base/error.h"
@@ -17,6 +18,7 @@
 namespace halo::cli {
 namespace {
 
+constexpr double kMostLatencyScale = 1000.0;
 constexpr int64_t kMostRows = 1'000'000'000'000;
 
 constexpr int kSignalBase = 128;  // a shell's exit code for a signal is this and its number
@@ -44,7 +46,7 @@ void InstallSignals() {
 /// Flags of `run` and `explain` as they were written, before they mean anything.
 struct RunFlags {
   std::string workflow, rows, output = "-", max_failures, worker_memory, kept_memory;
-  std::vector<std::string> also, models;
+  std::vector<std::string> also, models, connections, allow, settings;
   std::string on_error = "continue", order = "input";
   bool quiet = false;
   int deterministic = 0;  ///< how often it was asked for, less how often it was refused
@@ -82,6 +84,53 @@ void ParseMaxFailures(const std::string& text, RunOptions& options) {
   }
 }
 
+void ParseConnections(const std::vector<std::string>& texts, RunOptions& options) {
+  for (const std::string& text : texts) {
+    const auto [name, url] = SplitAt(text, '=', "--connect", "NAME=URL");
+    if (!options.connections.emplace(name, url).second)
+      throw Error(ErrorCode::kUsage, "--connect: '" + name + "' is given twice");
+  }
+}
+
+/// exec, net, files, env; several with commas.
+void ParseAllow(const std::vector<std::string>& texts, RunOptions& options) {
+  for (const std::string& text : texts) {
+    std::istringstream words(text);
+    for (std::string word; std::getline(words, word, ',');) {
+      if (word != "exec" && word != "net" && word != "files" && word != "env") {
+        throw Error(ErrorCode::kUsage,
+                    "--allow: expected exec, net, files or env, got '" + word + "'");
+      }
+      options.allow.insert(word);
+    }
+  }
+}
+
+/// What no flag of its own sets.
+void ParseSettings(const std::vector<std::string>& texts, RunOptions& options) {
+  for (const std::string& text : texts) {
+    const auto [key, value] = SplitAt(text, '=', "--set", "KEY=VALUE");
+    if (key == "latency_scale") {
+      size_t used = 0;
+      try {
+        options.latency_scale = std::stod(value, &used);
+      } catch (const std::exception&) {
+        used = 0;
+      }
+      const bool fits = used == value.size() && options.latency_scale >= 0.0 &&
+                        options.latency_scale <= kMostLatencyScale;
+      if (!fits)
+        throw Error(ErrorCode::kUsage,
+                    "--set latency_scale: expected a number from 0 to 1000, got '" + value + "'");
+    } else if (key == "tool_cache" && (value == "on" || value == "off")) {
+      options.share_tool_calls = value == "on";
+    } else {
+      throw Error(ErrorCode::kUsage,
+                  "--set: expected latency_scale=NUMBER or tool_cache=on|off, got '" + text + "'");
+    }
+  }
+}
+
 RunOptions OptionsFrom(const RunFlags& flags) {
   RunOptions options = flags.options;
   options.inputs.push_back({flags.workflow, flags.rows});
@@ -95,6 +144,10 @@ RunOptions OptionsFrom(const RunFlags& flags) {
       throw Error(ErrorCode::kUsage, "--model: '" + name + "' is given twice");
     }
   }
+  ParseConnections(flags.connections, options);
+  ParseAllow(flags.allow, options);
+  ParseSettings(flags.settings, options);
+  options.environment = [](const std::string& name) { return EnvironmentIfSet(name); };
   options.output = flags.output;
   options.stop_on_error = flags.on_error == "stop";
   options.input_order = flags.order == "input";
@@ -131,6 +184,15 @@ void AddFlags(CLI::App& command, RunFlags& flags) {
   command.add_option("--model", flags.models,
                      "NAME=FILE.gguf: the file of a model name (repeatable)");
   command.add_option("--models", options.models_file, "YAML file of model names and files");
+  command.add_option("--connect", flags.connections,
+                     "NAME=URL: the database of a connection, duckdb:PATH, duckdb::memory: or\n"
+                     "postgres://... (repeatable)");
+  command.add_option("--allow", flags.allow,
+                     "What the workflow's tools may reach: exec (programs), net (any host),\n"
+                     "files (outside its folder), env; several with commas");
+  command.add_option("--set", flags.settings,
+                     "KEY=VALUE: latency_scale (of declared latencies), tool_cache=off\n"
+                     "(equal tool calls are made again)");
   command.add_option("--column", options.column, "Column of the rows that is the prompt");
   command.add_option("--limit", options.limit, "Take only the first N rows")
       ->check(CLI::Range(int64_t{0}, kMostRows));
@@ -263,12 +325,22 @@ void AddExplainCommand(CLI::App& app, int& exit_code) {
 }
 
 void AddValidateCommand(CLI::App& app, int& exit_code) {
-  auto path = std::make_shared<std::string>();  // as above
+  auto flags = std::make_shared<RunFlags>();  // as above
   CLI::App* command = app.add_subcommand("validate", "Check a workflow file and print every fault");
-  command->add_option("workflow", *path, "Workflow file (YAML)")->required();
-  command->callback([path, &exit_code] {
-    const Workflow workflow = LoadWorkflow(*path);
-    std::cout << *path << ": ok, " << workflow.operators.size() << " operators\n";
+  command->add_option("workflow", flags->workflow, "Workflow file (YAML)")->required();
+  auto connect =
+      command->add_flag("--connect{}", flags->connections,
+                        "Check statements against their databases too, executing none;\n"
+                        "--connect=NAME=URL for another database than the file's (repeatable)");
+  command->add_option("--allow", flags->allow, "As for run");
+  command->callback([flags, connect, &exit_code] {
+    const Workflow workflow = LoadWorkflow(flags->workflow);
+    if (connect->count() > 0) {
+      std::erase(flags->connections, "");
+      std::erase(flags->connections, "true");
+      Session(OptionsFrom(*flags)).CheckConnections();
+    }
+    std::cout << flags->workflow << ": ok, " << workflow.operators.size() << " operators\n";
     exit_code = kExitOk;
   });
 }

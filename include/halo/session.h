@@ -5,6 +5,8 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -33,6 +35,14 @@ struct RunOptions {
   std::string models_folder;                  ///< where names are looked up as files
   std::string hugging_face_cache;
   std::string shipped_models;  ///< folder of models that came with Halo, asked last
+
+  std::map<std::string, std::string> connections;  ///< name -> duckdb:PATH, duckdb::memory: or
+                                                   ///< postgres://...; instead of the workflow's
+  std::set<std::string> allow;   ///< "exec", "net", "files", "env": what workflows may reach
+  double latency_scale = 1.0;    ///< of the latencies that HTTP calls declare
+  bool share_tool_calls = true;  ///< equal reads are made once
+  /// Looks up ${env:NAME}; nothing if there is no such variable. Null: there are none.
+  std::function<std::optional<std::string>(const std::string&)> environment;
 
   std::string column;               ///< column of the row prompt
   int64_t limit = -1;               ///< rows taken from the front of each input
@@ -104,6 +114,8 @@ class Session {
   std::vector<std::string> Notices();
   /// The logical plan as text; reads workflow files only.
   std::string Explain();
+  /// Checks the workflows' statements against their databases, executing none.
+  void CheckConnections();
   /// Runs to the end. `stop`: 1 finishes what runs and starts nothing new, 2 ends at once.
   RunOutcome Run(const std::atomic<int>& stop,
                  const std::function<void(const Progress&)>& on_progress);

@@ -43,6 +43,14 @@ int64_t WrittenTokens(const Operator& op, const Vocabulary& vocabulary) {
   return tokens;
 }
 
+/// What the answer of an input adds to a prompt. A tool's result is cut to a limit that few reach.
+int64_t AnswerTokens(const Operator& input) {
+  constexpr int64_t kShareOfLimit = 2;
+  const int64_t tokens = input.is_inference() ? int64_t{input.sampling.max_tokens.constant}
+                                              : input.tool->prompt.tokens / kShareOfLimit;
+  return tokens + kMarkupTokens / 4;
+}
+
 }  // namespace
 
 int64_t EstimateLongestRequest(const LogicalPlan& plan, const RowOptions& rows,
@@ -54,12 +62,13 @@ int64_t EstimateLongestRequest(const LogicalPlan& plan, const RowOptions& rows,
   int64_t longest = 0;
   for (const LogicalNode& node : plan.nodes) {
     const Operator& op = plan.operator_of(node.op);
+    if (!op.is_inference()) continue;
     int64_t tokens = WrittenTokens(op, vocabulary);
     if (op.history != History::kContinue) tokens += row_tokens;
     for (const OperatorIndex input : op.inputs) {
       const bool whole = op.history == History::kContinue || op.history == History::kTranscript;
-      tokens += whole ? conversation[static_cast<size_t>(input)]
-                      : plan.operator_of(input).sampling.max_tokens.constant + kMarkupTokens / 4;
+      tokens +=
+          whole ? conversation[static_cast<size_t>(input)] : AnswerTokens(plan.operator_of(input));
     }
     tokens += op.sampling.max_tokens.constant;
     conversation[static_cast<size_t>(node.op)] = tokens;

@@ -29,6 +29,7 @@
 #include "session/call_dump.h"
 #include "session/prompt_estimate.h"
 #include "session/summary.h"
+#include "session/tool_setup.h"
 #include "session/workflow_files.h"
 #include "session/written_files.h"
 #include "workflow/rows.h"
@@ -167,10 +168,12 @@ struct Session::Impl {
   std::map<std::string, LoadedModel> models;   // by path
   std::map<ModelRequest, std::string> model_paths;
   std::unique_ptr<TemporaryFolder> temporary;
+  RunTools tools;
 
   explicit Impl(RunOptions o) : options(std::move(o)) {}
 
   void LoadWorkflows();
+  std::vector<const Workflow*> Workflows() const;
   void Resolve();
   void ResolveAdapters();
   void OpenInputs();
@@ -208,6 +211,12 @@ void Session::Impl::LoadWorkflows() {
     inputs.push_back(std::move(input));
   }
   if (!faults.empty()) throw Error(ErrorCode::kWorkflow, std::move(faults));
+}
+
+std::vector<const Workflow*> Session::Impl::Workflows() const {
+  std::vector<const Workflow*> workflows;
+  for (const auto& input : inputs) workflows.push_back(&input->workflow);
+  return workflows;
 }
 
 void Session::Impl::Resolve() {
@@ -325,6 +334,7 @@ int32_t Session::Impl::SequencesFor(const std::string& model_path) const {
     const int64_t rows = input->rows->total();
     if (rows < 0) return static_cast<int32_t>(most);
     for (const LogicalNode& node : input->plan.nodes) {
+      if (node.model == kNoModel) continue;
       const ModelRequest& request = input->plan.models[static_cast<size_t>(node.model)];
       // The product stays small: once over `most` no more is counted.
       if (model_paths.at(request) == model_path && calls < most)
@@ -448,6 +458,8 @@ ExecutorOptions Session::Impl::HowToExecute() {
   how.stop_on_error = options.stop_on_error;
   how.max_failures = options.max_failures;
   how.max_failures_share = options.max_failures_share;
+  how.tools = tools.runner.get();
+  how.tool_setup = tools.setup;
   return how;
 }
 
@@ -471,6 +483,11 @@ std::string Session::Explain() {
   return text;
 }
 
+void Session::CheckConnections() {
+  impl_->LoadWorkflows();
+  CheckStatements(impl_->Workflows(), impl_->options, impl_->clock);
+}
+
 RunOutcome Session::Run(const std::atomic<int>& stop,
                         const std::function<void(const Progress&)>& on_progress) {
   Impl& impl = *impl_;
@@ -480,6 +497,8 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   impl.Resolve();
   impl.NameOutputs();
   impl.CheckPaths();
+  impl.tools = OpenTools(impl.Workflows(), impl.options,
+                         impl.options.naive ? "" : impl.SpoolFolder(), impl.clock);
   impl.LoadModels();
   const ExecutorOptions how = impl.HowToExecute();
   impl.OpenOutputs();
@@ -516,7 +535,8 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   }
   RunOutcome outcome;
   outcome.first_failures = reporter.failures();
-  outcome.notices = report.notices;
+  outcome.notices = impl.tools.notices;
+  outcome.notices.insert(outcome.notices.end(), report.notices.begin(), report.notices.end());
   outcome.summary_json = SummaryJson(summary).dump(2);
   for (const auto& input : impl.inputs) {
     if (input->output != "-") {

@@ -9,9 +9,29 @@ using Json = nlohmann::ordered_json;
 
 double Seconds(int64_t us) { return static_cast<double>(us) * 1e-6; }
 
+const char* KindName(OperatorKind kind) {
+  switch (kind) {
+    case OperatorKind::kInference:
+      return "llm";
+    case OperatorKind::kSql:
+      return "sql";
+    case OperatorKind::kHttp:
+      return "http";
+    case OperatorKind::kFunction:
+      return "function";
+  }
+  return "?";
+}
+
+/// `coalesced`: instances that took the result of an equal call.
+Json ToolJson(const OperatorCounts& c) {
+  return {
+      {"id", c.id}, {"calls", c.calls}, {"coalesced", c.merged}, {"busy_s", Seconds(c.busy_us)}};
+}
+
 Json OperatorJson(const OperatorCounts& c) {
   return {{"id", c.id},
-          {"kind", "llm"},
+          {"kind", KindName(c.kind)},
           {"model", c.model},
           {"logical", c.logical},
           {"merged", c.merged},
@@ -54,10 +74,11 @@ Json SummaryJson(const SummaryInput& input) {
   const int64_t finished = report.counts.rows_ok + report.counts.rows_failed;
   // Without a known total (standard input) the rows are those that were opened.
   const int64_t total = input.rows_total >= 0 ? input.rows_total : report.counts.rows_opened;
-  Json operators = Json::array();
+  Json operators = Json::array(), tools = Json::array();
   int64_t prompt = 0, reused = 0, prefilled = 0, recomputed = 0, output = 0;
   for (const OperatorCounts& counts : report.operators) {
     operators.push_back(OperatorJson(counts));
+    if (counts.kind != OperatorKind::kInference) tools.push_back(ToolJson(counts));
     if (input.workflows.size() > 1) operators.back()["workflow"] = input.workflows[counts.source];
     prompt += counts.prompt_tokens;
     reused += counts.reused_tokens;
@@ -99,7 +120,7 @@ Json SummaryJson(const SummaryInput& input) {
             {"migrations", 0},
             {"evictions", all.evictions}}},
           {"engine", engines},
-          {"tools", Json::array()},
+          {"tools", tools},
           {"planner", input.planner},
           {"deterministic", input.deterministic},
           {"seed", input.seed},

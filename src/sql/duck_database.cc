@@ -28,7 +28,7 @@ std::string QuoteSqlText(const std::string& text) {
   return quoted + "'";
 }
 
-DuckDatabase::DuckDatabase(const DuckLimits& limits) {
+DuckDatabase::DuckDatabase(const DuckLimits& limits, const DuckFile& file) {
   DuckConfig config;
   duckdb_create_config(config.out());
   const std::pair<const char*, std::string> settings[] = {
@@ -41,22 +41,33 @@ DuckDatabase::DuckDatabase(const DuckLimits& limits) {
       {"temp_directory", limits.spill_folder},  // the default would be a folder beside the user's
       {"max_temp_directory_size", BytesSetting(DuckLimits::kMaxSpillBytes)},
       {"preserve_insertion_order", "true"},
+      {"access_mode", file.read_only ? "READ_ONLY" : "AUTOMATIC"},
   };
   for (const auto& [name, value] : settings) {
     if (duckdb_set_config(config.get(), name, value.c_str()) != DuckDBSuccess)
       throw Error(ErrorCode::kConfig, std::string("DuckDB has no setting ") + name);
   }
   char* fault = nullptr;
-  if (duckdb_open_ext(nullptr, database_.out(), config.get(), &fault) != DuckDBSuccess)
-    throw Error(ErrorCode::kConfig, "DuckDB cannot start: " + TakeDuckText(fault));
-  if (duckdb_connect(database_.get(), connection_.out()) != DuckDBSuccess)
-    throw Error(ErrorCode::kConfig, "DuckDB cannot start: no connection");
-  Execute("SET TimeZone = 'UTC'");
+  const char* path = file.path.empty() ? nullptr : file.path.c_str();
+  if (duckdb_open_ext(path, database_.out(), config.get(), &fault) != DuckDBSuccess) {
+    throw Error(ErrorCode::kConfig,
+                (file.path.empty() ? "DuckDB cannot start: " : "DuckDB cannot open it: ") +
+                    TakeDuckText(fault));
+  }
+  connection_ = Connect();
 }
 
-void DuckDatabase::Execute(const std::string& sql) {
+std::unique_ptr<DuckConnection> DuckDatabase::Connect() {
+  auto connection = std::make_unique<DuckConnection>();
+  if (duckdb_connect(database_.get(), connection->out()) != DuckDBSuccess)
+    throw Error(ErrorCode::kConfig, "DuckDB cannot start: no connection");
+  Execute(connection->get(), "SET TimeZone = 'UTC'");
+  return connection;
+}
+
+void DuckDatabase::Execute(duckdb_connection connection, const std::string& sql) {
   DuckResult result;
-  if (duckdb_query(connection(), sql.c_str(), result.out()) != DuckDBSuccess)
+  if (duckdb_query(connection, sql.c_str(), result.out()) != DuckDBSuccess)
     throw Error(ErrorCode::kIo, duckdb_result_error(result.out()));
 }
 

@@ -3,6 +3,7 @@
 #include <duckdb.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -44,7 +45,16 @@ struct DuckLimits {
   static constexpr int64_t kMaxSpillBytes = int64_t{64} << 30;
 };
 
-/// An empty database in memory with one connection, for reading and writing files of rows.
+/// Which database.
+struct DuckFile {
+  std::string path;        ///< "": an empty one in memory
+  bool read_only = false;  ///< of a file
+};
+
+using DuckConnection = DuckHandle<duckdb_connection, duckdb_disconnect>;
+
+/// A database with one connection, or more: by default an empty one in memory, for reading and
+/// writing files of rows.
 ///
 /// No extension beyond those linked in is ever looked for, no stored secret is read, times are in
 /// UTC whatever the machine says. One thread: rows without ORDER BY come in the same order every
@@ -52,11 +62,15 @@ struct DuckLimits {
 class DuckDatabase {
  public:
   /// Throws Error(kConfig) if DuckDB cannot start.
-  explicit DuckDatabase(const DuckLimits& limits);
+  explicit DuckDatabase(const DuckLimits& limits, const DuckFile& file = {});
 
-  duckdb_connection connection() const { return connection_.get(); }
+  /// One more, before Lock.
+  std::unique_ptr<DuckConnection> Connect();
+
+  duckdb_connection connection() const { return connection_->get(); }
   /// Runs a statement of our own. Throws Error(kIo) with DuckDB's message.
-  void Execute(const std::string& sql);
+  void Execute(const std::string& sql) { Execute(connection(), sql); }
+  static void Execute(duckdb_connection connection, const std::string& sql);
   /// A statement of our own with one text as $1: its first column. Throws Error(kIo).
   std::vector<std::string> Texts(const std::string& sql, const std::string& argument);
   /// From here on nothing but `files` can be opened, by exactly these names, and no setting can be
@@ -65,7 +79,7 @@ class DuckDatabase {
 
  private:
   DuckHandle<duckdb_database, duckdb_close> database_;
-  DuckHandle<duckdb_connection, duckdb_disconnect> connection_;
+  std::unique_ptr<DuckConnection> connection_;
 };
 
 }  // namespace halo

@@ -1,0 +1,286 @@
+#include "session/tool_setup.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <set>
+#include <sstream>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "tool/live_tools.h"
+#include "tool/sql/duckdb_backend.h"
+
+namespace halo {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// A connection of the run: where it leads, and who uses it.
+struct Connection {
+  std::string url;  // with its secrets
+  std::vector<std::pair<std::string, std::string>> files;
+  bool may_write = false;
+  SourceLocation location;
+
+  bool is_duckdb() const { return url.starts_with("duckdb:"); }
+  SqlDialect dialect() const { return is_duckdb() ? SqlDialect::kDuckDb : SqlDialect::kPostgres; }
+};
+
+/// A statement of a workflow.
+struct Query {
+  const Operator* op = nullptr;
+  const SqlSpec* sql = nullptr;
+};
+
+/// Gathers what the tools of the workflows need, with every fault.
+class ToolNeeds {
+ public:
+  ToolNeeds(const std::vector<const Workflow*>& workflows, const RunOptions& options)
+      : options_(options) {
+    for (const Workflow* workflow : workflows) Add(*workflow);
+    for (const auto& [name, url] : options.connections) {
+      if (!connections.contains(name) && !known_.contains(name))
+        faults_.push_back({{"--connect", 0, 0},
+                           "no workflow has a connection '" + name + "'" +
+                               DidYouMean(name, {known_.begin(), known_.end()})});
+    }
+    if (!faults_.empty()) throw Error(ErrorCode::kWorkflow, faults_);
+  }
+
+  std::map<std::string, Connection> connections;
+  std::map<std::string, std::string> secrets;
+  std::vector<Query> queries;
+  std::vector<std::string> hosts;
+  bool has_tools = false, has_http = false, has_exec = false;
+
+ private:
+  void Fault(const SourceLocation& place, std::string message) {
+    faults_.push_back({place, std::move(message)});
+  }
+
+  bool Allows(const char* what) const { return options_.allow.contains(what); }
+
+  void Add(const Workflow& workflow) {
+    const fs::path folder = fs::path(workflow.path).parent_path();
+    for (const ConnectionSpec& spec : workflow.connections) known_.insert(spec.name);
+    hosts.insert(hosts.end(), workflow.allow_hosts.begin(), workflow.allow_hosts.end());
+    for (const Operator& op : workflow.operators) {
+      if (op.is_inference()) continue;
+      has_tools = true;
+      if (const auto* sql = std::get_if<SqlSpec>(&op.tool->what)) {
+        AddQuery(workflow, op, *sql);
+      } else if (const auto* http = std::get_if<HttpSpec>(&op.tool->what)) {
+        AddHttp(workflow, op, *http);
+      } else if (std::get<FunctionSpec>(op.tool->what).function == "exec") {
+        has_exec = true;
+        if (!Allows("exec"))
+          Fault(op.location, "'" + op.id +
+                                 "' runs a program of this machine: pass --allow exec if "
+                                 "it shall");
+      }
+    }
+  }
+
+  void AddQuery(const Workflow& workflow, const Operator& op, const SqlSpec& sql) {
+    if (!connections.contains(sql.connection)) OpenConnection(workflow, op, sql.connection);
+    const auto found = connections.find(sql.connection);
+    if (found == connections.end()) return;  // what is wrong with it is known
+    Connection& connection = found->second;
+    connection.may_write = connection.may_write || op.tool->effect == ToolEffect::kWrite;
+    if (!sql.For(connection.dialect())) {
+      const char* kind = connection.is_duckdb() ? "duckdb" : "postgres";
+      Fault(op.location, "'" + op.id + "': connection '" + sql.connection + "' is " + kind +
+                             ", and the query has no text for it: add sql." + kind);
+    }
+    queries.push_back({&op, &sql});
+  }
+
+  void OpenConnection(const Workflow& workflow, const Operator& op, const std::string& name) {
+    const auto spec = std::find_if(workflow.connections.begin(), workflow.connections.end(),
+                                   [&](const ConnectionSpec& each) { return each.name == name; });
+    const bool is_declared = spec != workflow.connections.end();
+    const auto given = options_.connections.find(name);
+    if (!is_declared && given == options_.connections.end()) {
+      return Fault(op.location, "'" + op.id +
+                                    "' asks a database, and no connection is declared: add "
+                                    "connections to the graph, or pass --connect " +
+                                    name + "=URL");
+    }
+    Connection connection;
+    connection.location = is_declared ? spec->location : op.location;
+    const fs::path folder = fs::path(workflow.path).parent_path();
+    if (is_declared) {
+      for (const auto& [table, file] : spec->files)
+        connection.files.emplace_back(table, Inside(folder, file, connection.location));
+    }
+    if (given != options_.connections.end()) {
+      connection.url = given->second;
+      if (!connection.is_duckdb() && !connection.url.starts_with("postgres"))
+        return Fault({"--connect", 0, 0},
+                     "expected duckdb:PATH, duckdb::memory: or postgres://... "
+                     "for '" +
+                         name + "'");
+    } else {
+      connection.url = WithSecrets(spec->url, folder, connection.location);
+      if (connection.is_duckdb() && connection.url != "duckdb::memory:")
+        connection.url = "duckdb:" + Inside(folder, connection.url.substr(7), connection.location);
+      if (!connection.is_duckdb() && !Allows("net"))
+        Fault(connection.location, "connection '" + name +
+                                       "' reaches a server: pass --allow net if "
+                                       "it shall, or name the server with --connect " +
+                                       name + "=URL");
+    }
+    connections.emplace(name, std::move(connection));
+  }
+
+  /// A path relative to the workflow's folder; outside of it only by permission.
+  std::string Inside(const fs::path& folder, const std::string& path, const SourceLocation& place) {
+    std::error_code ignored;
+    const fs::path full = folder / path;  // an absolute path replaces the folder
+    const fs::path real = fs::weakly_canonical(full, ignored);
+    const fs::path home = fs::weakly_canonical(folder.empty() ? "." : folder, ignored);
+    const bool inside =
+        std::mismatch(home.begin(), home.end(), real.begin(), real.end()).first == home.end();
+    if (!inside && !Allows("files")) {
+      Fault(place, "'" + path +
+                       "' lies outside the workflow's folder: pass --allow files if it "
+                       "shall be read");
+    }
+    return full.string();
+  }
+
+  std::string WithSecrets(std::string text, const fs::path& folder, const SourceLocation& place) {
+    for (size_t at = text.find("${"); at != std::string::npos; at = text.find("${", at)) {
+      const size_t end = text.find('}', at);
+      if (end == std::string::npos) break;
+      const std::string name = text.substr(at + 2, end - at - 2);
+      AddSecret(name, folder, place);
+      const std::string value = secrets.contains(name) ? secrets.at(name) : "";
+      text.replace(at, end + 1 - at, value);
+      at += value.size();
+    }
+    return text;
+  }
+
+  void AddSecret(const std::string& name, const fs::path& folder, const SourceLocation& place) {
+    if (secrets.contains(name)) return;
+    if (name.starts_with("env:")) {
+      const std::string variable = name.substr(4);
+      const auto value = options_.environment ? options_.environment(variable) : std::nullopt;
+      if (!value) return Fault(place, "the environment has no variable " + variable + ": set it");
+      secrets[name] = *value;
+      return;
+    }
+    const std::string path = Inside(folder, name.substr(5), place);
+    std::ifstream file(path, std::ios::binary);
+    std::ostringstream text;
+    text << file.rdbuf();
+    if (!file) return Fault(place, "cannot read the secret's file '" + name.substr(5) + "'");
+    std::string value = text.str();
+    while (!value.empty() && (value.back() == '\n' || value.back() == '\r')) value.pop_back();
+    secrets[name] = value;
+  }
+
+  void AddHttp(const Workflow& workflow, const Operator& op, const HttpSpec& http) {
+    for (const auto& [name, value] : http.headers) {
+      for (const SecretText::Piece& piece : value.pieces) {
+        if (piece.text == nullptr)
+          AddSecret(piece.secret, fs::path(workflow.path).parent_path(), op.location);
+      }
+    }
+    if (http.latency_mode == HttpLatencyMode::kSimulated) {
+      has_http = true;
+      return;
+    }
+    has_http = true;
+    if (Allows("net") || HostIsListed(http.origin, workflow.allow_hosts)) return;
+    Fault(op.location, "'" + op.id + "' asks " + http.origin +
+                           ", which is not in allow_hosts: add "
+                           "its host there, or pass --allow net");
+  }
+
+  /// The same rule as HttpOptions::allowed_hosts; the backend asks it again for redirects.
+  static bool HostIsListed(const std::string& origin, const std::vector<std::string>& hosts) {
+    const std::string authority = origin.substr(origin.find("://") + 3);
+    const std::string host = authority.starts_with("[")
+                                 ? authority.substr(0, authority.find(']') + 1)
+                                 : authority.substr(0, authority.find(':'));
+    return std::any_of(hosts.begin(), hosts.end(), [&](const std::string& allowed) {
+      if (allowed.starts_with("*.")) return host.ends_with(allowed.substr(1));
+      return allowed == host || allowed == authority;
+    });
+  }
+
+  const RunOptions& options_;
+  std::set<std::string> known_;
+  std::vector<Diagnostic> faults_;
+};
+
+/// DuckDB databases of a run, checked; null without any.
+std::unique_ptr<DuckDbBackend> OpenDuckDb(const ToolNeeds& needs, const std::string& spill_folder,
+                                          ToolSetup& setup, ToolMailbox& mailbox, Clock& clock,
+                                          std::vector<std::string>& names) {
+  std::vector<DuckDbConnection> specs;
+  for (const auto& [name, connection] : needs.connections) {
+    if (!connection.is_duckdb()) continue;
+    DuckDbConnection spec;
+    spec.name = name;
+    spec.path = connection.url.substr(7);
+    if (spec.path == ":memory:") spec.path.clear();
+    spec.files = connection.files;
+    spec.may_write = connection.may_write;
+    spec.spill_folder = spill_folder;
+    specs.push_back(std::move(spec));
+    names.push_back(name);
+  }
+  if (specs.empty()) return nullptr;
+  auto backend = std::make_unique<DuckDbBackend>(std::move(specs), 1, mailbox, clock);
+  std::vector<Diagnostic> faults;
+  for (const Query& query : needs.queries) {
+    const Connection& connection = needs.connections.at(query.sql->connection);
+    if (!connection.is_duckdb() || !query.sql->duckdb) continue;
+    const bool writes = query.op->tool->effect == ToolEffect::kWrite;
+    const std::string fault = backend->Check(query.sql->connection, *query.sql->duckdb, writes);
+    // A table that is not there may be what another statement of the run makes.
+    const bool may_come = connection.may_write && fault.starts_with("Catalog Error");
+    if (!fault.empty() && !may_come)
+      faults.push_back({query.op->location, "'" + query.op->id + "': " + fault});
+  }
+  if (!faults.empty()) throw Error(ErrorCode::kWorkflow, std::move(faults));
+  for (const std::string& name : names) {
+    const DuckDbCatalogue catalogue = backend->Ask(name);
+    setup.connections[name] = {SqlDialect::kDuckDb, catalogue.volatile_functions,
+                               catalogue.volatile_relations, catalogue.writes_spread};
+  }
+  return backend;
+}
+
+}  // namespace
+
+RunTools OpenTools(const std::vector<const Workflow*>& workflows, const RunOptions& options,
+                   const std::string& spill_folder, Clock& clock) {
+  RunTools tools;
+  ToolNeeds needs(workflows, options);
+  if (!needs.has_tools) return tools;
+  tools.setup.secrets = needs.secrets;
+  tools.setup.latency_scale = options.latency_scale;
+  tools.setup.share = options.share_tool_calls;
+  auto live = std::make_unique<LiveTools>(clock);
+  std::vector<std::string> names;
+  if (auto duckdb = OpenDuckDb(needs, spill_folder, tools.setup, live->mailbox(), clock, names)) {
+    live->TakeSql(std::move(duckdb), names);
+  }
+  tools.runner = std::move(live);
+  return tools;
+}
+
+void CheckStatements(const std::vector<const Workflow*>& workflows, const RunOptions& options,
+                     Clock& clock) {
+  // Opening does all of it; a server that cannot be reached is a notice there and an error here.
+  const RunTools tools = OpenTools(workflows, options, "", clock);
+  if (!tools.notices.empty()) throw Error(ErrorCode::kConfig, tools.notices.front());
+}
+
+}  // namespace halo

@@ -1,0 +1,502 @@
+#include "tool/sql/duckdb_backend.h"
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <filesystem>
+#include <list>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <unordered_map>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "sql/duck_database.h"
+#include "sql/sql_values.h"
+#include "tool/sql/duckdb_values.h"
+
+namespace halo {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using DuckPending = DuckHandle<duckdb_pending_result, duckdb_destroy_pending>;
+
+/// Functions that make rows from their arguments alone: others that stand for tables read or write
+/// something, or run text as a statement.
+constexpr std::string_view kTableMakers[] = {"range",      "generate_series", "unnest",   "repeat",
+                                             "repeat_row", "json_each",       "json_tree"};
+constexpr size_t kMostStatements = 256;  // prepared on one connection
+
+bool MakesRows(const std::string& name) {
+  return std::find(std::begin(kTableMakers), std::end(kTableMakers), name) !=
+         std::end(kTableMakers);
+}
+
+Failure Fault(const char* code, std::string message) {
+  return {"", code, std::move(message), false};
+}
+
+/// What DuckDB says, without its "LINE 1:" picture of the statement.
+std::string FirstParagraph(const char* message) {
+  std::string text = ReplaceInvalidUtf8(message == nullptr ? "no message" : message);
+  text = text.substr(0, text.find("\n\nLINE "));
+  while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
+  return text;
+}
+
+bool MayRun(duckdb_statement_type type, bool writes) {
+  if (type == DUCKDB_STATEMENT_TYPE_SELECT || type == DUCKDB_STATEMENT_TYPE_EXPLAIN) return true;
+  return writes && (type == DUCKDB_STATEMENT_TYPE_INSERT || type == DUCKDB_STATEMENT_TYPE_UPDATE ||
+                    type == DUCKDB_STATEMENT_TYPE_DELETE || type == DUCKDB_STATEMENT_TYPE_CREATE ||
+                    type == DUCKDB_STATEMENT_TYPE_ALTER || type == DUCKDB_STATEMENT_TYPE_DROP);
+}
+
+std::string WhyItMayNot(bool writes) {
+  return writes
+             ? "this kind of statement is not allowed: a write may INSERT, UPDATE, DELETE, CREATE, "
+               "ALTER or DROP"
+             : "the statement does not only read: declare effect: write, if it is to write";
+}
+
+/// One of a database's connections: used by one thread at a time.
+class Lane {
+ public:
+  Lane(DuckDatabase& database, const DuckDbConnection& spec) : connection_(database.Connect()) {
+    for (const auto& [table, file] : spec.files) {
+      DuckDatabase::Execute(connection_->get(), "CREATE TEMP VIEW " + QuoteName(table) +
+                                                    " AS SELECT * FROM " + QuoteSqlText(file));
+    }
+  }
+
+  duckdb_connection get() const { return connection_->get(); }
+
+  /// The prepared statement of a text. Throws Failure.
+  duckdb_prepared_statement Prepare(const std::string& text) {
+    if (const auto found = by_text_.find(text); found != by_text_.end()) {
+      statements_.splice(statements_.begin(), statements_, found->second);
+      return statements_.front().statement->get();
+    }
+    auto statement = std::make_unique<DuckStatement>();
+    if (duckdb_prepare(get(), text.c_str(), statement->out()) != DuckDBSuccess)
+      throw Fault("sql_error", FirstParagraph(duckdb_prepare_error(statement->get())));
+    statements_.push_front({text, std::move(statement)});
+    by_text_[text] = statements_.begin();
+    if (statements_.size() > kMostStatements) {
+      by_text_.erase(statements_.back().text);
+      statements_.pop_back();
+    }
+    return statements_.front().statement->get();
+  }
+
+ private:
+  struct Prepared {
+    std::string text;
+    std::unique_ptr<DuckStatement> statement;
+  };
+
+  static std::string QuoteName(const std::string& name) {
+    std::string quoted = "\"";
+    for (const char c : name) {
+      if (c == '"') quoted += '"';
+      quoted += c;
+    }
+    return quoted + "\"";
+  }
+
+  std::unique_ptr<DuckConnection> connection_;
+  std::list<Prepared> statements_;  // most recently used first
+  std::unordered_map<std::string, std::list<Prepared>::iterator> by_text_;
+};
+
+struct Database {
+  DuckDbConnection spec;
+  std::unique_ptr<DuckDatabase> database;
+  std::vector<std::unique_ptr<Lane>> lanes;  // [threads]
+};
+
+/// What a result's columns are called: later ones of a name get a number.
+std::vector<std::string> ColumnNames(duckdb_result* result) {
+  std::vector<std::string> names;
+  for (idx_t i = 0; i < duckdb_column_count(result); ++i) {
+    const std::string name = ReplaceInvalidUtf8(duckdb_column_name(result, i));
+    std::string unique = name;
+    for (int n = 2; std::find(names.begin(), names.end(), unique) != names.end(); ++n)
+      unique = name + "_" + std::to_string(n);
+    names.push_back(std::move(unique));
+  }
+  return names;
+}
+
+/// Reads a result row by row, within a call's limits.
+class ResultReader {
+ public:
+  ResultReader(duckdb_result* result, const SqlCall& call) : result_(result), call_(call) {
+    names_ = ColumnNames(result);
+    for (size_t i = 0; i < names_.size(); ++i) {
+      const DuckType type(duckdb_column_logical_type(result, i));
+      std::string fault;
+      types_.push_back(ReadSqlType(type.get(), fault));
+      if (!fault.empty()) {
+        throw Fault("bad_column", "column '" + names_[i] + "' " + fault +
+                                      ": leave it out or convert it in the SELECT");
+      }
+    }
+  }
+
+  Json Rows() {
+    Json rows = Json::array();
+    while (true) {
+      const DuckChunk chunk(duckdb_fetch_chunk(*result_));
+      if (chunk.get() == nullptr) break;
+      std::vector<SqlVector> vectors;
+      for (size_t i = 0; i < types_.size(); ++i)
+        vectors.emplace_back(types_[i], duckdb_data_chunk_get_vector(chunk.get(), i));
+      for (idx_t row = 0; row < duckdb_data_chunk_get_size(chunk.get()); ++row)
+        rows.push_back(Row(vectors, row));
+    }
+    const char* fault = duckdb_result_error(result_);
+    if (fault != nullptr && *fault != '\0') throw Fault("sql_error", FirstParagraph(fault));
+    return rows;
+  }
+
+ private:
+  Json Row(const std::vector<SqlVector>& vectors, idx_t row) {
+    if (++rows_ > call_.most_rows) {
+      throw Fault("result_too_large", "the result has more than " +
+                                          std::to_string(call_.most_rows) +
+                                          " rows: add a LIMIT, or raise most_rows");
+    }
+    Json object = Json::object();
+    for (size_t i = 0; i < vectors.size(); ++i) {
+      std::string fault;
+      Json value = SqlValue(vectors[i], row, fault);
+      if (!fault.empty())
+        throw Fault("invalid_value",
+                    "column '" + names_[i] + "', row " + std::to_string(rows_) + ": " + fault);
+      constexpr int64_t kBytesAround = 4;
+      bytes_ += kBytesAround + static_cast<int64_t>(names_[i].size());
+      bytes_ += value.is_string() ? static_cast<int64_t>(value.get_ref<const std::string&>().size())
+                : value.is_structured() ? static_cast<int64_t>(value.dump().size())
+                                        : 8;
+      object[names_[i]] = std::move(value);
+    }
+    if (bytes_ > call_.most_bytes) {
+      throw Fault("result_too_large", "the result has more than " +
+                                          std::to_string(call_.most_bytes) +
+                                          " bytes: choose fewer columns or rows, or raise "
+                                          "most_bytes");
+    }
+    return object;
+  }
+
+  duckdb_result* result_;
+  const SqlCall& call_;
+  std::vector<std::string> names_;
+  std::vector<SqlType> types_;
+  int64_t rows_ = 0;
+  int64_t bytes_ = 0;
+};
+
+}  // namespace
+
+struct DuckDbBackend::Impl {
+  /// A call from Submit to its completion.
+  struct Waiting {
+    ToolCall call;
+    bool operator<(const Waiting& other) const {
+      return std::tie(call.order, call.id) < std::tie(other.call.order, other.call.id);
+    }
+  };
+  /// What a thread runs now; the watch interrupts it when it is late.
+  struct Running {
+    ToolCallId id = 0;
+    duckdb_connection connection = nullptr;
+    int64_t deadline_us = 0;
+    bool timed_out = false, cancelled = false;
+  };
+
+  ToolMailbox& mailbox;
+  Clock& clock;
+  std::map<std::string, Database> databases;
+  std::mutex mutex;
+  std::condition_variable changed;  // something waits, something runs, or the end has come
+  std::multiset<Waiting> waiting;   // under mutex, as all below
+  std::vector<Running> running;     // [threads]
+  bool ending = false;
+  std::vector<std::thread> threads;
+  std::thread watch;
+
+  Impl(ToolMailbox& m, Clock& c) : mailbox(m), clock(c) {}
+
+  void Open(DuckDbConnection spec, int32_t count);
+  void Work(size_t thread);
+  void Watch();
+  void Execute(size_t thread, ToolCall call);
+  Json Run(size_t thread, const ToolCall& call, const SqlCall& sql);
+  void Bind(duckdb_prepared_statement statement, const SqlCall& sql);
+  void CheckTables(Database& database, const SqlStatement& statement) const;
+};
+
+void DuckDbBackend::Impl::Open(DuckDbConnection spec, int32_t count) {
+  Database opened;
+  const auto refuse = [&](const std::string& why) {
+    throw Error(ErrorCode::kConfig, "connection '" + spec.name + "' (duckdb:" +
+                                        (spec.path.empty() ? ":memory:" : spec.path) + "): " + why);
+  };
+  std::error_code ignored;
+  const bool exists = !spec.path.empty() && std::filesystem::is_regular_file(spec.path, ignored);
+  if (!spec.path.empty() && !exists && !spec.may_write)
+    refuse("there is no such file: make it first, or give another with --connect " + spec.name +
+           "=duckdb:PATH");
+  try {
+    opened.database =
+        std::make_unique<DuckDatabase>(DuckLimits{spec.memory_bytes, spec.spill_folder},
+                                       DuckFile{spec.path, !spec.path.empty() && !spec.may_write});
+    for (int32_t i = 0; i < count + 1; ++i)
+      opened.lanes.push_back(std::make_unique<Lane>(*opened.database, spec));
+    std::vector<std::string> files;
+    for (const auto& [table, file] : spec.files) files.push_back(file);
+    opened.database->Lock(files);
+  } catch (const Error& error) {
+    refuse(FirstParagraph(error.what()));
+  }
+  opened.spec = std::move(spec);
+  const std::string name = opened.spec.name;
+  databases.emplace(name, std::move(opened));
+}
+
+void DuckDbBackend::Impl::Work(size_t thread) {
+  while (true) {
+    ToolCall call;
+    {
+      std::unique_lock lock(mutex);
+      changed.wait(lock, [&] { return ending || !waiting.empty(); });
+      if (ending) return;
+      call = std::move(waiting.extract(waiting.begin()).value().call);
+      running[thread] = {call.id, nullptr, 0, false, false};
+    }
+    Execute(thread, std::move(call));
+  }
+}
+
+/// Interrupts statements that run past their deadline.
+void DuckDbBackend::Impl::Watch() {
+  std::unique_lock lock(mutex);
+  while (!ending) {
+    int64_t next_us = 0;
+    const int64_t now_us = clock.NowUs();
+    for (Running& each : running) {
+      if (each.connection == nullptr || each.deadline_us == 0) continue;
+      if (now_us >= each.deadline_us) {
+        each.timed_out = true;
+        duckdb_interrupt(each.connection);
+      }
+      next_us = next_us == 0 ? each.deadline_us : std::min(next_us, each.deadline_us);
+    }
+    if (next_us == 0) {
+      changed.wait(lock);
+    } else {
+      // An interrupt that came between two statements of a call is lost: it is sent again.
+      constexpr int64_t kAgainUs = 20'000;
+      changed.wait_for(lock, std::chrono::microseconds(std::max(kAgainUs, next_us - now_us)));
+    }
+  }
+}
+
+void DuckDbBackend::Impl::Execute(size_t thread, ToolCall call) {
+  ToolCompletion completion;
+  completion.id = call.id;
+  completion.started_us = clock.NowUs();
+  const auto& sql = std::get<SqlCall>(call.what);
+  try {
+    if (call.deadline_us > 0 && completion.started_us >= call.deadline_us)
+      throw Fault("deadline", "the call took longer than its deadline allows");
+    completion.value = Run(thread, call, sql);
+  } catch (Failure& failure) {
+    completion.failure = std::move(failure);
+  } catch (const std::bad_alloc&) {
+    completion.failure = Fault("out_of_memory", "there is not enough memory for the result");
+  }
+  completion.finished_us = clock.NowUs();
+  {
+    const std::lock_guard lock(mutex);
+    const Running ran = std::exchange(running[thread], {});
+    // A result that was there in time counts, whatever was asked for meanwhile.
+    if (completion.failure && ran.cancelled)
+      completion.failure = Fault("cancelled", "the call was cancelled");
+    if (completion.failure && ran.timed_out) {
+      completion.failure =
+          call.deadline_us > 0
+              ? Fault("deadline", "the call took longer than its deadline allows")
+              : Failure{"", "timeout",
+                        "the statement took longer than the connection's limit of " +
+                            std::to_string(databases.at(sql.connection).spec.statement_timeout_us /
+                                           1'000'000) +
+                            " s",
+                        true};
+    }
+  }
+  mailbox.Put(std::move(completion));
+}
+
+void DuckDbBackend::Impl::Bind(duckdb_prepared_statement statement, const SqlCall& sql) {
+  duckdb_clear_bindings(statement);
+  for (size_t i = 0; i < sql.arguments.size(); ++i) {
+    std::string fault;
+    const DuckValue value(MakeDuckValue(sql.arguments[i], fault));
+    if (!fault.empty())
+      throw Fault("bad_parameter", "parameter " + std::to_string(i + 1) + ": " + fault);
+    if (duckdb_bind_value(statement, i + 1, value.get()) != DuckDBSuccess)
+      throw Fault("bad_parameter", "parameter " + std::to_string(i + 1) + ": " +
+                                       FirstParagraph(duckdb_prepare_error(statement)));
+  }
+}
+
+Json DuckDbBackend::Impl::Run(size_t thread, const ToolCall& call, const SqlCall& sql) {
+  const auto found = databases.find(sql.connection);
+  if (found == databases.end())
+    throw Fault("bad_connection", "there is no connection '" + sql.connection + "'");
+  Lane& lane = *found->second.lanes[thread];
+  {
+    const std::lock_guard lock(mutex);
+    Running& mine = running[thread];
+    if (mine.cancelled) throw Fault("cancelled", "the call was cancelled");
+    mine.connection = lane.get();
+    mine.deadline_us = call.deadline_us > 0
+                           ? call.deadline_us
+                           : clock.NowUs() + found->second.spec.statement_timeout_us;
+  }
+  changed.notify_all();
+  const bool writes = call.effect == ToolEffect::kWrite;
+  duckdb_prepared_statement statement = lane.Prepare(sql.text);
+  if (!MayRun(duckdb_prepared_statement_type(statement), writes))
+    throw Fault("not_allowed", WhyItMayNot(writes));
+  if (!sql.settings.empty())
+    throw Fault("not_allowed", "settings of a plan are PostgreSQL's: DuckDB has none of them");
+  Bind(statement, sql);
+  // Streaming, so that a result which is too large is never held: see workflow/sql_reader.cc.
+  DuckPending pending;
+  if (duckdb_pending_prepared_streaming(statement, pending.out()) != DuckDBSuccess)
+    throw Fault("sql_error", FirstParagraph(duckdb_pending_error(pending.get())));
+  DuckResult result;
+  if (duckdb_execute_pending(pending.get(), result.out()) != DuckDBSuccess)
+    throw Fault("sql_error", FirstParagraph(duckdb_result_error(result.out())));
+  const bool is_count = duckdb_result_return_type(*result.out()) == DUCKDB_RESULT_TYPE_CHANGED_ROWS;
+  Json rows = ResultReader(result.out(), sql).Rows();
+  const auto count = static_cast<int64_t>(rows.size());
+  if (!is_count) return {{"rows", std::move(rows)}, {"rowcount", count}};
+  const Json changed_rows = rows.empty() ? Json(0) : rows.front().begin().value();
+  return {{"rows", Json::array()}, {"rowcount", changed_rows}};
+}
+
+DuckDbBackend::DuckDbBackend(std::vector<DuckDbConnection> connections, int32_t threads,
+                             ToolMailbox& mailbox, Clock& clock)
+    : impl_(std::make_unique<Impl>(mailbox, clock)) {
+  for (DuckDbConnection& connection : connections) impl_->Open(std::move(connection), threads);
+  impl_->running.resize(static_cast<size_t>(threads));
+  for (int32_t i = 0; i < threads; ++i)
+    impl_->threads.emplace_back([this, i] { impl_->Work(static_cast<size_t>(i)); });
+  impl_->watch = std::thread([this] { impl_->Watch(); });
+}
+
+DuckDbBackend::~DuckDbBackend() {
+  {
+    const std::lock_guard lock(impl_->mutex);
+    impl_->ending = true;
+    for (Impl::Running& each : impl_->running) {
+      each.cancelled = true;
+      if (each.connection != nullptr) duckdb_interrupt(each.connection);
+    }
+  }
+  impl_->changed.notify_all();
+  for (std::thread& thread : impl_->threads) thread.join();
+  impl_->watch.join();
+}
+
+void DuckDbBackend::Submit(ToolCall call) {
+  {
+    const std::lock_guard lock(impl_->mutex);
+    impl_->waiting.insert({std::move(call)});
+  }
+  impl_->changed.notify_all();
+}
+
+void DuckDbBackend::Cancel(ToolCallId id) {
+  ToolCompletion completion;
+  {
+    const std::lock_guard lock(impl_->mutex);
+    for (Impl::Running& each : impl_->running) {
+      if (each.id != id) continue;
+      each.cancelled = true;
+      each.deadline_us = 1;  // the watch interrupts it until it has ended
+      if (each.connection != nullptr) duckdb_interrupt(each.connection);
+      impl_->changed.notify_all();
+      return;
+    }
+    const auto found = std::find_if(impl_->waiting.begin(), impl_->waiting.end(),
+                                    [&](const Impl::Waiting& each) { return each.call.id == id; });
+    if (found == impl_->waiting.end()) return;
+    impl_->waiting.erase(found);
+    completion.id = id;
+    completion.failure = Fault("cancelled", "the call was cancelled");
+    completion.finished_us = impl_->clock.NowUs();
+  }
+  impl_->mailbox.Put(std::move(completion));
+}
+
+std::string DuckDbBackend::Check(const std::string& connection, const SqlStatement& statement,
+                                 bool writes) {
+  Database& database = impl_->databases.at(connection);
+  duckdb_connection spare = database.lanes.back()->get();
+  for (const SqlName& function : statement.functions) {
+    const std::vector<std::string> kinds = database.database->Texts(
+        "SELECT DISTINCT function_type FROM duckdb_functions() WHERE lower(function_name) = "
+        "lower($1) AND function_type IN ('table', 'table_macro', 'pragma')",
+        function.name);
+    if (!kinds.empty() && !MakesRows(function.name))
+      return "the function " + function.name +
+             "() may not be used: it reads, writes or runs something; declare files under the "
+             "connection's `files`";
+  }
+  DuckStatement prepared;
+  if (duckdb_prepare(spare, statement.text.c_str(), prepared.out()) != DuckDBSuccess)
+    return FirstParagraph(duckdb_prepare_error(prepared.get()));
+  if (!MayRun(duckdb_prepared_statement_type(prepared.get()), writes)) return WhyItMayNot(writes);
+  return "";
+}
+
+DuckDbCatalogue DuckDbBackend::Ask(const std::string& connection) {
+  DuckDatabase& database = *impl_->databases.at(connection).database;
+  DuckDbCatalogue catalogue;
+  // A name that is volatile in one of its forms is volatile.
+  for (const std::string& name : database.Texts(
+           "SELECT DISTINCT lower(function_name) FROM duckdb_functions() WHERE stability IN "
+           "('VOLATILE', 'CONSISTENT_WITHIN_QUERY') AND $1 = ''",
+           "")) {
+    catalogue.volatile_functions.insert({"", name});
+  }
+  const std::vector<std::string> views = database.Texts(
+      "SELECT view_name FROM duckdb_views() WHERE NOT internal AND NOT temporary AND $1 = ''", "");
+  catalogue.writes_spread = !views.empty();
+  for (const std::string& view : views) {
+    const std::vector<std::string> text = database.Texts(
+        "SELECT sql FROM duckdb_views() WHERE NOT internal AND view_name = $1", view);
+    std::string fault;
+    const size_t select = text.empty() ? std::string::npos : text.front().find(" AS ");
+    if (select == std::string::npos) continue;
+    const SqlStatement statement =
+        ReadSqlStatement(text.front().substr(select + 4), SqlDialect::kDuckDb, fault);
+    const bool changes =
+        !fault.empty() || statement.is_volatile ||
+        std::any_of(statement.functions.begin(), statement.functions.end(),
+                    [&](const SqlName& name) {
+                      return catalogue.volatile_functions.contains({"", name.name});
+                    });
+    if (changes) catalogue.volatile_relations.insert({"", view});
+  }
+  return catalogue;
+}
+
+}  // namespace halo

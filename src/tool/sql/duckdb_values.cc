@@ -1,0 +1,300 @@
+#include "tool/sql/duckdb_values.h"
+
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+namespace halo {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string TextOf(const Json& value) {
+  return value.is_string() ? value.get<std::string>()
+                           : value.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+duckdb_value Text(const std::string& text) {
+  return duckdb_create_varchar_length(text.data(), text.size());
+}
+
+/// All digits at the front of `text` (1 to `most`), taken off it.
+std::optional<int32_t> TakeDigits(std::string_view& text, size_t most) {
+  size_t length = 0;
+  while (length < most && length < text.size() && text[length] >= '0' && text[length] <= '9')
+    ++length;
+  if (length == 0) return std::nullopt;
+  int32_t number = 0;
+  std::from_chars(text.data(), text.data() + length, number);
+  text.remove_prefix(length);
+  return number;
+}
+
+bool TakeSign(std::string_view& text, char sign) {
+  if (text.empty() || text.front() != sign) return false;
+  text.remove_prefix(1);
+  return true;
+}
+
+std::optional<duckdb_date_struct> TakeDate(std::string_view& text) {
+  constexpr std::array<int32_t, 12> kDays = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+  const auto year = TakeDigits(text, 4);
+  if (!year || !TakeSign(text, '-')) return std::nullopt;
+  const auto month = TakeDigits(text, 2);
+  if (!month || !TakeSign(text, '-')) return std::nullopt;
+  const auto day = TakeDigits(text, 2);
+  if (!day || *month < 1 || *month > 12 || *day < 1) return std::nullopt;
+  const bool leap = (*year % 4 == 0 && *year % 100 != 0) || *year % 400 == 0;
+  const int32_t days = kDays[static_cast<size_t>(*month - 1)] + (*month == 2 && leap ? 1 : 0);
+  if (*day > days) return std::nullopt;
+  return duckdb_date_struct{*year, static_cast<int8_t>(*month), static_cast<int8_t>(*day)};
+}
+
+std::optional<duckdb_time_struct> TakeTime(std::string_view& text) {
+  duckdb_time_struct time{};
+  const auto hour = TakeDigits(text, 2);
+  if (!hour || !TakeSign(text, ':')) return std::nullopt;
+  const auto minute = TakeDigits(text, 2);
+  if (!minute || *hour > 23 || *minute > 59) return std::nullopt;
+  time.hour = static_cast<int8_t>(*hour);
+  time.min = static_cast<int8_t>(*minute);
+  if (!TakeSign(text, ':')) return time;
+  const auto second = TakeDigits(text, 2);
+  if (!second || *second > 59) return std::nullopt;
+  time.sec = static_cast<int8_t>(*second);
+  if (!TakeSign(text, '.')) return time;
+  const size_t before = text.size();
+  const auto fraction = TakeDigits(text, 6);
+  if (!fraction) return std::nullopt;
+  time.micros = *fraction;
+  for (size_t digits = before - text.size(); digits < 6; ++digits) time.micros *= 10;
+  return time;
+}
+
+duckdb_value DateValue(const Json& value) {
+  const std::string text = TextOf(value);
+  std::string_view rest = text;
+  const auto date = TakeDate(rest);
+  return date && rest.empty() ? duckdb_create_date(duckdb_to_date(*date)) : nullptr;
+}
+
+duckdb_value TimeValue(const Json& value) {
+  const std::string text = TextOf(value);
+  std::string_view rest = text;
+  const auto time = TakeTime(rest);
+  return time && rest.empty() ? duckdb_create_time(duckdb_to_time(*time)) : nullptr;
+}
+
+duckdb_value TimestampValue(const Json& value) {
+  const std::string text = TextOf(value);
+  std::string_view rest = text;
+  const auto date = TakeDate(rest);
+  if (!date) return nullptr;
+  duckdb_timestamp_struct parts{*date, {}};
+  if (!rest.empty()) {
+    if (!TakeSign(rest, 'T') && !TakeSign(rest, ' ')) return nullptr;
+    const auto time = TakeTime(rest);
+    if (!time) return nullptr;
+    parts.time = *time;
+    TakeSign(rest, 'Z');  // times are in UTC here
+  }
+  return rest.empty() ? duckdb_create_timestamp(duckdb_to_timestamp(parts)) : nullptr;
+}
+
+duckdb_value UuidValue(const Json& value) {
+  duckdb_uhugeint bits{0, 0};
+  int digits = 0;
+  for (const char c : TextOf(value)) {
+    if (c == '-') continue;
+    const int digit = c >= '0' && c <= '9'   ? c - '0'
+                      : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                      : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                             : -1;
+    if (digit < 0 || ++digits > 32) return nullptr;
+    bits.upper = (bits.upper << 4) | (bits.lower >> 60);
+    bits.lower = (bits.lower << 4) | static_cast<uint64_t>(digit);
+  }
+  return digits == 32 ? duckdb_create_uuid(bits) : nullptr;
+}
+
+/// Up to 38 digits, as they are written.
+duckdb_value DecimalValue(const Json& value) {
+  const std::string text = TextOf(value);
+  std::string_view rest = text;
+  const bool negative = TakeSign(rest, '-');
+  if (!negative) TakeSign(rest, '+');
+  unsigned __int128 magnitude = 0;
+  int digits = 0, scale = 0;
+  bool point = false;
+  for (const char c : rest) {
+    if (c == '.' && !point) {
+      point = true;
+      continue;
+    }
+    if (c < '0' || c > '9' || ++digits > 38) return nullptr;
+    magnitude = magnitude * 10 + static_cast<unsigned>(c - '0');
+    scale += point ? 1 : 0;
+  }
+  if (digits == 0) return nullptr;
+  const __int128 number =
+      negative ? -static_cast<__int128>(magnitude) : static_cast<__int128>(magnitude);
+  duckdb_decimal decimal{};
+  decimal.width = static_cast<uint8_t>(digits);
+  decimal.scale = static_cast<uint8_t>(scale);
+  decimal.value = {static_cast<uint64_t>(static_cast<unsigned __int128>(number)),
+                   static_cast<int64_t>(number >> 64)};
+  return duckdb_create_decimal(decimal);
+}
+
+duckdb_value IntegerValue(const Json& value) {
+  if (value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX))
+    return duckdb_create_uint64(value.get<uint64_t>());
+  if (value.is_number_integer()) return duckdb_create_int64(value.get<int64_t>());
+  const std::string text = TextOf(value);
+  int64_t number = 0;
+  const auto [end, fault] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const bool whole = fault == std::errc() && end == text.data() + text.size();
+  return whole ? duckdb_create_int64(number) : nullptr;
+}
+
+duckdb_value DoubleValue(const Json& value) {
+  if (value.is_number()) return duckdb_create_double(value.get<double>());
+  const std::string text = TextOf(value);
+  double number = 0;
+  const auto [end, fault] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const bool whole = fault == std::errc() && end == text.data() + text.size();
+  return whole ? duckdb_create_double(number) : nullptr;
+}
+
+duckdb_value BooleanValue(const Json& value) {
+  if (value.is_boolean()) return duckdb_create_bool(value.get<bool>());
+  const std::string text = TextOf(value);
+  if (text == "true" || text == "True") return duckdb_create_bool(true);
+  return text == "false" || text == "False" ? duckdb_create_bool(false) : nullptr;
+}
+
+duckdb_value AnyValue(const Json& value) {
+  if (value.is_boolean()) return duckdb_create_bool(value.get<bool>());
+  if (value.is_number_integer()) return IntegerValue(value);
+  if (value.is_number()) return duckdb_create_double(value.get<double>());
+  return Text(TextOf(value));
+}
+
+duckdb_value ScalarValue(SqlParameterType type, const Json& value) {
+  if (value.is_null()) return duckdb_create_null_value();
+  switch (type) {
+    case SqlParameterType::kAny:
+      return AnyValue(value);
+    case SqlParameterType::kText:
+    case SqlParameterType::kJson:
+      return Text(TextOf(value));
+    case SqlParameterType::kInteger:
+      return IntegerValue(value);
+    case SqlParameterType::kDouble:
+      return DoubleValue(value);
+    case SqlParameterType::kBoolean:
+      return BooleanValue(value);
+    case SqlParameterType::kDecimal:
+      return DecimalValue(value);
+    case SqlParameterType::kDate:
+      return DateValue(value);
+    case SqlParameterType::kTime:
+      return TimeValue(value);
+    case SqlParameterType::kTimestamp:
+      return TimestampValue(value);
+    case SqlParameterType::kUuid:
+      return UuidValue(value);
+  }
+  return nullptr;
+}
+
+const char* Expected(SqlParameterType type) {
+  switch (type) {
+    case SqlParameterType::kInteger:
+      return "a whole number";
+    case SqlParameterType::kDouble:
+      return "a number";
+    case SqlParameterType::kBoolean:
+      return "true or false";
+    case SqlParameterType::kDecimal:
+      return "a decimal number of at most 38 digits";
+    case SqlParameterType::kDate:
+      return "a date such as 2026-01-31";
+    case SqlParameterType::kTime:
+      return "a time such as 12:30:00";
+    case SqlParameterType::kTimestamp:
+      return "a time such as 2026-01-31T12:30:00";
+    case SqlParameterType::kUuid:
+      return "a UUID";
+    default:
+      return "a value";
+  }
+}
+
+duckdb_type ElementType(SqlParameterType type) {
+  switch (type) {
+    case SqlParameterType::kInteger:
+      return DUCKDB_TYPE_BIGINT;
+    case SqlParameterType::kDouble:
+      return DUCKDB_TYPE_DOUBLE;
+    case SqlParameterType::kBoolean:
+      return DUCKDB_TYPE_BOOLEAN;
+    case SqlParameterType::kDate:
+      return DUCKDB_TYPE_DATE;
+    case SqlParameterType::kTime:
+      return DUCKDB_TYPE_TIME;
+    case SqlParameterType::kTimestamp:
+      return DUCKDB_TYPE_TIMESTAMP;
+    case SqlParameterType::kUuid:
+      return DUCKDB_TYPE_UUID;
+    default:
+      return DUCKDB_TYPE_VARCHAR;
+  }
+}
+
+std::string Refusal(SqlParameterType type, const Json& value) {
+  constexpr size_t kShown = 80;
+  return std::string("expected ") + Expected(type) + ", got " + TextOf(value).substr(0, kShown);
+}
+
+duckdb_value ListValue(const SqlArgument& argument, std::string& fault) {
+  if (!argument.value.is_array()) {
+    fault = "expected a list, got " + TextOf(argument.value).substr(0, 80);
+    return nullptr;
+  }
+  std::vector<duckdb_value> elements;
+  for (const Json& element : argument.value) {
+    duckdb_value value = ScalarValue(argument.type, element);
+    if (value == nullptr) {
+      fault = Refusal(argument.type, element);
+      break;
+    }
+    elements.push_back(value);
+  }
+  duckdb_value list = nullptr;
+  if (fault.empty()) {
+    // Decimals of a list share one type, whatever digits each has.
+    const DuckType type(argument.type == SqlParameterType::kDecimal
+                            ? duckdb_create_decimal_type(38, 10)
+                            : duckdb_create_logical_type(ElementType(argument.type)));
+    list = duckdb_create_list_value(type.get(), elements.data(), elements.size());
+    if (list == nullptr) fault = "the list's values are not of one type";
+  }
+  for (duckdb_value& element : elements) duckdb_destroy_value(&element);
+  return list;
+}
+
+}  // namespace
+
+duckdb_value MakeDuckValue(const SqlArgument& argument, std::string& fault) {
+  if (argument.value.is_null()) return duckdb_create_null_value();
+  if (argument.is_list) return ListValue(argument, fault);
+  duckdb_value value = ScalarValue(argument.type, argument.value);
+  if (value == nullptr) fault = Refusal(argument.type, argument.value);
+  return value;
+}
+
+}  // namespace halo
