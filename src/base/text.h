@@ -17,6 +17,9 @@ size_t CompleteUtf8Length(std::string_view text);
 /// The text with every maximal ill-formed part replaced by U+FFFD.
 std::string ReplaceInvalidUtf8(std::string_view text);
 
+/// The letters A to Z in lower case, everything else as it is.
+std::string LowerCaseAscii(std::string_view text);
+
 /// The candidate nearest to `word` by edit distance, or "" if none is near enough to be a typing
 /// error.
 std::string NearestWord(std::string_view word, const std::vector<std::string>& candidates);

@@ -181,7 +181,7 @@ TEST(LogicalPlanDeathTest, TheVerifierRefusesContradictions) {
   EXPECT_DEATH(VerifyLogicalPlan(plan), "one node for each operator");
   plan = good;
   plan.nodes[1].model = 2;
-  EXPECT_DEATH(VerifyLogicalPlan(plan), "the model exists");
+  EXPECT_DEATH(VerifyLogicalPlan(plan), "inference has a model");
   plan = good;
   plan.nodes[1].layout = PromptLayout::kAuto;
   EXPECT_DEATH(VerifyLogicalPlan(plan), "layouts are chosen");
@@ -196,7 +196,7 @@ TEST(LogicalPlanDeathTest, TheVerifierRefusesContradictions) {
   EXPECT_DEATH(VerifyLogicalPlan(plan), "consumers are counted");
 }
 
-TEST(LogicalPlanTest, ToolsAreRefusedEachAtItsPlace) {
+TEST(LogicalPlanTest, ToolsArePlannedWithoutAModel) {
   const Workflow workflow = ParseWorkflow(R"(graph:
   nodes:
     - {id: rows, type: input, outputs: [q]}
@@ -204,15 +204,15 @@ TEST(LogicalPlanTest, ToolsAreRefusedEachAtItsPlace) {
     - {id: say, model: m, inputs: [q, found]}
 )",
                                           "flow.yaml");
-  try {
-    MakeLogicalPlan(workflow);
-    FAIL() << "a tool was planned";
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ErrorCode::kWorkflow);
-    EXPECT_THAT(error.what(),
-                HasSubstr("flow.yaml:4:7: 'page' calls a tool (HTTP), and tools cannot "
-                          "be run yet"));
-  }
+  const LogicalPlan plan = MakeLogicalPlan(workflow);
+  ASSERT_EQ(plan.nodes.size(), 2U);
+  EXPECT_EQ(plan.nodes[0].model, kNoModel);
+  EXPECT_EQ(plan.nodes[1].model, 0);
+  const std::string text = PrintLogicalPlan(plan);
+  EXPECT_THAT(text, HasSubstr("HTTP page  [http://example.org]"));
+  EXPECT_THAT(text, HasSubstr("asks    GET /?q={{ q }}"));
+  EXPECT_THAT(text, HasSubstr("starts  with its row"));
+  EXPECT_THAT(text, HasSubstr("shares  made for each row"));
 }
 
 }  // namespace

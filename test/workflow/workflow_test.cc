@@ -213,7 +213,7 @@ TEST(WorkflowTest, ToolsOfAGraphWaitForWhatTheirParametersRead) {
   defaults: {model: m}
   nodes:
     - {id: rows, type: input, outputs: [query]}
-    - {id: params, type: processor, processor: regex_param_extractor, inputs: [query], outputs: [found]}
+    - {id: params, type: processor, processor: regex_param_extractor, inputs: [query], outputs: [found], config: {regex: {year: "[0-9]+"}}}
     - {id: plan, prompt: "{{ query }}", inputs: [query], outputs: [keyword]}
     - id: answer
       inputs: [query, keyword]

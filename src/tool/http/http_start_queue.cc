@@ -1,0 +1,95 @@
+#include "tool/http/http_start_queue.h"
+
+#include <algorithm>
+#include <iterator>
+#include <limits>
+#include <utility>
+
+#include "base/check.h"
+
+namespace halo {
+namespace {
+
+// The loop that asks wakes up to the millisecond. A start that comes late by so little does not
+// move the next one, else a rate of hundreds a second would never be reached.
+constexpr int64_t kLateUs = 2'000;
+
+int64_t Interval(double starts_per_second) {
+  if (!(starts_per_second > 0)) return 0;
+  constexpr double kLongestUs = 1e12;
+  return static_cast<int64_t>(std::min(kLongestUs, 1e6 / starts_per_second));
+}
+
+}  // namespace
+
+HttpStartQueue::HttpStartQueue(int32_t most_to_host, int32_t most_in_all, double starts_per_second)
+    : most_to_host_(most_to_host),
+      most_in_all_(most_in_all),
+      interval_us_(Interval(starts_per_second)) {
+  HALO_CHECK(most_to_host > 0 && most_in_all > 0, "some call may start");
+}
+
+void HttpStartQueue::Add(const std::string& host, const HttpTicket& ticket) {
+  const auto at = hosts_.try_emplace(host).first;
+  const bool added = at->second.waiting.insert(ticket).second;
+  HALO_CHECK(added, "a call waits once");
+  Place(at, now_us_);
+}
+
+void HttpStartQueue::Remove(const std::string& host, const HttpTicket& ticket) {
+  const auto at = hosts_.find(host);
+  HALO_CHECK(at != hosts_.end() && at->second.waiting.erase(ticket) == 1, "the call waits");
+  Place(at, now_us_);
+}
+
+std::optional<HttpTicket> HttpStartQueue::StartNext(int64_t now_us) {
+  now_us_ = std::max(now_us_, now_us);
+  while (!later_us_.empty() && later_us_.begin()->first <= now_us_) {
+    Place(hosts_.find(later_us_.begin()->second), now_us_);
+  }
+  if (ready_.empty() || running_ >= most_in_all_) return std::nullopt;
+  const auto at = hosts_.find(ready_.begin()->second);
+  Host& host = at->second;
+  const HttpTicket ticket = *host.waiting.begin();
+  host.waiting.erase(host.waiting.begin());
+  ++host.running;
+  ++running_;
+  if (interval_us_ > 0) {
+    host.next_start_us = std::max(host.next_start_us, now_us_ - kLateUs) + interval_us_;
+  }
+  Place(at, now_us_);
+  return ticket;
+}
+
+void HttpStartQueue::Release(const std::string& host) {
+  const auto at = hosts_.find(host);
+  HALO_CHECK(at != hosts_.end() && at->second.running > 0, "the call had a place");
+  --at->second.running;
+  --running_;
+  Place(at, now_us_);
+}
+
+std::optional<int64_t> HttpStartQueue::next_start_us() const {
+  if (later_us_.empty()) return std::nullopt;
+  return later_us_.begin()->first;
+}
+
+void HttpStartQueue::Place(std::map<std::string, Host>::iterator at, int64_t now_us) {
+  Host& host = at->second;
+  if (host.ready) ready_.erase(*std::exchange(host.ready, std::nullopt));
+  if (host.later_us) later_us_.erase({*std::exchange(host.later_us, std::nullopt), at->first});
+
+  const bool in_time = host.next_start_us <= now_us;
+  const bool wants = !host.waiting.empty() && host.running < most_to_host_;
+  if (wants && in_time) {
+    host.ready = *host.waiting.begin();
+    ready_.emplace(*host.ready, at->first);
+  } else if (wants || (host.waiting.empty() && host.running == 0 && !in_time)) {
+    host.later_us = host.next_start_us;  // in the second case only to be forgotten then
+    later_us_.emplace(*host.later_us, at->first);
+  } else if (host.waiting.empty() && host.running == 0) {
+    hosts_.erase(at);
+  }
+}
+
+}  // namespace halo
