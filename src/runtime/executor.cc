@@ -127,6 +127,10 @@ void Executor::Impl::Wait() {
     const bool ready = std::any_of(state.ready.begin(), state.ready.end(),
                                    [](const ReadyQueue& queue) { return !queue.empty(); });
     const bool under_way = working();
+    const size_t source = static_cast<size_t>(&state - states.data());
+    const bool has_room = state.opened - state.written < WindowOfASource();
+    // The next turn opens more rows.
+    if (!stopping && !state.closed && !state.idle && has_room && WantsMoreRows(source)) return;
     if ((ready && !under_way) || (!state.closed && !state.idle && !under_way)) return;
     idle += state.idle ? 1 : 0;
   }

@@ -228,10 +228,7 @@ void Executor::Impl::ConcludeTool(ToolWork work, ToolCompletion completion) {
   EndTool(*work.row, work.op, completion, result, false);
   if (work.followers.empty()) return;
   if (completion.failure && IsOfOneRow(*completion.failure)) {
-    if (stopping) {
-      for (const auto& [row, op] : work.followers) EndTool(*row, op, completion, nullptr, true);
-      return;
-    }
+    if (stopping) return;
     // The row gave it up; the first of those who wait makes it anew for all of them.
     ToolWork next = std::move(work);
     next.row = next.followers.front().first;

@@ -9,6 +9,8 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "tool/function/exec_backend.h"
+#include "tool/http/http_backend.h"
 #include "tool/live_tools.h"
 #include "tool/sql/duckdb_backend.h"
 
@@ -53,6 +55,7 @@ class ToolNeeds {
   std::map<std::string, std::string> secrets;
   std::vector<Query> queries;
   std::vector<std::string> hosts;
+  std::string exec_folder;  ///< where programs run: the folder of the first workflow that has one
   bool has_tools = false, has_http = false, has_exec = false;
 
  private:
@@ -75,6 +78,7 @@ class ToolNeeds {
         AddHttp(workflow, op, *http);
       } else if (std::get<FunctionSpec>(op.tool->what).function == "exec") {
         has_exec = true;
+        exec_folder = folder.string();
         if (!Allows("exec"))
           Fault(op.location, "'" + op.id +
                                  "' runs a program of this machine: pass --allow exec if "
@@ -257,6 +261,16 @@ std::unique_ptr<DuckDbBackend> OpenDuckDb(const ToolNeeds& needs, const std::str
   return backend;
 }
 
+/// What a program needs to find others; nothing that may be secret.
+std::vector<std::string> EnvironmentOfPrograms(const RunOptions& options) {
+  std::vector<std::string> variables;
+  for (const char* name : {"PATH", "HOME", "LANG"}) {
+    const auto value = options.environment ? options.environment(name) : std::nullopt;
+    if (value) variables.push_back(std::string(name) + "=" + *value);
+  }
+  return variables;
+}
+
 }  // namespace
 
 RunTools OpenTools(const std::vector<const Workflow*>& workflows, const RunOptions& options,
@@ -271,6 +285,16 @@ RunTools OpenTools(const std::vector<const Workflow*>& workflows, const RunOptio
   std::vector<std::string> names;
   if (auto duckdb = OpenDuckDb(needs, spill_folder, tools.setup, live->mailbox(), clock, names)) {
     live->TakeSql(std::move(duckdb), names);
+  }
+  if (needs.has_http) {
+    HttpOptions http;
+    http.allowed_hosts = needs.hosts;
+    http.allow_everything = options.allow.contains("net");
+    live->TakeHttp(std::make_unique<HttpBackend>(std::move(http), live->mailbox(), clock));
+  }
+  if (needs.has_exec) {
+    live->TakeExec(std::make_unique<ExecBackend>(
+        ExecOptions{needs.exec_folder}, EnvironmentOfPrograms(options), live->mailbox(), clock));
   }
   tools.runner = std::move(live);
   return tools;

@@ -452,14 +452,20 @@ Failure ExecBackend::Impl::Crash(Process& process) {
   ReadComplaints(process);
   int status = 0;
   std::string how = "the program closed its output";
-  // It may still be on its way out: the end of its output says that it is over.
-  kill(-process.pid, SIGKILL);
-  const pid_t reaped = waitpid(process.pid, &status, 0);
+  // One that ends closes its output a little before it can be reaped.
+  constexpr int kLooks = 50;
+  constexpr useconds_t kBetweenLooksUs = 2000;
+  pid_t reaped = 0;
+  for (int i = 0; i < kLooks && reaped == 0; ++i) {
+    reaped = waitpid(process.pid, &status, WNOHANG);
+    if (reaped == 0) usleep(kBetweenLooksUs);
+  }
   if (reaped == process.pid) {
+    kill(-process.pid, SIGKILL);  // what it has started
     process.pid = -1;
     if (WIFEXITED(status))
       how = "the program ended with " + std::to_string(WEXITSTATUS(status)) + " before it answered";
-    if (WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL)
+    if (WIFSIGNALED(status))
       how = "the program was ended by signal " + std::to_string(WTERMSIG(status));
   }
   std::string said = ReplaceInvalidUtf8(process.complaints);
