@@ -80,11 +80,15 @@ void Executor::Impl::AddVersions(const ToolWork& work, Signature& signature) con
   if (found == versions.end()) return;  // nothing was written
   SignatureBuilder key;
   key.Add(signature).Add(found->second.all);
+  bool stood_still = found->second.all == 0;
   for (const SqlName& name : tool.read()) {
     const auto table = found->second.tables.find(name.name);
-    key.Add(table == found->second.tables.end() ? int64_t{0} : table->second);
+    const int64_t version = table == found->second.tables.end() ? 0 : table->second;
+    key.Add(version);
+    stood_still = stood_still && version == 0;
   }
-  signature = key.Finish();
+  // What was read before the first write of the run keeps its key.
+  if (!stood_still) signature = key.Finish();
 }
 
 /// Before a write is sent and after it has come back: what is read in between may be either.

@@ -101,7 +101,7 @@ FinishReason FinishByName(const std::string& path, int32_t line, const std::stri
 ScriptRule ParseScriptRule(const std::string& path, const TestLine& line) {
   static const std::regex kRule(R"(^([\w.*-]+)\(([^)]*)\)\s+-> ?(.*)$)");
   static const std::regex kSetting(
-      R"(^(.*?)(?:^|\s{2,})(latency_ms|finish|sample|attempt|retriable)=(\S+)\s*$)");
+      R"(^(.*?)(?:^|\s{2,})(latency_ms|finish|sample|attempt|retriable|retry_after_ms)=(\S+)\s*$)");
   static const std::regex kFailure(R"(^!(\S+)\s*(.*)$)");
   std::smatch match;
   if (!std::regex_match(line.text, match, kRule))
@@ -119,6 +119,8 @@ ScriptRule ParseScriptRule(const std::string& path, const TestLine& line) {
     if (match[2] == "sample") rule.sample = std::stoi(value);
     if (match[2] == "attempt") rule.attempt = std::stoi(value);
     if (match[2] == "retriable") retriable = value == "yes";
+    if (match[2] == "retry_after_ms")
+      rule.retry_after_us = static_cast<int64_t>(std::stod(value) * 1000.0);
     reply = match[1].str();
   }
   reply = reply.substr(0, reply.find_last_not_of(' ') + 1);

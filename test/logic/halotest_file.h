@@ -27,6 +27,7 @@ struct ScriptRule {
   int64_t latency_us = 0;
   FinishReason finish = FinishReason::kEndToken;
   std::optional<Failure> failure;
+  int64_t retry_after_us = 0;
   int32_t sample = -1;   ///< -1: any
   int32_t attempt = -1;  ///< -1: any
 };

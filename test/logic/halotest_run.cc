@@ -5,7 +5,9 @@
 #include <regex>
 #include <stdexcept>
 
+#include "runtime/simulated_tools.h"
 #include "support/simulated_run.h"
+#include "tool/function/local_function.h"
 
 namespace halo::test {
 namespace {
@@ -42,8 +44,8 @@ struct Outcome {
   bool output_finished = false;
   int64_t elapsed_us = 0;
   std::map<std::string, int64_t> running, peak_running;  // by operator; "": all
-  std::map<std::string, std::vector<std::string>> started, ended,
-      finishes;  // by operator: rows, rows, reasons
+  // By operator: rows, rows, reasons, times.
+  std::map<std::string, std::vector<std::string>> started, ended, finishes, start_ms;
   std::map<std::pair<std::string, std::string>, std::string> prompts;  // (operator, row)
 };
 
@@ -56,6 +58,14 @@ class OutcomeObserver final : public RunObserver {
     outcome_.prompts[{call.op.id, row}] = call.prompt.text;
     outcome_.ended[call.op.id].push_back(row);
     outcome_.finishes[call.op.id].emplace_back(FinishName(call.completion));
+    if (call.merged) return;
+    --outcome_.running[call.op.id];
+    --outcome_.running[""];
+  }
+  void OnToolCall(const ToolCallRecord& call) override {
+    outcome_.ended[call.op.id].push_back(call.row.id.is_string() ? call.row.id.get<std::string>()
+                                                                 : call.row.id.dump());
+    outcome_.finishes[call.op.id].emplace_back(call.completion.failure ? "failed" : "ok");
     if (call.merged) return;
     --outcome_.running[call.op.id];
     --outcome_.running[""];
@@ -127,19 +137,67 @@ class HalotestRunner {
     }
   }
 
-  ScriptedReply Reply(const Request& request, Outcome& outcome) const {
+  /// The first rule for an operator's call; null without one.
+  const ScriptRule* RuleFor(const std::string& op, const std::string& row, int32_t sample,
+                            int32_t attempt) const {
+    for (const ScriptRule& rule : file_.script) {
+      if (MatchesWildcard(rule.operator_pattern, op) && MatchesWildcard(rule.row_pattern, row) &&
+          (rule.sample < 0 || rule.sample == sample) &&
+          (rule.attempt < 0 || rule.attempt == attempt))
+        return &rule;
+    }
+    return nullptr;
+  }
+
+  /// What a tool is asked, for {{call}} and for what has no rule.
+  static Json DescribeCall(const ToolCall& call) {
+    if (const auto* sql = std::get_if<SqlCall>(&call.what)) {
+      Json values = Json::array();
+      for (const SqlArgument& argument : sql->arguments) values.push_back(argument.value);
+      return {{"sql", sql->text}, {"values", values}};
+    }
+    if (const auto* http = std::get_if<HttpCall>(&call.what)) {
+      Json asked = {{"url", http->url}};
+      if (http->body) asked["body"] = *http->body;
+      return asked;
+    }
+    const auto& function = std::get<FunctionCall>(call.what);
+    return {{"inputs", function.inputs}};
+  }
+
+  /// A rule's reply, as JSON where it is JSON. Without one functions run, and others answer what
+  /// they were asked.
+  ScriptedResult ToolReply(const ToolCall& call, Outcome& outcome, const Clock& clock) const {
+    for (const std::string& key : {call.script_operator, std::string()}) {
+      const int64_t running = ++outcome.running[key];
+      outcome.peak_running[key] = std::max(outcome.peak_running[key], running);
+    }
+    outcome.started[call.script_operator].push_back(call.script_row);
+    outcome.start_ms[call.script_operator].push_back(std::to_string(clock.NowUs() / 1000));
+    const ScriptRule* rule =
+        RuleFor(call.script_operator, call.script_row, -1, call.script_attempt);
+    const auto* function = std::get_if<FunctionCall>(&call.what);
+    if (rule == nullptr && function != nullptr)
+      return {FindLocalFunction(function->function)->run(*function), 0, std::nullopt, 0};
+    const Json asked = DescribeCall(call);
+    if (rule == nullptr) return {{{"rows", Json::array({asked})}, {"rowcount", 1}}, 0, {}, 0};
+    std::string text = ReplaceAll(rule->reply, "{{call}}", asked.dump());
+    text = ReplaceAll(text, "{{row}}", call.script_row);
+    Json value = Json::parse(text, nullptr, false);
+    if (value.is_discarded()) value = text;
+    return {std::move(value), rule->latency_us, rule->failure, rule->retry_after_us};
+  }
+
+  ScriptedReply Reply(const Request& request, Outcome& outcome, const Clock& clock) const {
     for (const std::string& key : {request.script_operator, std::string()}) {
       const int64_t running = ++outcome.running[key];
       outcome.peak_running[key] = std::max(outcome.peak_running[key], running);
     }
     outcome.started[request.script_operator].push_back(request.script_row);
-    for (const ScriptRule& rule : file_.script) {
-      if (!MatchesWildcard(rule.operator_pattern, request.script_operator) ||
-          !MatchesWildcard(rule.row_pattern, request.script_row) ||
-          (rule.sample >= 0 && rule.sample != request.script_sample) ||
-          (rule.attempt >= 0 && rule.attempt != request.script_attempt)) {
-        continue;
-      }
+    outcome.start_ms[request.script_operator].push_back(std::to_string(clock.NowUs() / 1000));
+    if (const ScriptRule* found = RuleFor(request.script_operator, request.script_row,
+                                          request.script_sample, request.script_attempt)) {
+      const ScriptRule& rule = *found;
       std::string text = ReplaceAll(rule.reply, "{{operator}}", request.script_operator);
       text = ReplaceAll(text, "{{row}}", request.script_row);
       text = ReplaceAll(text, "{{max_tokens}}", std::to_string(request.sampling.max_tokens));
@@ -178,8 +236,14 @@ class HalotestRunner {
     SimulatedEngineOptions engine_options;
     engine_options.sequences = std::stoi(Option("sequences", "64"));
     engine_options.context_tokens = std::stoi(Option("context", "1000000"));
-    engine_options.script = [&](const Request& request) { return Reply(request, outcome); };
+    const Clock* clock = nullptr;
+    engine_options.script = [&](const Request& request) { return Reply(request, outcome, *clock); };
     SimulatedRig rig(file_.workflow, "flow.yaml", engine_options);
+    clock = &rig.clock;
+    SimulatedTools tools(
+        {std::stoi(Option("tools", "32")),
+         [&](const ToolCall& call) { return ToolReply(call, outcome, *clock); }, rig.timeline},
+        rig.clock);
     ListFeed feed(Rows());
     ListSink sink;
     std::shared_ptr<const ChatTemplate> chat;
@@ -199,6 +263,15 @@ class HalotestRunner {
     options.stop_on_error = Option("on_error", "continue") == "stop";
     options.max_failures = std::stod(Option("max_failures", "-1"));
     options.max_failures_share = std::stod(Option("max_failures_share", "-1"));
+    options.tools = &tools;
+    options.tool_setup.concurrency = std::stoi(Option("tools", "32"));
+    options.tool_setup.share = Option("tool_cache", "on") == "on";
+    for (const Operator& op : rig.workflow.operators) {
+      const auto* sql = op.is_inference() ? nullptr : std::get_if<SqlSpec>(&op.tool->what);
+      if (sql != nullptr)
+        options.tool_setup.connections[sql->connection] = {
+            SqlDialect::kDuckDb, {}, {}, Option("writes_spread", "") == "true"};
+    }
     OutcomeObserver observer(outcome);
     const StopFlag stop{0};
     outcome.report = Executor({source}, options, rig.clock, &observer).Run(stop);
@@ -256,6 +329,7 @@ class HalotestRunner {
     static const std::map<std::string, std::map<std::string, std::vector<std::string>> Outcome::*>
         kLists = {{"order", &Outcome::started},
                   {"end_order", &Outcome::ended},
+                  {"start_ms", &Outcome::start_ms},
                   {"finish", &Outcome::finishes}};
     if (const auto count = kCounts.find(rule.name); count != kCounts.end()) {
       const OperatorCounts* counts = CountsOf(outcome, rule.argument);

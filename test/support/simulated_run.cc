@@ -54,7 +54,8 @@ void ExpectAccounting(const RunReport& report, int64_t rows_total) {
 SimulatedRig::SimulatedRig(const std::string& yaml, const std::string& name,
                            SimulatedEngineOptions options)
     : workflow(ParseWorkflow(yaml, name)), plan(MakeLogicalPlan(workflow)) {
-  options.timeline = std::make_shared<SimulatedTimeline>();
+  timeline = std::make_shared<SimulatedTimeline>();
+  options.timeline = timeline;
   for (const ModelRequest& model : plan.models) {
     options.model_name = model.name;
     engines.push_back(std::make_unique<SimulatedEngine>(options, clock));

@@ -65,6 +65,7 @@ class SimulatedRig {
   VirtualClock clock;
   Workflow workflow;
   LogicalPlan plan;
+  std::shared_ptr<SimulatedTimeline> timeline;
   std::vector<std::unique_ptr<SimulatedEngine>> engines;  ///< [plan.models]
 };
 

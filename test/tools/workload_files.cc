@@ -119,7 +119,8 @@ size_t LongestAnswer(const YAML::Node& schema) {
   if (type == "object") {
     size_t size = 2 + 2 * kGap;
     for (const auto& property : schema["properties"]) {
-      size += property.first.as<std::string>().size() + 3 + 2 * kGap + LongestAnswer(property.second);
+      size +=
+          property.first.as<std::string>().size() + 3 + 2 * kGap + LongestAnswer(property.second);
     }
     return size + (schema["properties"].size() - 1) * (1 + kGap);
   }

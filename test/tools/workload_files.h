@@ -19,9 +19,9 @@ std::vector<WorkloadFile> ShippedWorkloads();
 /// A query of a workflow.
 struct WorkloadQuery {
   std::string workload, name;
-  std::string sql;                      ///< DuckDB's text, parameters $1, $2, ...
-  std::string postgres;                 ///< PostgreSQL's, likewise
-  std::vector<std::string> parameters;  ///< [number - 1] names
+  std::string sql;                                      ///< DuckDB's text, parameters $1, $2, ...
+  std::string postgres;                                 ///< PostgreSQL's, likewise
+  std::vector<std::string> parameters;                  ///< [number - 1] names
   std::map<std::string, std::string> templates, types;  ///< by parameter
 };
 std::vector<WorkloadQuery> QueriesOf(const WorkloadFile& file);
@@ -30,8 +30,8 @@ std::vector<WorkloadQuery> QueriesOf(const WorkloadFile& file);
 std::map<std::string, std::string> ExtractParameters(const WorkloadFile& file,
                                                      const std::string& request);
 
-/// Bytes of the longest answer that a schema admits, white space between its parts included. Each is
-/// a token at most.
+/// Bytes of the longest answer that a schema admits, white space between its parts included. Each
+/// is a token at most.
 size_t LongestAnswer(const YAML::Node& schema);
 
 }  // namespace halo::workload

@@ -65,8 +65,8 @@ Signature HashOf(Generate generate, DataOptions options) {
 class WorkloadTest : public testing::Test {
  protected:
   static void SetUpTestSuite() {
-    folder_ = std::filesystem::path(testing::TempDir()) /
-              ("halo-workload-" + std::to_string(getpid()));
+    folder_ =
+        std::filesystem::path(testing::TempDir()) / ("halo-workload-" + std::to_string(getpid()));
     std::filesystem::create_directories(folder_);
     const std::pair<const char*, Generate> sets[] = {
         {"imdb", GenerateImdb}, {"wiki", GenerateWiki}, {"tpch", GenerateTpch}};
@@ -78,7 +78,9 @@ class WorkloadTest : public testing::Test {
   }
   static void TearDownTestSuite() { std::filesystem::remove_all(folder_); }
 
-  static std::string File(const std::string& name) { return (folder_ / (name + ".duckdb")).string(); }
+  static std::string File(const std::string& name) {
+    return (folder_ / (name + ".duckdb")).string();
+  }
 
   static std::vector<Json> Ask(const std::string& database, const std::string& sql,
                                const std::vector<std::string>& parameters = {}) {
@@ -124,7 +126,7 @@ TEST_F(WorkloadTest, AnUnfinishedDatabaseLeavesNothing) {
 
 TEST_F(WorkloadTest, TpchHasTheSpecifiedCardinalities) {
   const std::pair<const char*, int64_t> counts[] = {
-      {"region", 5},     {"nation", 25},      {"supplier", 100}, {"part", 2'000},
+      {"region", 5},       {"nation", 25},      {"supplier", 100}, {"part", 2'000},
       {"partsupp", 8'000}, {"customer", 1'500}, {"orders", 15'000}};
   for (const auto& [table, count] : counts)
     EXPECT_EQ(Value("tpch", std::string("SELECT count(*) FROM ") + table), count) << table;
@@ -142,7 +144,8 @@ TEST_F(WorkloadTest, TpchForeignKeysHold) {
       "partsupp WHERE ps_suppkey NOT IN (SELECT s_suppkey FROM supplier)",
       "orders WHERE o_custkey NOT IN (SELECT c_custkey FROM customer)",
       "lineitem WHERE l_orderkey NOT IN (SELECT o_orderkey FROM orders)",
-      "lineitem WHERE (l_partkey, l_suppkey) NOT IN (SELECT (ps_partkey, ps_suppkey) FROM partsupp)"};
+      "lineitem WHERE (l_partkey, l_suppkey) NOT IN (SELECT (ps_partkey, ps_suppkey) FROM "
+      "partsupp)"};
   for (const char* from : orphans)
     EXPECT_EQ(Value("tpch", std::string("SELECT count(*) FROM ") + from), 0) << from;
 }
@@ -157,8 +160,10 @@ TEST_F(WorkloadTest, TpchValuesAreInTheirDomains) {
       "lineitem WHERE l_receiptdate <= l_shipdate",
       "lineitem WHERE (l_returnflag = 'N') <> (l_receiptdate > DATE '1995-06-17')",
       "lineitem WHERE (l_linestatus = 'O') <> (l_shipdate > DATE '1995-06-17')",
-      "lineitem JOIN part ON p_partkey = l_partkey WHERE l_extendedprice <> l_quantity * p_retailprice",
-      "part WHERE p_retailprice * 100 <> 90000 + (p_partkey // 10) % 20001 + 100 * (p_partkey % 1000)",
+      "lineitem JOIN part ON p_partkey = l_partkey WHERE l_extendedprice <> l_quantity * "
+      "p_retailprice",
+      "part WHERE p_retailprice * 100 <> 90000 + (p_partkey // 10) % 20001 + 100 * (p_partkey % "
+      "1000)",
       "part WHERE NOT regexp_full_match(p_brand, 'Brand#[1-5][1-5]') OR p_brand[7] <> p_mfgr[14]",
       "part WHERE p_size NOT BETWEEN 1 AND 50 OR len(string_split(p_name, ' ')) <> 5",
       "supplier WHERE s_acctbal NOT BETWEEN -999.99 AND 9999.99",
@@ -169,7 +174,7 @@ TEST_F(WorkloadTest, TpchValuesAreInTheirDomains) {
   for (const char* from : broken)
     EXPECT_EQ(Value("tpch", std::string("SELECT count(*) FROM ") + from), 0) << from;
   const std::pair<const char*, int64_t> kinds[] = {
-      {"l_shipmode", 7},   {"l_shipinstruct", 4}, {"l_returnflag", 3}, {"l_linestatus", 2}};
+      {"l_shipmode", 7}, {"l_shipinstruct", 4}, {"l_returnflag", 3}, {"l_linestatus", 2}};
   for (const auto& [column, count] : kinds) {
     EXPECT_EQ(Value("tpch", fmt::format("SELECT count(DISTINCT {}) FROM lineitem", column)), count);
   }
@@ -186,16 +191,18 @@ TEST_F(WorkloadTest, TpchTotalsAndStatesOfOrdersAgreeWithTheirLines) {
         FROM lineitem GROUP BY l_orderkey) ON l_orderkey = o_orderkey
       WHERE abs(o_totalprice - total) > 0.01 OR o_orderstatus <> state)"),
             0);
-  EXPECT_EQ(Value("tpch", "SELECT count(*) FROM orders WHERE o_orderkey NOT IN "
-                          "(SELECT l_orderkey FROM lineitem)"),
+  EXPECT_EQ(Value("tpch",
+                  "SELECT count(*) FROM orders WHERE o_orderkey NOT IN "
+                  "(SELECT l_orderkey FROM lineitem)"),
             0);
 }
 
 TEST_F(WorkloadTest, FilmsAreSkewed) {
   EXPECT_EQ(Value("imdb", "SELECT count(*) FROM title_basics"), 10'000);
   EXPECT_EQ(Value("imdb", "SELECT count(*) FROM name_basics"), 12'000);
-  EXPECT_EQ(Value("imdb", "SELECT count(*) FROM title_akas WHERE title_id NOT IN "
-                          "(SELECT tconst FROM title_basics)"),
+  EXPECT_EQ(Value("imdb",
+                  "SELECT count(*) FROM title_akas WHERE title_id NOT IN "
+                  "(SELECT tconst FROM title_basics)"),
             0);
   EXPECT_EQ(Value("imdb", "SELECT count(*) FROM title_akas WHERE is_original_title"), 10'000);
   const double share = Value("imdb", R"(
@@ -218,16 +225,18 @@ TEST_F(WorkloadTest, ArticlesHaveEightHundredCharactersLinksCategoriesAndLanguag
   const double mean = Value("wiki", "SELECT avg(length(wikitext)) FROM pages");
   EXPECT_NEAR(mean, 800, 40);
   EXPECT_GE(Value("wiki", "SELECT count(DISTINCT in_language) FROM pages").get<int64_t>(), 5);
-  EXPECT_EQ(Value("wiki", "SELECT count(*) FROM (SELECT title, in_language FROM pages "
-                          "GROUP BY ALL HAVING count(*) > 1)"),
+  EXPECT_EQ(Value("wiki",
+                  "SELECT count(*) FROM (SELECT title, in_language FROM pages "
+                  "GROUP BY ALL HAVING count(*) > 1)"),
             0);
   EXPECT_EQ(Value("wiki", "SELECT count(*) FROM pages WHERE wikitext NOT LIKE '%[[Category:%'"), 0);
   const std::vector<std::string> titles = WikiTitles({kScale, 0}, 2'048);
   EXPECT_EQ(Value("wiki", "SELECT count(*) FROM pages WHERE in_language = 'en'"), titles.size());
   for (const size_t i : {size_t{0}, titles.size() / 2, titles.size() - 1}) {
-    EXPECT_EQ(Ask("wiki", "SELECT title FROM pages WHERE in_language = 'en' AND title = $1", {titles[i]})
-                  .size(),
-              1U)
+    EXPECT_EQ(
+        Ask("wiki", "SELECT title FROM pages WHERE in_language = 'en' AND title = $1", {titles[i]})
+            .size(),
+        1U)
         << titles[i];
   }
 }
@@ -386,8 +395,9 @@ TEST(WorkloadFiles, PlannersChooseAmongTheCorpusKeywords) {
     for (const YAML::Node& node : file.graph["nodes"]) {
       if (node["id"].as<std::string>() != "keyword_planner") continue;
       ++planners;
-      EXPECT_EQ(node["schema"]["properties"]["search_keyword"]["enum"].as<std::vector<std::string>>(),
-                MovieKeywords());
+      EXPECT_EQ(
+          node["schema"]["properties"]["search_keyword"]["enum"].as<std::vector<std::string>>(),
+          MovieKeywords());
     }
   }
   EXPECT_EQ(planners, 2U);
@@ -428,9 +438,7 @@ class MockApiTest : public WorkloadTest {
     thread_ = std::thread([this] { api_->Run(); });
     while (Get("/health").first != 200) std::this_thread::yield();
   }
-  void StartAll() {
-    Start({0, "duckdb:" + File("imdb"), File("wiki"), File("tpch"), 0, 0});
-  }
+  void StartAll() { Start({0, "duckdb:" + File("imdb"), File("wiki"), File("tpch"), 0, 0}); }
   void TearDown() override {
     if (api_) api_->Stop();
     if (thread_.joinable()) thread_.join();
@@ -486,16 +494,18 @@ TEST_F(MockApiTest, AnswersAreRightAndInOrder) {
   const Json films = Get("/imdb/titles/search?keyword=love&limit=5").second["rows"];
   ASSERT_EQ(films.size(), 5U);
   EXPECT_EQ(films[0]["num_votes"],
-            Value("imdb", "SELECT max(num_votes) FROM title_basics JOIN title_ratings USING (tconst) "
-                          "WHERE title_type IN ('movie', 'tvMovie', 'tvSeries') AND "
-                          "(primary_title ILIKE '%love%' OR original_title ILIKE '%love%')"));
+            Value("imdb",
+                  "SELECT max(num_votes) FROM title_basics JOIN title_ratings USING (tconst) "
+                  "WHERE title_type IN ('movie', 'tvMovie', 'tvSeries') AND "
+                  "(primary_title ILIKE '%love%' OR original_title ILIKE '%love%')"));
   const Json report =
       Get("/tpch/reports/shipmode-priority?shipmode=AIR&shipmode2=AIR&year=1993").second["rows"];
   ASSERT_EQ(report.size(), 1U);
   EXPECT_EQ(report[0]["line_count"],
-            Value("tpch", "SELECT count(*) FROM lineitem WHERE l_shipmode = 'AIR' AND "
-                          "l_commitdate < l_receiptdate AND l_shipdate < l_commitdate AND "
-                          "year(l_receiptdate) = 1993"));
+            Value("tpch",
+                  "SELECT count(*) FROM lineitem WHERE l_shipmode = 'AIR' AND "
+                  "l_commitdate < l_receiptdate AND l_shipdate < l_commitdate AND "
+                  "year(l_receiptdate) = 1993"));
   const Json categories = Get("/finewiki/categories?topic=Castle&limit=100").second["rows"];
   for (size_t i = 1; i < categories.size(); ++i)
     EXPECT_GE(categories[i - 1]["member_count"], categories[i]["member_count"]);

@@ -17,9 +17,9 @@ struct DataOptions {
 /// Throws Error(kUsage) unless the scale is within bounds.
 void CheckScale(const DataOptions& options);
 
-/// Films, people and titles abroad, in the manner of IMDb's published tables: title_basics (scale 1:
-/// 1,000,000 titles), title_ratings, name_basics, title_crew, title_akas. Words of titles, votes and
-/// genres follow Zipf's law.
+/// Films, people and titles abroad, in the manner of IMDb's published tables: title_basics (scale
+/// 1: 1,000,000 titles), title_ratings, name_basics, title_crew, title_akas. Words of titles, votes
+/// and genres follow Zipf's law.
 void GenerateImdb(const DataOptions& options, TableSink& sink);
 
 /// The words that the keyword planners of W1 and W2 choose among, the most frequent first. Each
@@ -34,8 +34,9 @@ void GenerateWiki(const DataOptions& options, TableSink& sink);
 /// The titles of the first English articles of that data, at most `most`.
 std::vector<std::string> WikiTitles(const DataOptions& options, size_t most);
 
-/// The eight tables of TPC-H by its specification (cardinalities, domains, prices, dates), with this
-/// scale as its scale factor; draws and comments are ours, so that answers differ from dbgen's.
+/// The eight tables of TPC-H by its specification (cardinalities, domains, prices, dates), with
+/// this scale as its scale factor; draws and comments are ours, so that answers differ from
+/// dbgen's.
 void GenerateTpch(const DataOptions& options, TableSink& sink);
 
 }  // namespace halo::workload

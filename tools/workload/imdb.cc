@@ -70,7 +70,8 @@ std::string DrawTitle(const Films& films, RandomStream& draws) {
     case 6:
       return "The " + adjective + " " + noun;
     case 7:
-      return noun + " of the " + adjective + " " + std::string(TitleNouns()[films.nouns.Draw(draws)]);
+      return noun + " of the " + adjective + " " +
+             std::string(TitleNouns()[films.nouns.Draw(draws)]);
     default:
       return std::string(Surnames()[films.surnames.Draw(draws)]) + "'s " + noun;
   }
@@ -105,8 +106,7 @@ std::string DrawList(const Zipf& zipf, std::span<const std::string_view> words, 
     const size_t word = zipf.Draw(draws);
     if (std::find(chosen.begin(), chosen.end(), word) == chosen.end()) chosen.push_back(word);
   }
-  std::sort(chosen.begin(), chosen.end(),
-            [&](size_t a, size_t b) { return words[a] < words[b]; });
+  std::sort(chosen.begin(), chosen.end(), [&](size_t a, size_t b) { return words[a] < words[b]; });
   std::string list;
   for (const size_t word : chosen) list += (list.empty() ? "" : ",") + std::string(words[word]);
   return list;
@@ -116,7 +116,7 @@ struct TitleType {
   std::string_view name;
   double share;
 };
-constexpr TitleType kTitleTypes[] = {{"movie", 0.34},   {"tvEpisode", 0.2}, {"short", 0.16},
+constexpr TitleType kTitleTypes[] = {{"movie", 0.34},    {"tvEpisode", 0.2}, {"short", 0.16},
                                      {"tvSeries", 0.14}, {"tvMovie", 0.08},  {"video", 0.06},
                                      {"videoGame", 0.02}};
 
@@ -154,7 +154,8 @@ void MakeTitles(const Films& films, TableSink& sink) {
       if (type == "tvSeries" && Chance(draws, 0.7))
         end_year = std::min<int64_t>(2025, first + Between(draws, 0, 9));
     }
-    if (Chance(draws, 0.7)) minutes = Between(draws, type == "short" ? 3 : 40, type == "short" ? 39 : 190);
+    if (Chance(draws, 0.7))
+      minutes = Between(draws, type == "short" ? 3 : 40, type == "short" ? 39 : 190);
     if (Chance(draws, 0.95)) genres = DrawList(films.genres, Genres(), 3, draws);
     sink.Append({TitleId(number), std::string(type), std::move(title.primary),
                  std::move(title.original), Chance(draws, 0.01), year, end_year, minutes, genres});
@@ -200,7 +201,8 @@ void MakePeople(const Films& films, TableSink& sink) {
     if (Chance(draws, 0.5)) {
       const int64_t year = Between(draws, 1880, 2005);
       born = year;
-      if (year < 1950 && Chance(draws, 0.7)) died = std::min<int64_t>(2025, year + Between(draws, 30, 95));
+      if (year < 1950 && Chance(draws, 0.7))
+        died = std::min<int64_t>(2025, year + Between(draws, 30, 95));
     }
     std::string titles;
     const int64_t known = Between(draws, 0, 4);

@@ -156,7 +156,8 @@ constexpr const char* kPagesSql =
 std::vector<Json> CategoriesOf(const std::vector<Json>& pages, int64_t limit) {
   std::map<std::string, std::vector<std::string>> members;
   for (const Json& page : pages) {
-    for (const std::string& category : ReadWikiLinks(page["wikitext"].get<std::string>()).categories)
+    for (const std::string& category :
+         ReadWikiLinks(page["wikitext"].get<std::string>()).categories)
       members[category].push_back(page["title"]);
   }
   std::vector<const std::pair<const std::string, std::vector<std::string>>*> ranked;
@@ -274,32 +275,32 @@ struct MockApi::Impl {
       const int64_t limit = p.Limit(40);
       return LinksOf(AskArticles(topic), limit);
     });
-    Add("/tpch/reports/shipmode-priority", kReportsSeconds, "shipmode-priority", [this](Parameters& p) {
-      const std::string first = Mode(p, "shipmode"), second = Mode(p, "shipmode2");
-      const int64_t year = p.Year();
-      std::vector<Json> rows;
-      AddIfAny(rows, Reports().ShipmodePriority(first, year));
-      if (second != first) AddIfAny(rows, Reports().ShipmodePriority(second, year));
-      return rows;
-    });
+    Add("/tpch/reports/shipmode-priority", kReportsSeconds, "shipmode-priority",
+        [this](Parameters& p) {
+          const std::string first = Mode(p, "shipmode"), second = Mode(p, "shipmode2");
+          const int64_t year = p.Year();
+          std::vector<Json> rows;
+          AddIfAny(rows, Reports().ShipmodePriority(first, year));
+          if (second != first) AddIfAny(rows, Reports().ShipmodePriority(second, year));
+          return rows;
+        });
     Add("/tpch/reports/promo-revenue", kReportsSeconds, "promo-revenue", [this](Parameters& p) {
       std::vector<Json> rows;
       AddIfAny(rows, Reports().PromoRevenue(p.Year()));
       return rows;
     });
     Add("/tpch/reports/segment-revenue", kReportsSeconds, "segment-revenue", [this](Parameters& p) {
-      const std::string segment =
-          KnownText(p, "segment", {"AUTOMOBILE", "BUILDING", "FURNITURE", "HOUSEHOLD", "MACHINERY"});
+      const std::string segment = KnownText(
+          p, "segment", {"AUTOMOBILE", "BUILDING", "FURNITURE", "HOUSEHOLD", "MACHINERY"});
       std::vector<Json> rows;
       AddIfAny(rows, Reports().SegmentRevenue(segment, p.Year()));
       return rows;
     });
     server.Get("/health", [this](const httplib::Request&, httplib::Response& response) {
-      const Json body = {{"status", "ok"},
-                         {"datasets",
-                          {{"imdb", imdb != nullptr},
-                           {"wiki", wiki != nullptr},
-                           {"tpch", reports != nullptr}}}};
+      const Json body = {
+          {"status", "ok"},
+          {"datasets",
+           {{"imdb", imdb != nullptr}, {"wiki", wiki != nullptr}, {"tpch", reports != nullptr}}}};
       response.set_content(body.dump(), "application/json");
     });
     server.set_error_handler([](const httplib::Request& request, httplib::Response& response) {
@@ -323,7 +324,9 @@ struct MockApi::Impl {
       Json body;
       try {
         const std::vector<Json> rows = route(parameters);
-        body = {{"endpoint", path}, {"params", parameters.read()}, {"rowcount", rows.size()},
+        body = {{"endpoint", path},
+                {"params", parameters.read()},
+                {"rowcount", rows.size()},
                 {"rows", rows}};
         if (!report.empty()) body["report"] = report;
       } catch (const Refusal& refusal) {

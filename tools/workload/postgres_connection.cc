@@ -12,7 +12,8 @@ PostgresConnection::PostgresConnection(const std::string& url)
     : connection_(PQconnectdb(url.c_str())) {
   if (PQstatus(connection_.get()) != CONNECTION_OK) Fail();
   // Notices ("table does not exist, skipping") are for a person at psql.
-  PQsetNoticeProcessor(connection_.get(), [](void*, const char*) {}, nullptr);
+  PQsetNoticeProcessor(
+      connection_.get(), [](void*, const char*) {}, nullptr);
 }
 
 void PostgresConnection::Fail() const {

@@ -13,8 +13,8 @@ struct PostgresResultDeleter {
 };
 using PostgresResult = std::unique_ptr<PGresult, PostgresResultDeleter>;
 
-/// One session of a PostgreSQL server, for statements of this tool's own. Not for several threads at
-/// once. Errors do not name the URL, which may hold a password.
+/// One session of a PostgreSQL server, for statements of this tool's own. Not for several threads
+/// at once. Errors do not name the URL, which may hold a password.
 class PostgresConnection {
  public:
   /// Throws Error(kIo).

@@ -142,11 +142,12 @@ std::vector<WorkloadRow> MakeRows(const RowOptions& options) {
   const size_t repeats = RepeatsOf(options);
   const auto count = static_cast<size_t>(options.count);
   if (count - repeats > source.most_keys) {
-    throw Error(ErrorCode::kUsage,
-                fmt::format("{} has {} different keys here, and {} rows of which {} repeat one need "
-                            "{}: raise --repeat-share to {:.3f}, or lower --count",
-                            options.workload, source.most_keys, count, repeats, count - repeats,
-                            1.0 - static_cast<double>(source.most_keys) / static_cast<double>(count)));
+    throw Error(
+        ErrorCode::kUsage,
+        fmt::format("{} has {} different keys here, and {} rows of which {} repeat one need "
+                    "{}: raise --repeat-share to {:.3f}, or lower --count",
+                    options.workload, source.most_keys, count, repeats, count - repeats,
+                    1.0 - static_cast<double>(source.most_keys) / static_cast<double>(count)));
   }
   RandomStream draws = DrawsOf(options.seed, "rows of " + options.workload, 0);
   const std::vector<bool> is_repeat = ChooseRepeats(count, repeats, draws);

@@ -25,8 +25,8 @@ struct WorkloadRow {
   std::string id, user_query, key;
 };
 
-/// Exactly round(count * repeat_share) rows repeat a key (at most count - 1); which earlier key they
-/// repeat follows Zipf's law. Throws Error(kUsage) if there are not so many different keys.
+/// Exactly round(count * repeat_share) rows repeat a key (at most count - 1); which earlier key
+/// they repeat follows Zipf's law. Throws Error(kUsage) if there are not so many different keys.
 std::vector<WorkloadRow> MakeRows(const RowOptions& options);
 
 /// {"id", "user_query"}

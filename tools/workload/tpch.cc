@@ -22,28 +22,28 @@ struct NationRow {
 
 constexpr std::string_view kRegions[] = {"AFRICA", "AMERICA", "ASIA", "EUROPE", "MIDDLE EAST"};
 constexpr NationRow kNations[] = {
-    {"ALGERIA", 0},       {"ARGENTINA", 1}, {"BRAZIL", 1},         {"CANADA", 1},
-    {"EGYPT", 4},         {"ETHIOPIA", 0},  {"FRANCE", 3},         {"GERMANY", 3},
-    {"INDIA", 2},         {"INDONESIA", 2}, {"IRAN", 4},           {"IRAQ", 4},
-    {"JAPAN", 2},         {"JORDAN", 4},    {"KENYA", 0},          {"MOROCCO", 0},
-    {"MOZAMBIQUE", 0},    {"PERU", 1},      {"CHINA", 2},          {"ROMANIA", 3},
-    {"SAUDI ARABIA", 4},  {"VIETNAM", 2},   {"RUSSIA", 3},         {"UNITED KINGDOM", 3},
+    {"ALGERIA", 0},      {"ARGENTINA", 1}, {"BRAZIL", 1}, {"CANADA", 1},
+    {"EGYPT", 4},        {"ETHIOPIA", 0},  {"FRANCE", 3}, {"GERMANY", 3},
+    {"INDIA", 2},        {"INDONESIA", 2}, {"IRAN", 4},   {"IRAQ", 4},
+    {"JAPAN", 2},        {"JORDAN", 4},    {"KENYA", 0},  {"MOROCCO", 0},
+    {"MOZAMBIQUE", 0},   {"PERU", 1},      {"CHINA", 2},  {"ROMANIA", 3},
+    {"SAUDI ARABIA", 4}, {"VIETNAM", 2},   {"RUSSIA", 3}, {"UNITED KINGDOM", 3},
     {"UNITED STATES", 1}};
 
 constexpr std::string_view kColours[] = {
-    "almond",    "antique",   "aquamarine", "azure",      "beige",     "bisque",    "black",
-    "blanched",  "blue",      "blush",      "brown",      "burlywood", "burnished", "chartreuse",
-    "chiffon",   "chocolate", "coral",      "cornflower", "cornsilk",  "cream",     "cyan",
-    "dark",      "deep",      "dim",        "dodger",     "drab",      "firebrick", "floral",
-    "forest",    "frosted",   "gainsboro",  "ghost",      "goldenrod", "green",     "grey",
-    "honeydew",  "hot",       "indian",     "ivory",      "khaki",     "lace",      "lavender",
-    "lawn",      "lemon",     "light",      "lime",       "linen",     "magenta",   "maroon",
-    "medium",    "metallic",  "midnight",   "mint",       "misty",     "moccasin",  "navajo",
-    "navy",      "olive",     "orange",     "orchid",     "pale",      "papaya",    "peach",
-    "peru",      "pink",      "plum",       "powder",     "puff",      "purple",    "red",
-    "rose",      "rosy",      "royal",      "saddle",     "salmon",    "sandy",     "seashell",
-    "sienna",    "sky",       "slate",      "smoke",      "snow",      "spring",    "steel",
-    "tan",       "thistle",   "tomato",     "turquoise",  "violet",    "wheat",     "white",
+    "almond",   "antique",   "aquamarine", "azure",      "beige",     "bisque",    "black",
+    "blanched", "blue",      "blush",      "brown",      "burlywood", "burnished", "chartreuse",
+    "chiffon",  "chocolate", "coral",      "cornflower", "cornsilk",  "cream",     "cyan",
+    "dark",     "deep",      "dim",        "dodger",     "drab",      "firebrick", "floral",
+    "forest",   "frosted",   "gainsboro",  "ghost",      "goldenrod", "green",     "grey",
+    "honeydew", "hot",       "indian",     "ivory",      "khaki",     "lace",      "lavender",
+    "lawn",     "lemon",     "light",      "lime",       "linen",     "magenta",   "maroon",
+    "medium",   "metallic",  "midnight",   "mint",       "misty",     "moccasin",  "navajo",
+    "navy",     "olive",     "orange",     "orchid",     "pale",      "papaya",    "peach",
+    "peru",     "pink",      "plum",       "powder",     "puff",      "purple",    "red",
+    "rose",     "rosy",      "royal",      "saddle",     "salmon",    "sandy",     "seashell",
+    "sienna",   "sky",       "slate",      "smoke",      "snow",      "spring",    "steel",
+    "tan",      "thistle",   "tomato",     "turquoise",  "violet",    "wheat",     "white",
     "yellow"};
 constexpr std::string_view kTypeSizes[] = {"STANDARD", "SMALL",   "MEDIUM",
                                            "LARGE",    "ECONOMY", "PROMO"};
@@ -61,7 +61,7 @@ constexpr std::string_view kInstructions[] = {"DELIVER IN PERSON", "COLLECT COD"
                                               "TAKE BACK RETURN"};
 constexpr std::string_view kModes[] = {"REG AIR", "AIR", "RAIL", "SHIP", "TRUCK", "MAIL", "FOB"};
 
-constexpr std::string_view kQualities[] = {"quick",  "quiet", "final",  "regular", "special",
+constexpr std::string_view kQualities[] = {"quick",   "quiet", "final",   "regular", "special",
                                            "patient", "bold",  "pending", "express", "careful"};
 constexpr std::string_view kThings[] = {"parcels", "orders",   "crates",  "invoices", "accounts",
                                         "ledgers", "requests", "pallets", "notes",    "samples"};
@@ -157,8 +157,8 @@ void MakeNations(uint64_t seed, TableSink& sink) {
               {}});
   for (int64_t key = 0; key < std::ssize(kNations); ++key) {
     RandomStream draws = DrawsOf(seed, "nation", static_cast<uint64_t>(key));
-    sink.Append({key, std::string(kNations[key].name), kNations[key].region,
-                 Comment(draws, 31, 114)});
+    sink.Append(
+        {key, std::string(kNations[key].name), kNations[key].region, Comment(draws, 31, 114)});
   }
   sink.End();
 }
@@ -246,8 +246,8 @@ void MakePartSuppliers(uint64_t seed, const Counts& counts, TableSink& sink) {
     RandomStream draws = DrawsOf(seed, "partsupp", static_cast<uint64_t>(part));
     for (int64_t i = 0; i < kSuppliersOfPart; ++i) {
       const int64_t available = Between(draws, 1, 9'999), cost = Between(draws, 100, 100'000);
-      sink.Append({part, SupplierOf(part, i, counts.suppliers), available, cost,
-                   Comment(draws, 49, 198)});
+      sink.Append(
+          {part, SupplierOf(part, i, counts.suppliers), available, cost, Comment(draws, 49, 198)});
     }
   }
   sink.End();

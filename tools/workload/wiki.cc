@@ -30,19 +30,20 @@ constexpr Kind kKinds[] = {
     {"{} Bridge", "Brücke von {}", "Pont de {}", "Puente de {}", "{}橋", "bridge", "Bridges"},
     {"Museum of {}", "Museum {}", "Musée de {}", "Museo de {}", "{}博物館", "museum", "Museums"}};
 
-constexpr std::string_view kBeginnings[] = {"Kal",  "Bren", "Tor",  "Vel", "Mar",  "Ost", "Hel",
-                                            "Dun",  "Ler",  "Fal",  "Gron", "Sil", "Wex", "Ald",
-                                            "Nor",  "Pel",  "Ruh",  "Sarn", "Ul",  "Yar"};
+constexpr std::string_view kBeginnings[] = {"Kal", "Bren", "Tor", "Vel",  "Mar", "Ost", "Hel",
+                                            "Dun", "Ler",  "Fal", "Gron", "Sil", "Wex", "Ald",
+                                            "Nor", "Pel",  "Ruh", "Sarn", "Ul",  "Yar"};
 constexpr std::string_view kMiddles[] = {"a", "e", "o", "en", "er", "in", "ow", "ul", "am", "es"};
-constexpr std::string_view kEndings[] = {"berg", "den",  "ford", "mark", "stad", "vik",  "holm",
-                                         "dale", "heim", "mouth", "wick", "ton", "bury", "gate",
-                                         "field", "haven", "moor", "brook", "stead", "cliff"};
+constexpr std::string_view kEndings[] = {
+    "berg", "den", "ford", "mark", "stad",  "vik",   "holm", "dale",  "heim",  "mouth",
+    "wick", "ton", "bury", "gate", "field", "haven", "moor", "brook", "stead", "cliff"};
 constexpr std::string_view kLands[] = {"Velmark", "Osteria", "Norrland", "Kasmir Coast", "Tarnia",
                                        "Belmont", "Harrow",  "Lydia",    "Merrow",       "Sundal"};
-constexpr std::string_view kPeople[] = {"Anna Kaldor", "Otto Brandt", "Mary Fell", "Jonas Wirk",
+constexpr std::string_view kPeople[] = {"Anna Kaldor", "Otto Brandt", "Mary Fell",  "Jonas Wirk",
                                         "Clara Moss",  "Ivo Tessen",  "Ruth Aller", "Emil Sand"};
 
-// {0} the title, {1} a year, {2} a link to another article, {3} a person, {4} a number, {5} the land.
+// {0} the title, {1} a year, {2} a link to another article, {3} a person, {4} a number, {5} the
+// land.
 constexpr std::string_view kSentences[] = {
     "It was first mentioned in {1}, when {3} wrote about it in a letter.",
     "The oldest part dates from {1} and was restored by {3}.",
@@ -63,26 +64,30 @@ constexpr std::string_view kSentences[] = {
 // {0} the title in that language, {1} the English title, {2} a year, {3} the land.
 struct Language {
   std::string_view code;
-  std::string_view Kind::* title;
+  std::string_view Kind::*title;
   std::string_view sentences[4];
 };
 constexpr Language kLanguages[] = {
-    {"de", &Kind::german,
+    {"de",
+     &Kind::german,
      {"'''{0}''' (englisch ''{1}'') liegt in {3} und wurde {2} zuerst erwähnt.",
       "Im Jahr {2} brannte ein großer Teil ab und wurde später wieder aufgebaut.",
       "Die Umgebung von {0} ist für ihre Gärten bekannt.",
       "Seit {2} findet dort jedes Jahr ein Markt statt."}},
-    {"fr", &Kind::french,
+    {"fr",
+     &Kind::french,
      {"'''{0}''' (en anglais : ''{1}'') se trouve en {3} et fut mentionné en {2}.",
       "Un incendie en {2} en détruisit une grande partie.",
       "La région autour de {0} est connue pour ses jardins.",
       "Une foire s'y tient chaque année depuis {2}."}},
-    {"es", &Kind::spanish,
+    {"es",
+     &Kind::spanish,
      {"'''{0}''' (en inglés: ''{1}'') está en {3} y se menciona por primera vez en {2}.",
       "Un incendio destruyó gran parte del lugar en {2}.",
       "Los alrededores de {0} son conocidos por sus jardines.",
       "Desde {2} se celebra allí una feria cada año."}},
-    {"ja", &Kind::japanese,
+    {"ja",
+     &Kind::japanese,
      {"'''{0}'''（英語: ''{1}''）は{3}にあり、{2}年に初めて記録された。",
       "{2}年の火事で多くが失われ、のちに再建された。", "{0}の周りは庭園で知られている。",
       "{2}年から毎年、市が開かれている。"}}};
@@ -120,7 +125,8 @@ Subject SubjectOf(uint64_t seed, int64_t number) {
   const int64_t place = number / std::ssize(kKinds);
   subject.place = PlaceName(seed, place);
   subject.title = With(subject.kind->english, subject.place);
-  subject.land = kLands[DrawsOf(seed, "land", static_cast<uint64_t>(place)).Below(std::size(kLands))];
+  subject.land =
+      kLands[DrawsOf(seed, "land", static_cast<uint64_t>(place)).Below(std::size(kLands))];
   return subject;
 }
 
@@ -178,8 +184,9 @@ class PageWriter {
   void WriteEnglish(const Subject& subject) {
     RandomStream draws = DrawsOf(seed_, "page", static_cast<uint64_t>(subject.number));
     const auto built = static_cast<int64_t>(1100 + 900 * std::sqrt(draws.Uniform()));
-    std::string end = fmt::format("\n\n[[Category:{} in {}]]\n[[Category:{}]]\n[[Category:{}0s establishments]]",
-                                  subject.kind->category, subject.land, subject.land, built / 10);
+    std::string end =
+        fmt::format("\n\n[[Category:{} in {}]]\n[[Category:{}]]\n[[Category:{}0s establishments]]",
+                    subject.kind->category, subject.land, subject.land, built / 10);
     for (const Language* language : LanguagesOf(seed_, subject.number)) {
       end += fmt::format("\n[[{}:{}]]", language->code,
                          With(subject.kind->*(language->title), subject.place));
@@ -212,8 +219,8 @@ class PageWriter {
       text += (i == 0 ? "" : " ") + fmt::format(fmt::runtime(language.sentences[i % 4]), title,
                                                 subject.title, year, subject.land);
     }
-    Write(language.code, title, text + fmt::format("\n\n[[Category:{}]]\n[[en:{}]]", subject.land,
-                                                   subject.title), draws);
+    Write(language.code, title,
+          text + fmt::format("\n\n[[Category:{}]]\n[[en:{}]]", subject.land, subject.title), draws);
   }
 
   void Write(std::string_view language, const std::string& title, std::string text,

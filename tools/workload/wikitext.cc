@@ -16,10 +16,12 @@ void AddOnce(std::vector<std::string>& list, std::string_view text) {
     list.emplace_back(text);
 }
 
-/// "File", "Template", ... and codes of languages; a title such as "Dune: Part Two" is none of them.
+/// "File", "Template", ... and codes of languages; a title such as "Dune: Part Two" is none of
+/// them.
 bool IsPrefix(std::string_view text) {
-  static constexpr std::string_view kNamespaces[] = {
-      "File", "Image", "Template", "Help", "Wikipedia", "Portal", "Talk", "User", "Special", "Media"};
+  static constexpr std::string_view kNamespaces[] = {"File",      "Image",  "Template", "Help",
+                                                     "Wikipedia", "Portal", "Talk",     "User",
+                                                     "Special",   "Media"};
   if (std::find(std::begin(kNamespaces), std::end(kNamespaces), text) != std::end(kNamespaces))
     return true;
   return (text.size() == 2 || text.size() == 3) &&
