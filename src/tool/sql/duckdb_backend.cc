@@ -60,6 +60,22 @@ std::string WhyItMayNot(bool writes) {
              : "the statement does not only read: declare effect: write, if it is to write";
 }
 
+/// By its first word; PRAGMA, CALL and their like are not among them.
+bool BeginsLikeAQuery(std::string_view normalized) {
+  const size_t begin = normalized.find_first_not_of("( ");
+  if (begin == std::string_view::npos) return false;
+  std::string word;
+  for (const char c : normalized.substr(begin)) {
+    if ((c < 'a' || c > 'z') && (c < 'A' || c > 'Z')) break;
+    word += static_cast<char>(c >= 'a' ? c - 'a' + 'A' : c);
+  }
+  static const std::set<std::string> kWords = {
+      "SELECT",   "WITH",      "FROM",  "VALUES",  "TABLE",   "EXPLAIN", "SHOW",
+      "DESCRIBE", "SUMMARIZE", "PIVOT", "UNPIVOT", "INSERT",  "UPDATE",  "DELETE",
+      "MERGE",    "CREATE",    "ALTER", "DROP",    "TRUNCATE"};
+  return kWords.contains(word);
+}
+
 /// One of a database's connections: used by one thread at a time.
 class Lane {
  public:
@@ -448,6 +464,8 @@ void DuckDbBackend::Cancel(ToolCallId id) {
 
 std::string DuckDbBackend::Check(const std::string& connection, const SqlStatement& statement,
                                  bool writes) {
+  // Some statements of other kinds become a SELECT when they are prepared.
+  if (!BeginsLikeAQuery(statement.normalized)) return WhyItMayNot(writes);
   Database& database = impl_->databases.at(connection);
   duckdb_connection spare = database.lanes.back()->get();
   for (const SqlName& function : statement.functions) {
