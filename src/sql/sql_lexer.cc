@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <tuple>
 
 #include "base/text.h"
 
@@ -196,11 +197,11 @@ class SqlLexer {
 
   /// U&"..." UESCAPE '!' chooses another escape character.
   void FailOnEscapeClause() {
-    const size_t end = offset_;
+    const auto state = std::tuple(offset_, spaced_, line_before_);
     SkipBlanks();
     if (Lower(text_.substr(offset_, 7)) == "uescape")
       Fail(offset_, "a name with UESCAPE: write its characters themselves");
-    offset_ = end;
+    std::tie(offset_, spaced_, line_before_) = state;
   }
 
   std::string NameValue(std::string_view name, bool quoted) const {

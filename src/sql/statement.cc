@@ -83,7 +83,7 @@ class SqlWords {
 
 void SortOnce(std::vector<SqlName>& names) {
   std::ranges::sort(names);
-  names.erase(std::ranges::unique(names).begin(), names.end());
+  names.erase(std::unique(names.begin(), names.end()), names.end());
 }
 
 // ---- functions, volatility
