@@ -51,7 +51,8 @@ halo_resolve_dependency(SPDLOG TARGET halo_spdlog PACKAGE spdlog VERSION 1.10 DE
 halo_resolve_dependency(CLI11 TARGET halo_cli11 PACKAGE CLI11 VERSION 2.1 DEBIAN libcli11-dev LINK CLI11::CLI11)
 # 7.87: its header API, and a name look-up that can be given up without waiting for it.
 halo_resolve_dependency(CURL TARGET halo_curl PACKAGE CURL VERSION 7.87 DEBIAN libcurl4-openssl-dev LINK CURL::libcurl)
-halo_resolve_dependency(LIBPQ TARGET halo_libpq PKGCONFIG libpq>=15 DEBIAN libpq-dev)
+# 14: pipelines of statements.
+halo_resolve_dependency(LIBPQ TARGET halo_libpq PKGCONFIG libpq>=14 DEBIAN libpq-dev)
 halo_resolve_dependency(CPP_HTTPLIB TARGET halo_httplib PKGCONFIG cpp-httplib>=0.11 DEBIAN libcpp-httplib-dev)
 halo_resolve_dependency(XXHASH TARGET halo_xxhash PKGCONFIG libxxhash>=0.8 DEBIAN libxxhash-dev)
 halo_resolve_dependency(PCRE2 TARGET halo_pcre2 PKGCONFIG libpcre2-8>=10.30 DEBIAN libpcre2-dev)

@@ -24,7 +24,8 @@ struct PostgresConnection {
 /// kRead run in read-only transactions; a kWrite runs on a session of its own kind.
 class PostgresBackend final : public ToolBackend {
  public:
-  /// Connects to nothing yet. `mailbox` and `clock` outlive it.
+  /// Connects to nothing yet. `mailbox` and `clock` outlive it. Throws Error(kConfig) for a URL
+  /// that cannot be read.
   PostgresBackend(std::vector<PostgresConnection> connections, ToolMailbox& mailbox, Clock& clock);
   ~PostgresBackend() override;
 
