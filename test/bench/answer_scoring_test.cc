@@ -152,11 +152,17 @@ TEST(AnswerScoring, ConversationsKeepToTheirTopic) {
             (Names{"opening names the topic", "follow_up names the topic"}));
 }
 
+/// w1_... to w6_...: their answers are not scored, what they execute is measured.
+bool IsEvaluationWorkload(const std::filesystem::path& path) {
+  const std::string name = path.stem();
+  return name.size() > 2 && name[0] == 'w' && name[1] >= '1' && name[1] <= '6' && name[2] == '_';
+}
+
 TEST(AnswerScoring, EveryShippedWorkflowHasCriteriaAndATask) {
   size_t files = 0;
   for (const auto& entry :
        std::filesystem::directory_iterator(std::string(HALO_SOURCE_DIR) + "/workflows")) {
-    if (entry.path().extension() != ".yaml") continue;
+    if (entry.path().extension() != ".yaml" || IsEvaluationWorkload(entry.path())) continue;
     ++files;
     const std::vector<Criterion> criteria = CriteriaOf(entry.path().stem());
     EXPECT_TRUE(std::any_of(criteria.begin(), criteria.end(), [](const Criterion& criterion) {

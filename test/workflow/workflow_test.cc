@@ -179,12 +179,18 @@ TEST(WorkflowTest, EveryShippedWorkflowParses) {
                                                {"voting_4way_two_models.yaml", 5},
                                                {"voting_5way_three_models.yaml", 6},
                                                {"review_extraction_3step.yaml", 3},
-                                               {"customer_messages.yaml", 6}};
+                                               {"customer_messages.yaml", 6},
+                                               {"w1_imdb_diamond.yaml", 17},
+                                               {"w2_imdb_triplechain.yaml", 13},
+                                               {"w3_finewiki_longchain.yaml", 15},
+                                               {"w4_finewiki_bridge.yaml", 12},
+                                               {"w5_tpch_trident.yaml", 17},
+                                               {"w6_tpch_fanout.yaml", 22}};
   for (const auto& [name, size] : sizes) {
     const Workflow workflow = LoadWorkflow((folder / name).string());
     EXPECT_EQ(workflow.operators.size(), size) << name;
     EXPECT_EQ(RequiredColumns(workflow, ResolveColumn(workflow, "")),
-              std::vector<std::string>{"prompt"})
+              std::vector<std::string>{workflow.is_graph ? "user_query" : "prompt"})
         << name;
   }
   size_t files = 0;
