@@ -13,6 +13,7 @@
 #include "tool/http/http_backend.h"
 #include "tool/live_tools.h"
 #include "tool/sql/duckdb_backend.h"
+#include "tool/sql/postgres_backend.h"
 
 namespace halo {
 namespace {
@@ -261,6 +262,77 @@ std::unique_ptr<DuckDbBackend> OpenDuckDb(const ToolNeeds& needs, const std::str
   return backend;
 }
 
+/// The types of a query's parameters, in the order of their numbers.
+std::vector<SqlArgument> TypesOf(const SqlSpec& sql, const SqlStatement& statement) {
+  std::vector<SqlArgument> types;
+  for (const std::string& name : statement.parameters) {
+    const auto parameter =
+        std::find_if(sql.parameters.begin(), sql.parameters.end(),
+                     [&](const SqlParameterSpec& each) { return each.name == name; });
+    types.push_back({parameter->type, parameter->is_list, nullptr});
+  }
+  return types;
+}
+
+/// What a server's catalogue says of the names that its statements use. A server that cannot be
+/// reached now may be there when rows need it: nothing is known of it then, and that is a notice.
+ConnectionSetup AskServer(const ToolNeeds& needs, const PostgresConnection& server,
+                          std::vector<std::string>& notices, std::vector<Diagnostic>& faults) {
+  std::set<SqlName> functions, relations;
+  for (const Query& query : needs.queries) {
+    if (query.sql->connection != server.name || !query.sql->postgres) continue;
+    functions.insert(query.sql->postgres->functions.begin(), query.sql->postgres->functions.end());
+    relations.insert(query.sql->postgres->relations.begin(), query.sql->postgres->relations.end());
+  }
+  ConnectionSetup setup;
+  setup.dialect = SqlDialect::kPostgres;
+  try {
+    const PostgresCatalogue catalogue = AskPostgres(server, {functions.begin(), functions.end()},
+                                                    {relations.begin(), relations.end()});
+    setup.volatile_functions = {catalogue.volatile_functions.begin(),
+                                catalogue.volatile_functions.end()};
+    setup.volatile_relations = {catalogue.volatile_views.begin(), catalogue.volatile_views.end()};
+    setup.writes_spread = catalogue.writes_spread;
+    for (const Query& query : needs.queries) {
+      if (query.sql->connection != server.name || !query.sql->postgres) continue;
+      const std::string fault =
+          CheckOnPostgres(server, *query.sql->postgres, TypesOf(*query.sql, *query.sql->postgres));
+      // A table that is not there may be what another statement of the run makes.
+      if (!fault.empty() && !needs.connections.at(server.name).may_write)
+        faults.push_back({query.op->location, "'" + query.op->id + "': " + fault});
+    }
+  } catch (const Error& error) {
+    notices.push_back(std::string(error.what()) +
+                      "; its statements are tried again when rows need them");
+    // What is not known to be harmless may differ from call to call.
+    setup.volatile_functions = functions;
+    setup.volatile_relations.clear();
+  }
+  return setup;
+}
+
+/// PostgreSQL servers of a run; null without any.
+std::unique_ptr<PostgresBackend> OpenPostgres(const ToolNeeds& needs, RunTools& tools,
+                                              ToolMailbox& mailbox, Clock& clock,
+                                              std::vector<std::string>& names) {
+  std::vector<PostgresConnection> servers;
+  for (const auto& [name, connection] : needs.connections) {
+    if (connection.is_duckdb()) continue;
+    PostgresConnection server;
+    server.name = name;
+    server.url = connection.url;
+    servers.push_back(std::move(server));
+    names.push_back(name);
+  }
+  if (servers.empty()) return nullptr;
+  auto backend = std::make_unique<PostgresBackend>(servers, mailbox, clock);
+  std::vector<Diagnostic> faults;
+  for (const PostgresConnection& server : servers)
+    tools.setup.connections[server.name] = AskServer(needs, server, tools.notices, faults);
+  if (!faults.empty()) throw Error(ErrorCode::kWorkflow, std::move(faults));
+  return backend;
+}
+
 /// What a program needs to find others; nothing that may be secret.
 std::vector<std::string> EnvironmentOfPrograms(const RunOptions& options) {
   std::vector<std::string> variables;
@@ -286,6 +358,9 @@ RunTools OpenTools(const std::vector<const Workflow*>& workflows, const RunOptio
   if (auto duckdb = OpenDuckDb(needs, spill_folder, tools.setup, live->mailbox(), clock, names)) {
     live->TakeSql(std::move(duckdb), names);
   }
+  std::vector<std::string> servers;
+  if (auto postgres = OpenPostgres(needs, tools, live->mailbox(), clock, servers))
+    live->TakeSql(std::move(postgres), servers);
   if (needs.has_http) {
     HttpOptions http;
     http.allowed_hosts = needs.hosts;

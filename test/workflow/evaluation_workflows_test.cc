@@ -1,5 +1,5 @@
-// The six evaluation workloads have the shapes that they are known by, and their tools wait for what
-// their parameters read and for nothing else.
+// The six evaluation workloads have the shapes that they are known by, and their tools wait for
+// what their parameters read and for nothing else.
 #include <gtest/gtest.h>
 
 #include <algorithm>
