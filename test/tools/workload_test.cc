@@ -545,6 +545,15 @@ TEST_F(MockApiTest, ADataSetThatIsNotGivenIsUnavailable) {
   EXPECT_THROW(MockApi({0, "duckdb:" + File("not_there"), "", "", 0, 0}), Error);
 }
 
+TEST_F(MockApiTest, AnswersThatAreHeldBackAreTheSame) {
+  const std::string path = "/imdb/titles/search?keyword=moon&limit=2";
+  StartAll();
+  const auto at_once = Get(path);
+  TearDown();
+  Start({0, File("imdb"), "", "", 0.001, 5});
+  EXPECT_EQ(Get(path), at_once);
+}
+
 TEST_F(MockApiTest, SixtyFourConnectionsAreServedSideBySideAndKept) {
   StartAll();
   constexpr int kClients = 64, kRequests = 5;
