@@ -37,8 +37,7 @@ constexpr std::string_view kPlanSettings[] = {
     "work_mem",
 };
 
-/// A command of ours with a name or a text of the catalogue's in it needs no parameters: it has
-/// numbers alone.
+/// Which of some types are arrays, and of what.
 std::string TypesQuery(const std::vector<PostgresType>& types) {
   std::string list;
   for (const PostgresType type : types) list += (list.empty() ? "" : ", ") + std::to_string(type);
@@ -156,9 +155,11 @@ void PostgresSession::Begin(std::unique_ptr<PostgresWork> work) {
   if (in_transaction) Command(StepKind::kCommand, work_->writes() ? "BEGIN" : "BEGIN READ ONLY");
   Command(StepKind::kCommand, fmt::format("SET {}statement_timeout = {}", local,
                                           std::max<int64_t>(1, work_->timeout_us / 1'000)));
+  // Without a sync the server would take all for one transaction, which VACUUM refuses.
+  if (!in_transaction) Sync();
   for (const auto& [name, value] : work_->sql().settings)
     Command(StepKind::kSetting, fmt::format("SET LOCAL {} = {}", name, QuoteSqlText(value)), name);
-  SendStatement();
+  SendStatement(in_transaction);
   Sync();
   if (in_transaction) {
     Command(StepKind::kCommand, work_->writes() ? "COMMIT" : "ROLLBACK");
@@ -181,7 +182,7 @@ void PostgresSession::Forget(const std::string& key) {
   by_key_.erase(found);
 }
 
-void PostgresSession::SendStatement() {
+void PostgresSession::SendStatement(bool in_transaction) {
   if (state_ == State::kLost) return;
   const std::string key = KeyOf(*work_);
   std::string name = PreparedName(key);
@@ -190,6 +191,7 @@ void PostgresSession::SendStatement() {
   if (name.empty()) {
     if (prepared_.size() >= kMostPrepared) {
       Command(StepKind::kCommand, "DEALLOCATE " + prepared_.back().name);
+      if (!in_transaction) Sync();
       Forget(std::string(prepared_.back().key));
     }
     name = fmt::format("halo_{}", ++names_);

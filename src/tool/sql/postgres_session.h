@@ -103,7 +103,7 @@ class PostgresSession {
   void SetUp();
   void Command(StepKind kind, const std::string& sql, const std::string& about = "");
   void Sync();
-  void SendStatement();
+  void SendStatement(bool in_transaction);
   std::string PreparedName(const std::string& key);
   void Forget(const std::string& key);
   void LookUpTypes();
