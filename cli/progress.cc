@@ -130,6 +130,8 @@ std::string DescribeSummary(const std::string& summary_json) {
   text += fmt::format("; {} (and {} to load)\n", Duration(s.at("elapsed_s").get<double>()),
                       Duration(s.at("planning_s").get<double>()));
   text += OperatorTable(s.at("operators"));
+  // Without a model there is nothing to say of tokens and of how exact answers are.
+  if (s.at("engine").empty()) return text;
   const double prompt = tokens.at("prompt").get<double>();
   const double reused = tokens.at("reused").get<double>();
   text +=

@@ -56,6 +56,7 @@ class ToolNeeds {
   std::map<std::string, std::string> secrets;
   std::vector<Query> queries;
   std::vector<std::string> hosts;
+  std::vector<HttpHostLimit> host_limits;
   std::string exec_folder;  ///< where programs run: the folder of the first workflow that has one
   bool has_tools = false, has_http = false, has_exec = false;
 
@@ -70,6 +71,8 @@ class ToolNeeds {
     const fs::path folder = fs::path(workflow.path).parent_path();
     for (const ConnectionSpec& spec : workflow.connections) known_.insert(spec.name);
     hosts.insert(hosts.end(), workflow.allow_hosts.begin(), workflow.allow_hosts.end());
+    for (const HostLimitSpec& limit : workflow.host_limits)
+      host_limits.push_back({limit.host, limit.concurrency, limit.requests_per_second});
     for (const Operator& op : workflow.operators) {
       if (op.is_inference()) continue;
       has_tools = true;
@@ -225,7 +228,8 @@ class ToolNeeds {
 
 /// DuckDB databases of a run, checked; null without any.
 std::unique_ptr<DuckDbBackend> OpenDuckDb(const ToolNeeds& needs, const std::string& spill_folder,
-                                          ToolSetup& setup, ToolMailbox& mailbox, Clock& clock,
+                                          ToolSetup& setup, std::vector<std::string>& notices,
+                                          ToolMailbox& mailbox, Clock& clock,
                                           std::vector<std::string>& names) {
   std::vector<DuckDbConnection> specs;
   for (const auto& [name, connection] : needs.connections) {
@@ -246,6 +250,10 @@ std::unique_ptr<DuckDbBackend> OpenDuckDb(const ToolNeeds& needs, const std::str
   for (const Query& query : needs.queries) {
     const Connection& connection = needs.connections.at(query.sql->connection);
     if (!connection.is_duckdb() || !query.sql->duckdb) continue;
+    if (!query.sql->plans.empty())
+      notices.push_back("'" + query.op->id +
+                        "': plans are settings of PostgreSQL, and connection '" +
+                        query.sql->connection + "' is DuckDB: they have no effect");
     const bool writes = query.op->tool->effect == ToolEffect::kWrite;
     const std::string fault = backend->Check(query.sql->connection, *query.sql->duckdb, writes);
     // A table that is not there may be what another statement of the run makes.
@@ -276,8 +284,8 @@ std::vector<SqlArgument> TypesOf(const SqlSpec& sql, const SqlStatement& stateme
 
 /// What a server's catalogue says of the names that its statements use. A server that cannot be
 /// reached now may be there when rows need it: nothing is known of it then, and that is a notice.
-ConnectionSetup AskServer(const ToolNeeds& needs, const PostgresConnection& server,
-                          std::vector<std::string>& notices, std::vector<Diagnostic>& faults) {
+ConnectionSetup AskServer(const ToolNeeds& needs, const PostgresConnection& server, RunTools& tools,
+                          std::vector<Diagnostic>& faults) {
   std::set<SqlName> functions, relations;
   for (const Query& query : needs.queries) {
     if (query.sql->connection != server.name || !query.sql->postgres) continue;
@@ -302,8 +310,9 @@ ConnectionSetup AskServer(const ToolNeeds& needs, const PostgresConnection& serv
         faults.push_back({query.op->location, "'" + query.op->id + "': " + fault});
     }
   } catch (const Error& error) {
-    notices.push_back(std::string(error.what()) +
-                      "; its statements are tried again when rows need them");
+    tools.unreachable.emplace_back(error.what());
+    tools.notices.push_back(std::string(error.what()) +
+                            "; its statements are tried again when rows need them");
     // What is not known to be harmless may differ from call to call.
     setup.volatile_functions = functions;
     setup.volatile_relations.clear();
@@ -328,7 +337,7 @@ std::unique_ptr<PostgresBackend> OpenPostgres(const ToolNeeds& needs, RunTools& 
   auto backend = std::make_unique<PostgresBackend>(servers, mailbox, clock);
   std::vector<Diagnostic> faults;
   for (const PostgresConnection& server : servers)
-    tools.setup.connections[server.name] = AskServer(needs, server, tools.notices, faults);
+    tools.setup.connections[server.name] = AskServer(needs, server, tools, faults);
   if (!faults.empty()) throw Error(ErrorCode::kWorkflow, std::move(faults));
   return backend;
 }
@@ -355,7 +364,8 @@ RunTools OpenTools(const std::vector<const Workflow*>& workflows, const RunOptio
   tools.setup.share = options.share_tool_calls;
   auto live = std::make_unique<LiveTools>(clock);
   std::vector<std::string> names;
-  if (auto duckdb = OpenDuckDb(needs, spill_folder, tools.setup, live->mailbox(), clock, names)) {
+  if (auto duckdb = OpenDuckDb(needs, spill_folder, tools.setup, tools.notices, live->mailbox(),
+                               clock, names)) {
     live->TakeSql(std::move(duckdb), names);
   }
   std::vector<std::string> servers;
@@ -364,6 +374,7 @@ RunTools OpenTools(const std::vector<const Workflow*>& workflows, const RunOptio
   if (needs.has_http) {
     HttpOptions http;
     http.allowed_hosts = needs.hosts;
+    http.host_limits = needs.host_limits;
     http.allow_everything = options.allow.contains("net");
     live->TakeHttp(std::make_unique<HttpBackend>(std::move(http), live->mailbox(), clock));
   }
@@ -379,7 +390,7 @@ void CheckStatements(const std::vector<const Workflow*>& workflows, const RunOpt
                      Clock& clock) {
   // Opening does all of it; a server that cannot be reached is a notice there and an error here.
   const RunTools tools = OpenTools(workflows, options, "", clock);
-  if (!tools.notices.empty()) throw Error(ErrorCode::kConfig, tools.notices.front());
+  if (!tools.unreachable.empty()) throw Error(ErrorCode::kConfig, tools.unreachable.front());
 }
 
 }  // namespace halo

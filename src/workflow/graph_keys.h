@@ -88,6 +88,7 @@ struct GraphDraft {
   std::vector<GraphLoopDraft> loops;
   std::vector<ConnectionSpec> connections;
   std::vector<std::string> allow_hosts;
+  std::vector<HostLimitSpec> host_limits;
 };
 
 /// Reads every key of a file in the `graph` dialect by its own rules (contract 3.2). Faults go to

@@ -734,6 +734,7 @@ class GraphBuilder {
     workflow.name = draft_.name;
     workflow.connections = draft_.connections;
     workflow.allow_hosts = draft_.allow_hosts;
+    workflow.host_limits = draft_.host_limits;
     workflow.description = draft_.description;
     std::vector<std::pair<size_t, size_t>> place(order_.size());  // instance -> (unit, iteration)
     for (size_t u = 0; u < units_.size(); ++u) {

@@ -354,21 +354,52 @@ std::vector<ConnectionSpec> ReadConnections(KeyContext& c, const YamlField& f) {
   return connections;
 }
 
-std::vector<std::string> ReadAllowedHosts(KeyContext& c, const YamlField& f) {
-  std::vector<std::string> hosts;
-  const auto texts = c.reader.TextList(f, "a host");
-  if (!texts) return hosts;
-  for (const YamlNode* node : *texts) {
-    if (node->text.find_first_of("/@ ") != std::string::npos) {
-      c.reader.diagnostics().Add(node->line, node->column,
-                                 "allow_hosts: expected a host such as example.com, "
-                                 "example.com:8443 or *.example.com, got '" +
-                                     node->text + "'");
-      continue;
-    }
-    hosts.push_back(node->text);
+namespace {
+
+void ReadHost(KeyContext& c, const YamlField& f, HostLimitSpec& limit) {
+  const auto host = c.reader.Word(f);
+  if (!host) return;
+  if (host->find_first_of("/@ ") == std::string::npos) {
+    limit.host = *host;
+  } else {
+    c.reader.Mismatch(f, "a host such as example.com, example.com:8443 or *.example.com");
   }
-  return hosts;
+}
+
+constexpr KeySpec<HostLimitSpec> kHostKeys[] = {
+    {"host", ReadHost},
+    {"concurrency",
+     [](KeyContext& c, const YamlField& f, HostLimitSpec& limit) {
+       constexpr int64_t kMost = 1024;
+       limit.concurrency = static_cast<int32_t>(c.reader.Whole(f, {1, kMost}).value_or(0));
+     }},
+    {"requests_per_second",
+     [](KeyContext& c, const YamlField& f, HostLimitSpec& limit) {
+       const char* expected = "a number above 0";
+       const auto number = c.reader.Number(f, expected);
+       if (number && *number <= 0) c.reader.Mismatch(f, expected);
+       limit.requests_per_second = number.value_or(0.0);
+     }},
+};
+
+}  // namespace
+
+void ReadAllowedHosts(KeyContext& c, const YamlField& f, GraphDraft& graph) {
+  if (f.value->kind != YamlNode::Kind::kSequence) return c.reader.Mismatch(f, "a list of hosts");
+  for (const YamlNode::Pointer& item : f.value->items) {
+    HostLimitSpec limit;
+    if (item->kind == YamlNode::Kind::kMapping) {
+      const auto given = ReadMapping<HostLimitSpec>(c, *item, kHostKeys, "in allow_hosts", limit);
+      if (!given.contains("host"))
+        c.reader.diagnostics().Add(item->line, item->column, "allow_hosts: an entry has no host");
+    } else {
+      ReadHost(c, {"allow_hosts", item.get(), item.get()}, limit);
+    }
+    if (limit.host.empty()) continue;
+    graph.allow_hosts.push_back(limit.host);
+    if (limit.concurrency > 0 || limit.requests_per_second > 0)
+      graph.host_limits.push_back(std::move(limit));
+  }
 }
 
 }  // namespace halo

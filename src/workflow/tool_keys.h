@@ -26,7 +26,7 @@ std::vector<std::string> ToolNodeKeyNames(OperatorKind kind);
 /// mapping of url and files.
 std::vector<ConnectionSpec> ReadConnections(KeyContext& context, const YamlField& field);
 
-/// `allow_hosts` of a graph.
-std::vector<std::string> ReadAllowedHosts(KeyContext& context, const YamlField& field);
+/// `allow_hosts` of a graph: hosts, or mappings of host, concurrency and requests_per_second.
+void ReadAllowedHosts(KeyContext& context, const YamlField& field, GraphDraft& graph);
 
 }  // namespace halo

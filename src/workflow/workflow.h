@@ -152,6 +152,13 @@ struct ConnectionSpec {
   SourceLocation location;
 };
 
+/// An entry of `allow_hosts` that says what the host takes.
+struct HostLimitSpec {
+  std::string host;
+  int32_t concurrency = 0;           ///< requests at once; 0: the default
+  double requests_per_second = 0.0;  ///< 0: no limit
+};
+
 /// A validated workflow: operators in topological order (ties by their order in the file).
 struct Workflow {
   std::string path;
@@ -165,7 +172,8 @@ struct Workflow {
   std::vector<std::string> columns;         ///< that rows must have for the inputs of a graph
   std::vector<ConnectionSpec> connections;  ///< in file order
   std::vector<std::string>
-      allow_hosts;                   ///< that HTTP calls may reach: "host", "host:port", "*.host"
+      allow_hosts;  ///< that HTTP calls may reach: "host", "host:port", "*.host"
+  std::vector<HostLimitSpec> host_limits;
   bool is_graph = false;             ///< written in the `graph` dialect
   std::vector<std::string> notices;  ///< what a person should know, and is no error
   std::string source_text;           ///< the file, for fingerprints

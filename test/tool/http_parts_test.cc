@@ -275,12 +275,13 @@ TEST(HttpRequest, KnowsItsSecrets) {
 HttpTicket Ticket(int64_t order, uint64_t number) { return {order, number, number}; }
 
 TEST(HttpStartQueue, StartsByOrderUpToTheBounds) {
-  HttpStartQueue queue(2, 3, 0);
-  queue.Add("a", Ticket(5, 1));
-  queue.Add("a", Ticket(1, 2));
-  queue.Add("a", Ticket(1, 3));
-  queue.Add("b", Ticket(0, 4));
-  queue.Add("b", Ticket(9, 5));
+  HttpStartQueue queue(3);
+  const HttpHostBounds two{2, 0};
+  queue.Add("a", Ticket(5, 1), two);
+  queue.Add("a", Ticket(1, 2), two);
+  queue.Add("a", Ticket(1, 3), two);
+  queue.Add("b", Ticket(0, 4), two);
+  queue.Add("b", Ticket(9, 5), two);
   EXPECT_EQ(queue.StartNext(0), Ticket(0, 4));
   EXPECT_EQ(queue.StartNext(0), Ticket(1, 2));
   EXPECT_EQ(queue.StartNext(0), Ticket(1, 3));
@@ -294,9 +295,10 @@ TEST(HttpStartQueue, StartsByOrderUpToTheBounds) {
 }
 
 TEST(HttpStartQueue, KeepsToTheRateOfAHost) {
-  HttpStartQueue queue(10, 10, 10.0);  // one in 100 ms
-  for (uint64_t i = 1; i <= 3; ++i) queue.Add("a", Ticket(0, i));
-  queue.Add("b", Ticket(1, 4));
+  HttpStartQueue queue(10);
+  const HttpHostBounds ten{10, 10.0};  // one in 100 ms
+  for (uint64_t i = 1; i <= 3; ++i) queue.Add("a", Ticket(0, i), ten);
+  queue.Add("b", Ticket(1, 4), ten);
   EXPECT_EQ(queue.StartNext(1'000'000), Ticket(0, 1));
   EXPECT_EQ(queue.StartNext(1'000'000), Ticket(1, 4)) << "the other host has a rate of its own";
   EXPECT_EQ(queue.StartNext(1'050'000), std::nullopt);
@@ -305,16 +307,29 @@ TEST(HttpStartQueue, KeepsToTheRateOfAHost) {
   EXPECT_EQ(queue.StartNext(next_us), Ticket(0, 2));
   EXPECT_EQ(queue.StartNext(next_us), std::nullopt);
   int started = 0;
-  queue.Add("a", Ticket(0, 9));
+  queue.Add("a", Ticket(0, 9), ten);
   for (int64_t now_us = next_us; now_us < next_us + 10'000'000; now_us += 1'000) {
     while (queue.StartNext(now_us)) {
       ++started;
       queue.Release("a");
-      queue.Add("a", Ticket(0, 100 + static_cast<uint64_t>(started)));
+      queue.Add("a", Ticket(0, 100 + static_cast<uint64_t>(started)), ten);
     }
   }
   EXPECT_GE(started, 99);
   EXPECT_LE(started, 101);
+}
+
+TEST(HttpStartQueue, EachHostHasBoundsOfItsOwn) {
+  HttpStartQueue queue(10);
+  for (uint64_t i = 1; i <= 3; ++i) {
+    queue.Add("one", Ticket(0, i), {1, 0});
+    queue.Add("slow", Ticket(1, 10 + i), {3, 2.0});
+    queue.Add("free", Ticket(2, 20 + i), {3, 0});
+  }
+  int started = 0;
+  while (queue.StartNext(0)) ++started;
+  EXPECT_EQ(started, 1 + 1 + 3);
+  EXPECT_GT(queue.next_start_us().value(), 400'000);
 }
 
 TEST(HttpAnswer, RetryAfterInSecondsAndAsADate) {

@@ -50,6 +50,10 @@ void CheckOptions(const HttpOptions& options) {
   if (!(options.requests_per_second >= 0)) {
     refuse("the number of HTTP requests per second must be 0 (no limit) or more");
   }
+  for (const HttpHostLimit& limit : options.host_limits) {
+    if (limit.concurrency < 0 || !(limit.requests_per_second >= 0))
+      refuse(fmt::format("the limits of the host '{}' must not be negative", limit.host));
+  }
   if (options.default_timeout_us <= 0 || options.connect_timeout_us <= 0) {
     refuse("the time limits of HTTP requests must be more than 0");
   }
@@ -61,6 +65,13 @@ void CheckOptions(const HttpOptions& options) {
                       pinned.host, pinned.address, pinned.port));
     }
   }
+}
+
+/// One for each limit, in their order.
+std::vector<HttpHostRules> RulesOf(const std::vector<HttpHostLimit>& limits) {
+  std::vector<HttpHostRules> rules;
+  for (const HttpHostLimit& limit : limits) rules.emplace_back(std::vector{limit.host});
+  return rules;
 }
 
 /// Signals are for the program's own threads; and a write to a closed connection is no reason to
@@ -124,6 +135,7 @@ struct HttpBackend::Impl {
   void Obey(std::vector<Command> commands);
   void Begin(ToolCall tool);
   void Ask(Call& call);
+  HttpHostBounds BoundsOf(const HttpUrl& url) const;
   void Wait(Call& call);
   void StartCalls();
   void Start(Call& call);
@@ -140,6 +152,7 @@ struct HttpBackend::Impl {
 
   const HttpOptions options;
   const HttpHostRules rules;
+  const std::vector<HttpHostRules> limit_rules;  // [options.host_limits]
   ToolMailbox& mailbox;
   Clock& clock;
   std::unique_ptr<CURLM, FreeMulti> multi;
@@ -160,10 +173,11 @@ struct HttpBackend::Impl {
 HttpBackend::Impl::Impl(HttpOptions the_options, ToolMailbox& the_mailbox, Clock& the_clock)
     : options(std::move(the_options)),
       rules(options.allowed_hosts),
+      limit_rules(RulesOf(options.host_limits)),
       mailbox(the_mailbox),
       clock(the_clock),
       multi(curl_multi_init()),
-      queue(options.concurrency, options.concurrency_in_all, options.requests_per_second) {
+      queue(options.concurrency_in_all) {
   if (!multi) throw Error(ErrorCode::kConfig, "libcurl has no memory to start");
   // Idle connections are kept for as many calls as there may be.
   curl_multi_setopt(multi.get(), CURLMOPT_MAXCONNECTS,
@@ -276,9 +290,21 @@ void HttpBackend::Impl::Ask(Call& call) {
   Wait(call);
 }
 
+HttpHostBounds HttpBackend::Impl::BoundsOf(const HttpUrl& url) const {
+  HttpHostBounds bounds{options.concurrency, options.requests_per_second};
+  for (size_t i = 0; i < limit_rules.size(); ++i) {
+    if (!limit_rules[i].Allow(url)) continue;
+    const HttpHostLimit& limit = options.host_limits[i];
+    if (limit.concurrency > 0) bounds.most_at_once = limit.concurrency;
+    if (limit.requests_per_second > 0) bounds.starts_per_second = limit.requests_per_second;
+    break;
+  }
+  return bounds;
+}
+
 void HttpBackend::Impl::Wait(Call& call) {
   call.state = Call::State::kWaiting;
-  queue.Add(call.host, call.ticket);
+  queue.Add(call.host, call.ticket, BoundsOf(call.url));
   SetDue(call, call.limit_us);
 }
 

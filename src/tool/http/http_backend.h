@@ -18,6 +18,13 @@ struct HttpPinnedAddress {
   std::string address;  ///< IPv4 or IPv6, without brackets
 };
 
+/// What one host takes, instead of what all do.
+struct HttpHostLimit {
+  std::string host;                  ///< as in HttpOptions::allowed_hosts
+  int32_t concurrency = 0;           ///< 0: as all
+  double requests_per_second = 0.0;  ///< 0: as all
+};
+
 /// What requests may reach, and how many of them at once.
 struct HttpOptions {
   /// "example.com" (any port), "example.com:8443", "*.example.com". Nothing else is reached, by
@@ -28,6 +35,7 @@ struct HttpOptions {
   int32_t concurrency = 32;                 ///< requests in flight to one host (scheme, name, port)
   int32_t concurrency_in_all = 256;         ///< to all hosts
   double requests_per_second = 0.0;         ///< started to one host; 0: no limit
+  std::vector<HttpHostLimit> host_limits;   ///< the first that fits counts
   int64_t default_timeout_us = 60'000'000;  ///< of a call without a deadline, from its start
   int64_t connect_timeout_us = 10'000'000;  ///< name look-up and TLS included
   std::vector<HttpPinnedAddress> pinned_addresses;

@@ -22,15 +22,16 @@ int64_t Interval(double starts_per_second) {
 
 }  // namespace
 
-HttpStartQueue::HttpStartQueue(int32_t most_to_host, int32_t most_in_all, double starts_per_second)
-    : most_to_host_(most_to_host),
-      most_in_all_(most_in_all),
-      interval_us_(Interval(starts_per_second)) {
-  HALO_CHECK(most_to_host > 0 && most_in_all > 0, "some call may start");
+HttpStartQueue::HttpStartQueue(int32_t most_in_all) : most_in_all_(most_in_all) {
+  HALO_CHECK(most_in_all > 0, "some call may start");
 }
 
-void HttpStartQueue::Add(const std::string& host, const HttpTicket& ticket) {
+void HttpStartQueue::Add(const std::string& host, const HttpTicket& ticket,
+                         const HttpHostBounds& bounds) {
+  HALO_CHECK(bounds.most_at_once > 0, "some call may start");
   const auto at = hosts_.try_emplace(host).first;
+  at->second.most_at_once = bounds.most_at_once;
+  at->second.interval_us = Interval(bounds.starts_per_second);
   const bool added = at->second.waiting.insert(ticket).second;
   HALO_CHECK(added, "a call waits once");
   Place(at, now_us_);
@@ -54,8 +55,8 @@ std::optional<HttpTicket> HttpStartQueue::StartNext(int64_t now_us) {
   host.waiting.erase(host.waiting.begin());
   ++host.running;
   ++running_;
-  if (interval_us_ > 0) {
-    host.next_start_us = std::max(host.next_start_us, now_us_ - kLateUs) + interval_us_;
+  if (host.interval_us > 0) {
+    host.next_start_us = std::max(host.next_start_us, now_us_ - kLateUs) + host.interval_us;
   }
   Place(at, now_us_);
   return ticket;
@@ -80,7 +81,7 @@ void HttpStartQueue::Place(std::map<std::string, Host>::iterator at, int64_t now
   if (host.later_us) later_us_.erase({*std::exchange(host.later_us, std::nullopt), at->first});
 
   const bool in_time = host.next_start_us <= now_us;
-  const bool wants = !host.waiting.empty() && host.running < most_to_host_;
+  const bool wants = !host.waiting.empty() && host.running < host.most_at_once;
   if (wants && in_time) {
     host.ready = *host.waiting.begin();
     ready_.emplace(*host.ready, at->first);

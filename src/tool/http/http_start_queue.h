@@ -20,14 +20,22 @@ struct HttpTicket {
   friend auto operator<=>(const HttpTicket&, const HttpTicket&) = default;
 };
 
+/// What one host takes.
+struct HttpHostBounds {
+  int32_t most_at_once = 1;
+  double starts_per_second = 0.0;  ///< 0: no limit
+
+  friend bool operator==(const HttpHostBounds&, const HttpHostBounds&) = default;
+};
+
 /// Which calls may start: at most so many at once to a host, and altogether, and not faster to a
 /// host than so many a second. Knows no clock and no network.
 class HttpStartQueue {
  public:
-  /// `starts_per_second` 0: no limit.
-  HttpStartQueue(int32_t most_to_host, int32_t most_in_all, double starts_per_second);
+  explicit HttpStartQueue(int32_t most_in_all);
 
-  void Add(const std::string& host, const HttpTicket& ticket);
+  /// `bounds`: of the host, the same with each of its calls.
+  void Add(const std::string& host, const HttpTicket& ticket, const HttpHostBounds& bounds);
   /// A call that was added and has not started waits no longer.
   void Remove(const std::string& host, const HttpTicket& ticket);
   /// The call that starts now, which takes a place to its host; nullopt: none may.
@@ -40,6 +48,8 @@ class HttpStartQueue {
  private:
   struct Host {
     std::set<HttpTicket> waiting;
+    int32_t most_at_once = 1;
+    int64_t interval_us = 0;
     int32_t running = 0;
     int64_t next_start_us = INT64_MIN;
     // Where it stands in the sets below.
@@ -50,9 +60,7 @@ class HttpStartQueue {
   /// Puts a host into the set where it belongs now; forgets it if nothing is left to know.
   void Place(std::map<std::string, Host>::iterator at, int64_t now_us);
 
-  const int32_t most_to_host_;
   const int32_t most_in_all_;
-  const int64_t interval_us_;
   int32_t running_ = 0;
   int64_t now_us_ = INT64_MIN;  // the latest that was told
   std::map<std::string, Host> hosts_;
