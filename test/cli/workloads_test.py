@@ -54,6 +54,26 @@ class Service:
         self.process.stdout.close()
 
 
+def copy_workflows(port):
+    """The workloads with the port of a service of the test's own: theirs would be taken where two tests run side by side."""
+    for name in WORKLOADS:
+        with open(os.path.join(support.SOURCE, "workflows", f"{name}.yaml"), encoding="utf-8") as file:
+            support.write(f"{name}.yaml", file.read().replace("127.0.0.1:8765", f"127.0.0.1:{port}"))
+
+
+def run_workload(test, name, out, *args, rows=ROWS, source=None):
+    """Runs a copied workload; its rows and its summary."""
+    summary = os.path.join(support.SCRATCH, f"{out}.json")
+    source = source or os.path.join(support.SOURCE, "workflows", "rows", f"{name[:2]}.jsonl")
+    models = [part for name in MODELS for part in ("--model", f"{name}={model()}")]
+    code, _, error = halo("run", f"{name}.yaml", "-i", source, "--limit", str(rows), "-o", f"{out}.jsonl", "--summary-json", summary,
+                          "--all-outputs", *models, "--worker-memory", "256M", "--allow", "net", "--set", "latency_scale=0.001", *args,
+                          timeout=300)
+    test.assertEqual(code, 0, error)
+    with open(summary, encoding="utf-8") as file:
+        return read_rows(os.path.join(support.SCRATCH, f"{out}.jsonl")), json.load(file)
+
+
 class Workloads(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -61,39 +81,25 @@ class Workloads(unittest.TestCase):
         workload("generate", "--dataset", "all", "--scale", "0.01", "--seed", "1", "--duckdb", data + "/")
         cls.service = Service(*(part for name in ("imdb", "wiki", "tpch")
                                 for part in (f"--{name}", f"duckdb:{data}/{name}.duckdb")))
-        cls.models = [part for name in MODELS for part in ("--model", f"{name}={model()}")]
-        for name in WORKLOADS:
-            with open(os.path.join(support.SOURCE, "workflows", f"{name}.yaml"), encoding="utf-8") as file:
-                text = file.read()
-            # The service's own port would be taken where two tests run side by side.
-            support.write(f"{name}.yaml", text.replace("127.0.0.1:8765", f"127.0.0.1:{cls.service.port}"))
+        copy_workflows(cls.service.port)
 
     @classmethod
     def tearDownClass(cls):
         cls.service.stop()
 
-    def run_workload(self, name, out, *args, rows=ROWS, source=None):
-        summary = os.path.join(support.SCRATCH, f"{out}.json")
-        source = source or os.path.join(support.SOURCE, "workflows", "rows", f"{name[:2]}.jsonl")
-        code, _, error = halo("run", f"{name}.yaml", "-i", source, "--limit", str(rows), "-o", f"{out}.jsonl", "--summary-json", summary, "--all-outputs", *self.models,
-                              "--worker-memory", "256M", "--allow", "net", "--set", "latency_scale=0.001", *args, timeout=300)
-        self.assertEqual(code, 0, error)
-        with open(summary, encoding="utf-8") as file:
-            return read_rows(os.path.join(support.SCRATCH, f"{out}.jsonl")), json.load(file)
-
     def test_every_row_is_ok_and_equal_to_the_reference(self):
         support.exact_answers_or_skip(self)
         for name in WORKLOADS:
             with self.subTest(name):
-                rows, summary = self.run_workload(name, name, "--deterministic")
+                rows, summary = run_workload(self, name, name, "--deterministic")
                 self.assertEqual(summary["rows"], {"total": ROWS, "ok": ROWS, "failed": 0, "unfinished": 0})
-                naive, _ = self.run_workload(name, f"{name}-naive", "--deterministic", "--naive", rows=NAIVE_ROWS)
+                naive, _ = run_workload(self, name, f"{name}-naive", "--deterministic", "--naive", rows=NAIVE_ROWS)
                 self.assertEqual(rows[:NAIVE_ROWS], naive)
 
     def test_operators_are_those_of_the_evaluation(self):
         for name, (_, operators, llm, sql, http, rules, _) in WORKLOADS.items():
             with self.subTest(name):
-                _, summary = self.run_workload(name, f"{name}-counts", rows=4)
+                _, summary = run_workload(self, name, f"{name}-counts", rows=4)
                 kinds = [operator["kind"] for operator in summary["operators"]]
                 self.assertEqual(len(kinds), operators)
                 self.assertEqual([kinds.count(kind) for kind in ("llm", "sql", "http", "function")], [llm, sql, http, rules])
@@ -119,12 +125,12 @@ class Workloads(unittest.TestCase):
     def test_repeated_parameters_ask_once_and_sharing_changes_nothing(self):
         rows = os.path.join(support.SCRATCH, "repeats.jsonl")
         workload("rows", "--workload", "w6", "--count", "1000", "--repeat-share", "0.9", "--seed", "3", "-o", rows)
-        shared, summary = self.run_workload("w6_tpch_fanout", "shared", source=rows, rows=1000)
+        shared, summary = run_workload(self, "w6_tpch_fanout", "shared", source=rows, rows=1000)
         queries = [operator for operator in summary["operators"] if operator["kind"] == "sql"]
         self.assertEqual(sum(query["logical"] for query in queries), 10 * 1000)
         self.assertEqual(sum(query["calls"] for query in queries), self.distinct_statements(shared))
         few = 150
-        alone, summary = self.run_workload("w6_tpch_fanout", "alone", "--set", "tool_cache=off", source=rows, rows=few)
+        alone, summary = run_workload(self, "w6_tpch_fanout", "alone", "--set", "tool_cache=off", source=rows, rows=few)
         queries = [operator for operator in summary["operators"] if operator["kind"] == "sql"]
         self.assertEqual(sum(query["calls"] for query in queries), 10 * few)
         self.assertEqual(alone, shared[:few])
