@@ -26,8 +26,11 @@ namespace {
 /// How much longer than its statement may take an answer is waited for: the server ends statements
 /// itself, so that this is for servers that are gone without a word.
 constexpr int64_t kGraceUs = 2'000'000;
-/// How soon more sessions are asked for again after the server had no more.
-constexpr int64_t kAskAgainUs = 500'000;
+/// How soon one more session is asked for after the server had no more.
+constexpr int64_t kAskAgainUs = 200'000;
+/// How long the server may have none at all before calls fail: a session that was just closed is
+/// counted by the server a little longer.
+constexpr int64_t kPatienceUs = 2'000'000;
 
 Failure Cancelled() { return {"", "cancelled", "the call was cancelled", false}; }
 Failure PastDeadline() {
@@ -52,6 +55,7 @@ struct PostgresBackend::Impl {
     /// Fewer than spec.sessions while the server has no more to give; asked again at that time.
     size_t most_now = 0;
     int64_t ask_again_us = 0;
+    int64_t without_any_us = 0;  // since when it has been refused even one; 0: it has not
   };
   struct Waiting {
     Pool* pool;
@@ -272,8 +276,8 @@ void PostgresBackend::Impl::CheckTimes() {
   }
   for (auto& [name, pool] : pools) {
     if (pool.ask_again_us != 0 && pool.ask_again_us <= now_us) {
-      pool.most_now = static_cast<size_t>(pool.spec.sessions);
-      pool.ask_again_us = 0;
+      const bool is_enough = ++pool.most_now >= static_cast<size_t>(pool.spec.sessions);
+      pool.ask_again_us = is_enough ? 0 : now_us + kAskAgainUs;
     }
     for (const auto& session : pool.sessions) CheckSession(*session, now_us);
   }
@@ -411,6 +415,7 @@ void PostgresBackend::Impl::AwaitSockets() {
 void PostgresBackend::Impl::Collect(Pool& pool) {
   for (size_t i = 0; i < pool.sessions.size();) {
     PostgresSession& session = *pool.sessions[i];
+    if (session.is_up()) pool.without_any_us = 0;
     if (session.TakeWishToCancel()) SendCancel(session);
     if (std::unique_ptr<PostgresWork> work = session.TakeEnded()) {
       session.used_us = clock.NowUs();
@@ -433,13 +438,17 @@ void PostgresBackend::Impl::Collect(Pool& pool) {
 /// are asked for a little later; if there is none, waiting would have no end.
 void PostgresBackend::Impl::OnLoss(Pool& pool, const PostgresSession& lost) {
   if (lost.was_up()) return;
-  if (!pool.sessions.empty()) {
+  const int64_t now_us = clock.NowUs();
+  if (pool.sessions.empty() && lost.too_many() && pool.without_any_us == 0)
+    pool.without_any_us = now_us;
+  const bool may_change = lost.too_many() && now_us - pool.without_any_us < kPatienceUs;
+  if (!pool.sessions.empty() || may_change) {
     pool.most_now = pool.sessions.size();
-    pool.ask_again_us = clock.NowUs() + kAskAgainUs;
+    pool.ask_again_us = now_us + kAskAgainUs;
     return;
   }
   pool.most_now = static_cast<size_t>(pool.spec.sessions);
-  pool.ask_again_us = 0;
+  pool.ask_again_us = pool.without_any_us = 0;
   for (Queue* queue : {&pool.reads, &pool.writes}) {
     while (const auto work = TakeFirst(*queue)) Finish(*work, lost.loss(), nullptr);
   }

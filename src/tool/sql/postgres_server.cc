@@ -107,6 +107,8 @@ std::vector<std::string> SessionSettings(bool read_only) {
   };
 }
 
+std::string RefusalState(PGconn* handle) { return StateIn(PQerrorMessage(handle)); }
+
 Failure ConnectionFailure(const PostgresConnection& connection, PGconn* handle) {
   Failure failure{"", "connection", "", true};
   std::string message = PQerrorMessage(handle);

@@ -34,6 +34,9 @@ PostgresHandle StartConnecting(const PostgresConnection& connection);
 /// settings are. `read_only`: its transactions may not write.
 std::vector<std::string> SessionSettings(bool read_only);
 
+/// The SQLSTATE with which a server refused a connection, or "".
+std::string RefusalState(PGconn* handle);
+
 /// What a failed connection says, without a password, and whether another attempt may do better.
 Failure ConnectionFailure(const PostgresConnection& connection, PGconn* handle);
 

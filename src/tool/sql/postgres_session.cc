@@ -91,6 +91,7 @@ short PostgresSession::events() const {
 void PostgresSession::Lose() {
   if (state_ == State::kLost) return;
   if (loss_.message.empty()) loss_ = ConnectionFailure(connection_, handle_.get());
+  too_many_ = state_ == State::kConnecting && RefusalState(handle_.get()) == "53300";
   state_ = State::kLost;
   steps_.clear();
   if (work_ == nullptr) return;

@@ -67,6 +67,8 @@ class PostgresSession {
   short events() const;  ///< of poll()
   /// What is wrong with a lost session.
   const Failure& loss() const { return loss_; }
+  /// The server had no session left to give.
+  bool too_many() const { return too_many_; }
   int64_t used_us = 0;           ///< when its last work ended
   int64_t connect_by_us = 0;     ///< later it is given up
   bool cancel_was_sent = false;  ///< it may strike a later statement: not to be used again
@@ -133,6 +135,7 @@ class PostgresSession {
   int64_t names_ = 0;
   Failure loss_;
   bool was_up_ = false;
+  bool too_many_ = false;
 };
 
 /// "" or why a setting may not be given for a statement: only those that choose a plan may.
