@@ -13,6 +13,7 @@
 #include "commands.h"
 #include "halo/session.h"
 #include "progress.h"
+#include "project_file.h"
 #include "workflow/workflow.h"
 
 namespace halo::cli {
@@ -146,6 +147,7 @@ RunOptions OptionsFrom(const RunFlags& flags) {
   }
   ParseConnections(flags.connections, options);
   ParseAllow(flags.allow, options);
+  ReadProjectFile("halo.yaml", options);
   ParseSettings(flags.settings, options);
   options.environment = [](const std::string& name) { return EnvironmentIfSet(name); };
   options.output = flags.output;

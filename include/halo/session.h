@@ -38,6 +38,9 @@ struct RunOptions {
 
   std::map<std::string, std::string> connections;  ///< name -> duckdb:PATH, duckdb::memory: or
                                                    ///< postgres://...; instead of the workflow's
+  /// The same from the project's settings: used where `connections` says nothing, and other names
+  /// than the workflows' are no fault.
+  std::map<std::string, std::string> project_connections;
   std::set<std::string> allow;   ///< "exec", "net", "files", "env": what workflows may reach
   double latency_scale = 1.0;    ///< of the latencies that HTTP calls declare
   bool share_tool_calls = true;  ///< equal reads are made once

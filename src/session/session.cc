@@ -392,6 +392,7 @@ void Session::Impl::CheckPaths() const {
     for (const LlamaAdapter& adapter : model.adapters) read.push_back(adapter.path);
   }
   read.push_back(options.models_file);
+  read.insert(read.end(), tools.files.begin(), tools.files.end());
   written.push_back({"--dump-prompts", options.dump_prompts, ""});
   written.push_back({"--summary-json", options.summary_json, ""});
   CheckWrittenFiles(written, read);
@@ -496,9 +497,9 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   impl.OpenInputs();
   impl.Resolve();
   impl.NameOutputs();
-  impl.CheckPaths();
   impl.tools = OpenTools(impl.Workflows(), impl.options,
                          impl.options.naive ? "" : impl.SpoolFolder(), impl.clock);
+  impl.CheckPaths();
   impl.LoadModels();
   const ExecutorOptions how = impl.HowToExecute();
   impl.OpenOutputs();

@@ -105,12 +105,20 @@ class ToolNeeds {
     queries.push_back({&op, &sql});
   }
 
+  /// The URL that a person has given for a connection, by a flag or in the project's settings; "".
+  std::string Given(const std::string& name) const {
+    for (const auto* urls : {&options_.connections, &options_.project_connections}) {
+      if (const auto found = urls->find(name); found != urls->end()) return found->second;
+    }
+    return "";
+  }
+
   void OpenConnection(const Workflow& workflow, const Operator& op, const std::string& name) {
     const auto spec = std::find_if(workflow.connections.begin(), workflow.connections.end(),
                                    [&](const ConnectionSpec& each) { return each.name == name; });
     const bool is_declared = spec != workflow.connections.end();
-    const auto given = options_.connections.find(name);
-    if (!is_declared && given == options_.connections.end()) {
+    const std::string given = Given(name);
+    if (!is_declared && given.empty()) {
       return Fault(op.location, "'" + op.id +
                                     "' asks a database, and no connection is declared: add "
                                     "connections to the graph, or pass --connect " +
@@ -123,8 +131,8 @@ class ToolNeeds {
       for (const auto& [table, file] : spec->files)
         connection.files.emplace_back(table, Inside(folder, file, connection.location));
     }
-    if (given != options_.connections.end()) {
-      connection.url = given->second;
+    if (!given.empty()) {
+      connection.url = given;
       if (!connection.is_duckdb() && !connection.url.starts_with("postgres"))
         return Fault({"--connect", 0, 0},
                      "expected duckdb:PATH, duckdb::memory: or postgres://... "
@@ -359,6 +367,11 @@ RunTools OpenTools(const std::vector<const Workflow*>& workflows, const RunOptio
   RunTools tools;
   ToolNeeds needs(workflows, options);
   if (!needs.has_tools) return tools;
+  for (const auto& [name, connection] : needs.connections) {
+    if (connection.is_duckdb() && connection.url != "duckdb::memory:")
+      tools.files.push_back(connection.url.substr(7));
+    for (const auto& [table, file] : connection.files) tools.files.push_back(file);
+  }
   tools.setup.secrets = needs.secrets;
   tools.setup.latency_scale = options.latency_scale;
   tools.setup.share = options.share_tool_calls;

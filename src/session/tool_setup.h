@@ -16,6 +16,7 @@ namespace halo {
 struct RunTools {
   std::unique_ptr<ToolRunner> runner;  ///< null: no workflow has a tool
   ToolSetup setup;
+  std::vector<std::string> files;        ///< that connections read: no result may take their place
   std::vector<std::string> unreachable;  ///< servers that are not there now, and why
   std::vector<std::string> notices;  ///< what is no error, such as a server that is not there yet
 };

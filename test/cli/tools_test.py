@@ -163,6 +163,29 @@ class Tools(unittest.TestCase):
                 self.assertEqual((code, out), (2, ""), error)
                 self.assertIn(wanted, error)
 
+    def test_a_projects_settings_allow_and_connect(self):
+        workflow = self.graph("project.yaml", '- {id: x, type: http, url: "http://127.0.0.1:PORT/echo"}\n'
+                                              '- {id: y, type: db_query, connection: d, sql: "SELECT 1 AS one"}',
+                              '  connections: {d: "duckdb:/nowhere/d.duckdb"}\n')
+        project = write("halo.yaml", "allow: [net]\nconnections: {d: \"duckdb::memory:\", other: \"duckdb::memory:\"}\n")
+        try:
+            rows, _ = self.run_graph(workflow, self.three)
+            self.assertEqual(rows[0]["outputs"]["y"]["rows"], [{"one": 1}])
+            write("halo.yaml", "allow: [nett]\nalow: [net]\n")
+            code, _, error = halo("run", workflow, "-i", self.three)
+            self.assertEqual(code, 2)
+            self.assertIn("halo.yaml:1:9: allow: expected exec, net, files or env, got 'nett' (did you mean 'net'?)", error)
+            self.assertIn("halo.yaml:2:1: unknown key 'alow'", error)
+        finally:
+            os.remove(project)
+
+    def test_results_never_take_the_place_of_a_database(self):
+        workflow = self.graph("own.yaml", '- {id: x, type: db_query, sql: "SELECT * FROM words"}',
+                              "  connections: {words: {files: {words: words.csv}}}\n")
+        code, _, error = halo("run", workflow, "-i", self.three, "-o", "words.csv")
+        self.assertEqual(code, 2, error)
+        self.assertIn("words.csv", error)
+
     def test_listed_private_hosts_still_need_permission(self):
         workflow = self.graph("private.yaml", '- {id: x, type: http, url: "http://127.0.0.1:PORT/echo", retry: {max: 0}}',
                               "  allow_hosts: [127.0.0.1]\n")
