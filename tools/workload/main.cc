@@ -39,7 +39,8 @@ constexpr DataSet kDataSets[] = {
 
 /// The file of a data set: PATH itself if it is one alone and PATH is no folder.
 std::string DuckFile(const Flags& flags, const char* name) {
-  const bool is_folder = flags.dataset == "all" || std::filesystem::is_directory(flags.duckdb);
+  const bool is_folder = flags.dataset == "all" || flags.duckdb.ends_with('/') ||
+                         std::filesystem::is_directory(flags.duckdb);
   const std::filesystem::path path(flags.duckdb);
   const std::filesystem::path folder = is_folder ? path : path.parent_path();
   if (!folder.empty()) std::filesystem::create_directories(folder);
@@ -105,7 +106,8 @@ void AddGenerate(CLI::App& app, Flags& flags) {
   generate->add_option("--dataset", flags.dataset, "imdb, wiki, tpch or all")
       ->check(CLI::IsMember({"imdb", "wiki", "tpch", "all"}))
       ->capture_default_str();
-  generate->add_option("--duckdb", flags.duckdb, "A file; with all: a folder for three");
+  generate->add_option("--duckdb", flags.duckdb,
+                       "A file, or a folder (FOLDER/, or one that is there); with all a folder");
   generate->add_option("--postgres", flags.postgres, "postgres://... of a database to fill");
   generate
       ->add_option("--scale", flags.data.scale,
