@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -11,7 +10,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <cstring>
+#include <filesystem>
 #include <list>
 #include <map>
 #include <mutex>
@@ -21,6 +22,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "tool/function/local_function.h"
 
 namespace halo {
 namespace {
@@ -28,10 +30,25 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr size_t kKeptErrorBytes = 2000;
+constexpr size_t kMostErrorBytes = 2000;  // of what a program gives as its error
 constexpr int kStartFailed = 127;
+constexpr unsigned kFirstOther = 3;  // descriptor behind the standard ones
+constexpr int kReadsOfTurn = 16;     // of one pipe, so that none holds the others up
 
 Failure Fault(const char* code, std::string message, bool retriable = false) {
   return {"", code, std::move(message), retriable};
+}
+
+Failure Late() { return Fault("deadline", "the call took longer than its deadline allows"); }
+
+/// The first bytes of what a program said, as text.
+std::string Beginning(std::string text, size_t most) {
+  if (text.size() > most) {
+    text.resize(most);
+    text.resize(CompleteUtf8Length(text));
+    text += "...";
+  }
+  return ReplaceInvalidUtf8(text);
 }
 
 /// A file descriptor that is closed with its owner.
@@ -60,10 +77,20 @@ struct Pipe {
   Descriptor read, write;
 };
 
+/// Beyond the standard descriptors, also where this process has closed its own: what a program gets
+/// as its standard input must not be there already, with the flag that closes it.
+Descriptor MovedUp(int fd) {
+  constexpr int kFirst = 3;
+  Descriptor owned(fd);
+  return fd >= kFirst ? std::move(owned) : Descriptor(fcntl(fd, F_DUPFD_CLOEXEC, kFirst));
+}
+
 std::optional<Pipe> MakePipe() {
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) return std::nullopt;
-  return Pipe{Descriptor(ends[0]), Descriptor(ends[1])};
+  Pipe pipe{MovedUp(ends[0]), MovedUp(ends[1])};
+  if (pipe.read.get() < 0 || pipe.write.get() < 0) return std::nullopt;
+  return pipe;
 }
 
 void SetNonBlocking(int fd) { fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK); }
@@ -71,6 +98,7 @@ void SetNonBlocking(int fd) { fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK
 /// How a program is started and bounded.
 struct Program {
   std::vector<std::string> command;
+  std::string file;  // of the program; "": there is none
   int64_t memory_bytes = 0;
   int64_t most_bytes = 0;
   int32_t processes = 0;
@@ -100,10 +128,35 @@ class Process {
   }
 };
 
+/// The file of a program: a name without a slash is looked for in the PATH that it is given, not in
+/// that of this process.
+std::string FileOf(const std::string& program, const std::string& folder,
+                   const std::vector<std::string>& environment) {
+  if (program.find('/') != std::string::npos) return program;  // relative to the working folder
+  std::string path = "/usr/bin:/bin";
+  for (const std::string& variable : environment) {
+    if (variable.starts_with("PATH=")) path = variable.substr(5);
+  }
+  for (size_t at = 0; at <= path.size();) {
+    const size_t end = std::min(path.find(':', at), path.size());
+    std::error_code ignored;
+    const std::filesystem::path file =
+        std::filesystem::absolute(folder, ignored) / path.substr(at, end - at) / program;
+    if (std::filesystem::is_regular_file(file, ignored) && access(file.c_str(), X_OK) == 0)
+      return file.string();
+    at = end + 1;
+  }
+  return "";
+}
+
 /// Starts a program; `fault` says why not. Everything between fork and exec is safe after a fork of
 /// a process with threads.
 std::unique_ptr<Process> Start(const Program& program, const std::string& folder,
                                const std::vector<std::string>& environment, std::string& fault) {
+  if (program.file.empty()) {
+    fault = std::strerror(ENOENT);
+    return nullptr;
+  }
   auto in = MakePipe(), out = MakePipe(), error = MakePipe(), status = MakePipe();
   if (!in || !out || !error || !status) {
     fault = std::strerror(errno);
@@ -137,7 +190,9 @@ std::unique_ptr<Process> Start(const Program& program, const std::string& folder
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, nullptr);
     signal(SIGPIPE, SIG_DFL);
-    if (placed) execvpe(arguments[0], arguments.data(), variables.data());
+    // What libraries have open without that flag. Older kernels do not know the call.
+    close_range(kFirstOther, UINT_MAX, CLOSE_RANGE_CLOEXEC);
+    if (placed) execve(program.file.c_str(), arguments.data(), variables.data());
     const int why = errno;
     (void)!write(status->write.get(), &why, sizeof why);
     _exit(kStartFailed);
@@ -162,9 +217,11 @@ std::unique_ptr<Process> Start(const Program& program, const std::string& folder
   return process;
 }
 
-Program ProgramOf(const Json& config, const ExecOptions& options) {
+Program ProgramOf(const Json& config, const ExecOptions& options,
+                  const std::vector<std::string>& environment) {
   Program program;
   for (const Json& word : config.at("command")) program.command.push_back(word.get<std::string>());
+  program.file = FileOf(program.command[0], options.folder, environment);
   constexpr int64_t kMiB = int64_t{1} << 20;
   program.memory_bytes = config.contains("memory_mb") ? config["memory_mb"].get<int64_t>() * kMiB
                                                       : options.memory_bytes;
@@ -208,7 +265,9 @@ struct ExecBackend::Impl {
   bool TakeOrders();
   void Cancel(ToolCallId id);
   void StartCalls();
-  void Give(Pool& pool, Process& process, ToolCall call);
+  void EndLate(Pool& pool);
+  static Process* FindIdle(Pool& pool);
+  void Give(Process& process, ToolCall call);
   void WaitForWork();
   void Serve(Pool& pool);
   bool Write(Process& process);
@@ -218,6 +277,7 @@ struct ExecBackend::Impl {
   void Complete(Process& process, std::optional<Failure> failure, Json value);
   void FailCall(const ToolCall& call, Failure failure);
   Failure Crash(Process& process);
+  Failure TooSlow() const;
   int PollTimeout() const;
   void Wake() {
     const char byte = 1;
@@ -247,7 +307,7 @@ bool ExecBackend::Impl::TakeOrders() {
   for (ToolCall& call : calls) {
     const Json& config = std::get<FunctionCall>(call.what).config;
     Pool& pool = pools[config.dump()];
-    if (pool.program.command.empty()) pool.program = ProgramOf(config, options);
+    if (pool.program.command.empty()) pool.program = ProgramOf(config, options, environment);
     pool.waiting.insert(std::move(call));
   }
   for (const ToolCallId id : ids) Cancel(id);
@@ -274,10 +334,10 @@ void ExecBackend::Impl::Cancel(ToolCallId id) {
 
 void ExecBackend::Impl::StartCalls() {
   for (auto& [key, pool] : pools) {
+    EndLate(pool);
     while (!pool.waiting.empty()) {
-      auto idle = std::find_if(pool.processes.begin(), pool.processes.end(),
-                               [](const auto& process) { return !process->call; });
-      if (idle == pool.processes.end()) {
+      Process* idle = FindIdle(pool);
+      if (idle == nullptr) {
         if (static_cast<int32_t>(pool.processes.size()) >= pool.program.processes) break;
         std::string fault;
         auto process = Start(pool.program, options.folder, environment, fault);
@@ -289,14 +349,43 @@ void ExecBackend::Impl::StartCalls() {
           continue;
         }
         pool.processes.push_back(std::move(process));
-        idle = std::prev(pool.processes.end());
+        idle = pool.processes.back().get();
       }
-      Give(pool, **idle, std::move(pool.waiting.extract(pool.waiting.begin()).value()));
+      Give(*idle, std::move(pool.waiting.extract(pool.waiting.begin()).value()));
     }
   }
 }
 
-void ExecBackend::Impl::Give(Pool&, Process& process, ToolCall call) {
+/// Calls whose deadline passed while they waited are not made.
+void ExecBackend::Impl::EndLate(Pool& pool) {
+  const int64_t now_us = clock.NowUs();
+  for (auto it = pool.waiting.begin(); it != pool.waiting.end();) {
+    if (it->deadline_us == 0 || now_us < it->deadline_us) {
+      ++it;
+      continue;
+    }
+    FailCall(*it, Late());
+    it = pool.waiting.erase(it);
+  }
+}
+
+/// A process without a call; null if there is none. One that has ended, or has said something that
+/// nobody asked for, is given up: its words would be taken for the answer.
+Process* ExecBackend::Impl::FindIdle(Pool& pool) {
+  for (auto it = pool.processes.begin(); it != pool.processes.end();) {
+    pollfd out = {(*it)->out.get(), POLLIN, 0};
+    if ((*it)->call) {
+      ++it;
+    } else if (poll(&out, 1, 0) == 0) {
+      return it->get();
+    } else {
+      it = pool.processes.erase(it);
+    }
+  }
+  return nullptr;
+}
+
+void ExecBackend::Impl::Give(Process& process, ToolCall call) {
   process.started_us = clock.NowUs();
   process.own_deadline = call.deadline_us == 0;
   process.deadline_us =
@@ -309,10 +398,15 @@ void ExecBackend::Impl::Give(Pool&, Process& process, ToolCall call) {
 
 int ExecBackend::Impl::PollTimeout() const {
   int64_t next_us = -1;
+  const auto wake_at = [&](int64_t time_us) {
+    if (next_us < 0 || time_us < next_us) next_us = time_us;
+  };
   for (const auto& [key, pool] : pools) {
     for (const auto& process : pool.processes) {
-      if (process->call && (next_us < 0 || process->deadline_us < next_us))
-        next_us = process->deadline_us;
+      if (process->call) wake_at(process->deadline_us);
+    }
+    for (const ToolCall& call : pool.waiting) {
+      if (call.deadline_us > 0) wake_at(call.deadline_us);
     }
   }
   if (next_us < 0) return -1;
@@ -337,18 +431,22 @@ void ExecBackend::Impl::WaitForWork() {
   }
 }
 
+Failure ExecBackend::Impl::TooSlow() const {
+  constexpr double kUsPerS = 1e6;
+  return Fault("timeout",
+               "the program took longer than " +
+                   Json(static_cast<double>(options.default_timeout_us) / kUsPerS).dump() +
+                   " s: give the call timeout_s",
+               true);
+}
+
 void ExecBackend::Impl::Serve(Pool& pool) {
   for (auto it = pool.processes.begin(); it != pool.processes.end();) {
     Process& process = **it;
     ReadComplaints(process);
     bool alive = Write(process) && Read(pool, process);
     if (alive && process.call && clock.NowUs() >= process.deadline_us) {
-      Complete(
-          process,
-          process.own_deadline
-              ? Fault("timeout", "the program took longer than 60 s: give the call timeout_s", true)
-              : Fault("deadline", "the call took longer than its deadline allows"),
-          {});
+      Complete(process, process.own_deadline ? TooSlow() : Late(), {});
       alive = false;
     }
     it = alive ? std::next(it) : pool.processes.erase(it);
@@ -373,7 +471,7 @@ bool ExecBackend::Impl::Write(Process& process) {
 /// Reads what is there; false where the process is to be given up.
 bool ExecBackend::Impl::Read(Pool& pool, Process& process) {
   char buffer[1 << 16];
-  while (true) {
+  for (int reads = 0; reads < kReadsOfTurn; ++reads) {
     const ssize_t got = read(process.out.get(), buffer, sizeof buffer);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0 && errno == EAGAIN) return true;
@@ -382,10 +480,11 @@ bool ExecBackend::Impl::Read(Pool& pool, Process& process) {
       return false;
     }
     if (!process.call) return false;  // it speaks without being asked
+    const size_t known = process.incoming.size();
     process.incoming.append(buffer, static_cast<size_t>(got));
-    const size_t end = process.incoming.find('\n');
-    if (end == std::string::npos &&
-        static_cast<int64_t>(process.incoming.size()) > pool.program.most_bytes) {
+    const size_t end = process.incoming.find('\n', known);
+    const size_t length = std::min(end, process.incoming.size());
+    if (static_cast<int64_t>(length) > pool.program.most_bytes) {
       Complete(process,
                Fault("result_too_large", "the program's answer has more than " +
                                              std::to_string(pool.program.most_bytes) +
@@ -395,7 +494,6 @@ bool ExecBackend::Impl::Read(Pool& pool, Process& process) {
     }
     if (end == std::string::npos) continue;
     const bool one_line = end + 1 == process.incoming.size() && process.outgoing.empty();
-    const std::string line = process.incoming.substr(0, end);
     if (!one_line) {
       Complete(process,
                Fault("exec_garbage",
@@ -404,14 +502,16 @@ bool ExecBackend::Impl::Read(Pool& pool, Process& process) {
                {});
       return false;
     }
-    Answer(process, line);
+    process.incoming.pop_back();
+    Answer(process, process.incoming);
     return true;
   }
+  return true;
 }
 
 void ExecBackend::Impl::ReadComplaints(Process& process) {
   char buffer[4096];
-  while (process.error.get() >= 0) {
+  for (int reads = 0; reads < kReadsOfTurn && process.error.get() >= 0; ++reads) {
     const ssize_t got = read(process.error.get(), buffer, sizeof buffer);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0 && errno == EAGAIN) return;
@@ -423,50 +523,43 @@ void ExecBackend::Impl::ReadComplaints(Process& process) {
 }
 
 void ExecBackend::Impl::Answer(Process& process, const std::string& line) {
-  constexpr int kMostDepth = 64;
-  bool too_deep = false;
-  Json value = Json::parse(
-      line,
-      [&](int depth, Json::parse_event_t, Json&) {
-        too_deep = too_deep || depth > kMostDepth;
-        return depth <= kMostDepth;
-      },
-      false);
-  if (value.is_discarded() || too_deep) {
+  std::optional<Json> value = ReadJson(line);
+  if (!value) {
     constexpr size_t kShown = 120;
     return Complete(process,
                     Fault("exec_garbage", "the program's answer is not a line of JSON: " +
-                                              ReplaceInvalidUtf8(line.substr(0, kShown))),
+                                              Beginning(line, kShown)),
                     {});
   }
-  if (value.is_object() && value.size() == 1 && value.contains("error")) {
-    const std::string why =
-        value["error"].is_string() ? value["error"].get<std::string>() : value["error"].dump();
-    return Complete(process, Fault("exec_error", why), {});
+  if (value->is_object() && value->size() == 1 && value->contains("error")) {
+    const Json& error = (*value)["error"];
+    return Complete(process,
+                    Fault("exec_error",
+                          Beginning(error.is_string() ? error.get<std::string>() : error.dump(),
+                                    kMostErrorBytes)),
+                    {});
   }
-  Complete(process, std::nullopt, std::move(value));
+  Complete(process, std::nullopt, std::move(*value));
 }
 
 /// Why a process that has gone is gone.
 Failure ExecBackend::Impl::Crash(Process& process) {
   ReadComplaints(process);
-  int status = 0;
   std::string how = "the program closed its output";
-  // One that ends closes its output a little before it can be reaped.
+  // One that ends closes its output a little before it can be reaped. It is looked at and not yet
+  // reaped: until then nobody else can get the number of its group, which is killed.
   constexpr int kLooks = 50;
   constexpr useconds_t kBetweenLooksUs = 2000;
-  pid_t reaped = 0;
-  for (int i = 0; i < kLooks && reaped == 0; ++i) {
-    reaped = waitpid(process.pid, &status, WNOHANG);
-    if (reaped == 0) usleep(kBetweenLooksUs);
+  siginfo_t ended{};
+  for (int i = 0; i < kLooks && ended.si_pid == 0; ++i) {
+    if (i > 0) usleep(kBetweenLooksUs);
+    waitid(P_PID, static_cast<id_t>(process.pid), &ended, WEXITED | WNOHANG | WNOWAIT);
   }
-  if (reaped == process.pid) {
-    kill(-process.pid, SIGKILL);  // what it has started
-    process.pid = -1;
-    if (WIFEXITED(status))
-      how = "the program ended with " + std::to_string(WEXITSTATUS(status)) + " before it answered";
-    if (WIFSIGNALED(status))
-      how = "the program was ended by signal " + std::to_string(WTERMSIG(status));
+  if (ended.si_pid == process.pid) {
+    process.Kill();
+    how = ended.si_code == CLD_EXITED
+              ? "the program ended with " + std::to_string(ended.si_status) + " before it answered"
+              : "the program was ended by signal " + std::to_string(ended.si_status);
   }
   std::string said = ReplaceInvalidUtf8(process.complaints);
   while (!said.empty() && (said.back() == '\n' || said.back() == ' ')) said.pop_back();

@@ -28,8 +28,13 @@ struct ExecOptions {
 /// ("exec_crashed", "exec_garbage", "result_too_large", "deadline" or "timeout"), and the next call
 /// starts another. Standard error is kept for messages, its last 2,000 bytes.
 ///
-/// A program gets an environment of PATH, HOME and LANG only, a process group of its own, and ends
-/// with the backend.
+/// Nothing but its order tells which call a line answers: a program that now and then says a line
+/// too much answers the next call with it. One that has already said it when the next call comes is
+/// given up.
+///
+/// A program gets an environment of PATH, HOME and LANG only, none of our descriptors, a process
+/// group of its own, and ends with the backend. What it starts ends with it, unless that makes
+/// itself a group of its own.
 class ExecBackend final : public ToolBackend {
  public:
   /// `environment`: NAME=VALUE of what programs get. `mailbox` and `clock` outlive it.

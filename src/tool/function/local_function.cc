@@ -2,9 +2,10 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cmath>
 #include <map>
 #include <optional>
+#include <tuple>
+#include <utility>
 
 #include "base/text.h"
 #include "model/template.h"
@@ -52,22 +53,71 @@ std::vector<Json> Elements(const FunctionCall& call) {
   return elements;
 }
 
+/// A number with all its digits: 0.d1d2d3... times ten to the exponent, the first and the last digit
+/// not 0; none for zero. Identifiers of 64 bits and decimals do not fit a double.
+struct ExactNumber {
+  bool negative = false;
+  std::string digits;
+  int64_t exponent = 0;
+};
+
+bool IsDigit(char c) { return c >= '0' && c <= '9'; }
+
+/// Reads -12.50e3 in full; nothing if the text is anything else.
+std::optional<ExactNumber> ReadNumber(std::string_view text) {
+  ExactNumber number;
+  number.negative = text.starts_with('-');
+  if (number.negative) text.remove_prefix(1);
+  bool has_digit = false, has_point = false;
+  size_t i = 0;
+  for (; i < text.size() && (IsDigit(text[i]) || (text[i] == '.' && !has_point)); ++i) {
+    if (text[i] == '.') {
+      has_point = true;
+      continue;
+    }
+    has_digit = true;
+    const bool leads = number.digits.empty() && text[i] == '0';
+    if (!leads) number.digits += text[i];
+    // One place to the left for each digit before the point, to the right for each zero behind it.
+    if (!has_point && !leads) ++number.exponent;
+    if (has_point && leads) --number.exponent;
+  }
+  if (!has_digit) return std::nullopt;
+  if (i < text.size() && (text[i] == 'e' || text[i] == 'E')) {
+    ++i;
+    if (i + 1 < text.size() && text[i] == '+' && IsDigit(text[i + 1])) ++i;
+    int32_t power = 0;
+    const auto [end, fault] = std::from_chars(text.data() + i, text.data() + text.size(), power);
+    if (fault != std::errc()) return std::nullopt;
+    i = static_cast<size_t>(end - text.data());
+    number.exponent += power;
+  }
+  if (i != text.size()) return std::nullopt;
+  number.digits.erase(number.digits.find_last_not_of('0') + 1);
+  if (number.digits.empty()) return ExactNumber{};
+  return number;
+}
+
 /// The number that a value is, or that its text says in full.
-std::optional<double> NumberOf(const Json& value) {
-  if (value.is_number()) return value.get<double>();
+std::optional<ExactNumber> NumberOf(const Json& value) {
+  if (value.is_number()) return ReadNumber(value.dump());
   if (!value.is_string()) return std::nullopt;
-  const std::string& text = value.get_ref<const std::string&>();
-  double number = 0;
-  const auto [end, fault] = std::from_chars(text.data(), text.data() + text.size(), number);
-  const bool whole = fault == std::errc() && end == text.data() + text.size();
-  return whole && std::isfinite(number) ? std::optional(number) : std::nullopt;
+  return ReadNumber(value.get_ref<const std::string&>());
+}
+
+bool Less(const ExactNumber& a, const ExactNumber& b) {
+  if (a.negative != b.negative) return a.negative;
+  const ExactNumber& x = a.negative ? b : a;
+  const ExactNumber& y = a.negative ? a : b;
+  if (x.digits.empty() || y.digits.empty()) return x.digits.empty() && !y.digits.empty();
+  return std::tie(x.exponent, x.digits) < std::tie(y.exponent, y.digits);
 }
 
 /// As numbers where both are, else as texts; null first.
 bool Less(const Json& a, const Json& b) {
   if (a.is_null() || b.is_null()) return a.is_null() && !b.is_null();
   const auto x = NumberOf(a), y = NumberOf(b);
-  return x && y ? *x < *y : TextOf(a) < TextOf(b);
+  return x && y ? Less(*x, *y) : TextOf(a) < TextOf(b);
 }
 
 // ---- json_pick
@@ -90,8 +140,8 @@ std::vector<std::string> CheckPick(const Json& config) {
 /// A text that is JSON is picked from as such: answers of models are texts.
 Json AsStructure(const Json& value) {
   if (!value.is_string()) return value;
-  Json parsed = Json::parse(value.get_ref<const std::string&>(), nullptr, false);
-  return parsed.is_structured() ? parsed : value;
+  const std::optional<Json> parsed = ReadJson(value.get_ref<const std::string&>());
+  return parsed && parsed->is_structured() ? *parsed : value;
 }
 
 Json RunPick(const FunctionCall& call) {
@@ -181,23 +231,44 @@ std::vector<std::string> CheckTopK(const Json& config) {
   return faults;
 }
 
+/// By what an element is ordered. Numbers stand before texts: as texts "10" < "5a" < "9", so that
+/// there would be no order otherwise.
+struct SortKey {
+  bool is_there = false;
+  std::optional<ExactNumber> number;
+  std::string text;
+
+  bool operator<(const SortKey& other) const {
+    if (number && other.number) return Less(*number, *other.number);
+    if (number || other.number) return number.has_value();
+    return text < other.text;
+  }
+};
+
+SortKey KeyOf(const Json& element, const std::string& path) {
+  const Json* found = FindPath(element, path);
+  if (found == nullptr || found->is_null()) return {};
+  return {true, NumberOf(*found), TextOf(*found)};
+}
+
 /// Elements without the key come last, equal ones keep their order.
 Json RunTopK(const FunctionCall& call) {
-  std::vector<Json> elements = Elements(call);
   const std::string by = call.config.value("by", std::string());
   const bool least = call.config.value("least", false);
-  const auto key = [&](const Json& element) -> Json {
-    const Json* found = FindPath(element, by);
-    return found == nullptr ? Json() : *found;
-  };
-  std::stable_sort(elements.begin(), elements.end(), [&](const Json& a, const Json& b) {
-    const Json x = key(a), y = key(b);
-    if (x.is_null() || y.is_null()) return !x.is_null() && y.is_null();
-    return least ? Less(x, y) : Less(y, x);
+  std::vector<std::pair<SortKey, Json>> elements;
+  for (Json& element : Elements(call)) {
+    SortKey key = KeyOf(element, by);
+    elements.emplace_back(std::move(key), std::move(element));
+  }
+  std::stable_sort(elements.begin(), elements.end(), [&](const auto& a, const auto& b) {
+    const SortKey &x = a.first, &y = b.first;
+    if (!x.is_there || !y.is_there) return x.is_there && !y.is_there;
+    return least ? x < y : y < x;
   });
-  const auto k = call.config["k"].get<size_t>();
-  if (elements.size() > k) elements.resize(k);
-  return elements;
+  elements.resize(std::min(elements.size(), call.config["k"].get<size_t>()));
+  Json top = Json::array();
+  for (auto& [key, element] : elements) top.push_back(std::move(element));
+  return top;
 }
 
 // ---- majority_vote
@@ -211,30 +282,29 @@ std::vector<std::string> CheckVote(const Json& config) {
 }
 
 Json RunVote(const FunctionCall& call) {
-  std::vector<std::pair<std::string, int64_t>> votes;  // in order of appearance
-  std::vector<Json> values;
+  struct Candidate {
+    Json value;
+    int64_t votes = 0;
+  };
+  std::vector<Candidate> candidates;  // in order of appearance
+  std::map<std::string, size_t> places;
   int64_t total = 0;
   for (const Json& element : Elements(call)) {
     if (element.is_null()) continue;
     std::string ballot = TextOf(element);
     ballot.erase(0, std::min(ballot.find_first_not_of(" \t\r\n"), ballot.size()));
     ballot.erase(ballot.find_last_not_of(" \t\r\n") + 1);
+    const auto [place, is_new] = places.emplace(ballot, candidates.size());
+    if (is_new) candidates.push_back({element.is_string() ? Json(ballot) : element, 0});
+    ++candidates[place->second].votes;
     ++total;
-    const auto found = std::find_if(votes.begin(), votes.end(),
-                                    [&](const auto& vote) { return vote.first == ballot; });
-    if (found != votes.end()) {
-      ++found->second;
-      continue;
-    }
-    votes.emplace_back(ballot, 1);
-    values.push_back(element.is_string() ? Json(ballot) : element);
   }
-  if (votes.empty()) Fail("no_input", "majority_vote got no votes");
-  const auto best = std::max_element(
-      votes.begin(), votes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
-  const Json& winner = values[static_cast<size_t>(best - votes.begin())];
-  if (!call.config.value("with_counts", false)) return winner;
-  return {{"winner", winner}, {"votes", best->second}, {"voters", total}};
+  if (candidates.empty()) Fail("no_input", "majority_vote got no votes");
+  const auto best =
+      std::max_element(candidates.begin(), candidates.end(),
+                       [](const Candidate& a, const Candidate& b) { return a.votes < b.votes; });
+  if (!call.config.value("with_counts", false)) return best->value;
+  return {{"winner", best->value}, {"votes", best->votes}, {"voters", total}};
 }
 
 // ---- compare
@@ -268,19 +338,31 @@ Json RunCompare(const FunctionCall& call) {
 
 // ---- exec
 
+/// A word of a command line: it ends at a NUL.
+bool IsWord(const Json& word) {
+  return word.is_string() && word.get_ref<const std::string&>().find('\0') == std::string::npos;
+}
+
 std::vector<std::string> CheckExec(const Json& config) {
   std::vector<std::string> faults;
   CheckKeys(config, {"command", "memory_mb", "most_bytes", "processes"}, faults);
-  const bool has_command = config.contains("command") && config["command"].is_array() &&
-                           !config["command"].empty() &&
-                           std::all_of(config["command"].begin(), config["command"].end(),
-                                       [](const Json& word) { return word.is_string(); });
+  const bool has_command =
+      config.contains("command") && config["command"].is_array() && !config["command"].empty() &&
+      std::all_of(config["command"].begin(), config["command"].end(), IsWord) &&
+      !config["command"][0].get_ref<const std::string&>().empty();
   if (!has_command)
     faults.emplace_back("config needs command: a list of texts, the program first (no shell)");
-  for (const char* key : {"memory_mb", "most_bytes", "processes"}) {
-    const bool fits = !config.contains(key) ||
-                      (config[key].is_number_integer() && config[key].get<int64_t>() >= 1);
-    if (!fits) faults.push_back(std::string(key) + ": expected a whole number of at least 1");
+  constexpr std::pair<const char*, int64_t> kLimits[] = {
+      {"memory_mb", int64_t{1} << 20}, {"most_bytes", int64_t{1} << 30}, {"processes", 256}};
+  for (const auto& [key, most] : kLimits) {
+    const bool fits =
+        !config.contains(key) ||
+        (config[key].is_number_integer() && config[key].get<int64_t>() >= 1 &&
+         config[key].get<int64_t>() <= most);
+    if (!fits) {
+      faults.push_back(std::string(key) + ": expected a whole number from 1 to " +
+                       std::to_string(most));
+    }
   }
   return faults;
 }
@@ -309,6 +391,19 @@ std::vector<std::string> LocalFunctionNames() {
   std::vector<std::string> names;
   for (const LocalFunction& function : kFunctions) names.emplace_back(function.name);
   return names;
+}
+
+std::optional<Json> ReadJson(std::string_view text) {
+  bool too_deep = false;
+  Json value = Json::parse(
+      text,
+      [&](int depth, Json::parse_event_t, Json&) {
+        too_deep = too_deep || depth > kMostJsonDepth;
+        return !too_deep;
+      },
+      false);
+  if (value.is_discarded() || too_deep) return std::nullopt;
+  return value;
 }
 
 const Json* FindPath(const Json& value, std::string_view path) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,7 +18,7 @@ namespace halo {
 ///     join, concat            texts of the inputs as one
 ///     top_k                   the k greatest (or least) elements of a list
 ///     majority_vote           the most frequent value, ties to the first
-///     compare                 two values, as numbers where both are, else as texts
+///     compare                 two values, as numbers (to the last digit) where both are, else as texts
 ///     exec                    a declared program (tool/function/exec_backend.h)
 struct LocalFunction {
   std::string_view name;
@@ -31,6 +32,13 @@ struct LocalFunction {
 /// Null if there is none.
 const LocalFunction* FindLocalFunction(std::string_view name);
 std::vector<std::string> LocalFunctionNames();
+
+/// Levels of arrays and objects in JSON that comes from outside: what goes through a value needs a
+/// stack as deep as it is.
+inline constexpr int kMostJsonDepth = 64;
+
+/// The JSON that a text is in full, of at most kMostJsonDepth levels; nothing if it is none.
+std::optional<nlohmann::ordered_json> ReadJson(std::string_view text);
 
 /// What a dotted path leads to ("choices.0.message"): keys of objects, indices of lists. Null
 /// pointer if it leads nowhere. "" is the value itself.

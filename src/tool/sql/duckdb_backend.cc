@@ -8,12 +8,14 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <thread>
 #include <unordered_map>
 
 #include "base/error.h"
 #include "base/text.h"
 #include "sql/duck_database.h"
+#include "sql/sql_lexer.h"
 #include "sql/sql_values.h"
 #include "tool/sql/duckdb_values.h"
 
@@ -29,11 +31,6 @@ constexpr std::string_view kTableMakers[] = {"range",      "generate_series", "u
                                              "repeat_row", "json_each",       "json_tree"};
 constexpr size_t kMostStatements = 256;  // prepared on one connection
 
-bool MakesRows(const std::string& name) {
-  return std::find(std::begin(kTableMakers), std::end(kTableMakers), name) !=
-         std::end(kTableMakers);
-}
-
 Failure Fault(const char* code, std::string message) {
   return {"", code, std::move(message), false};
 }
@@ -45,6 +42,10 @@ std::string FirstParagraph(const char* message) {
   while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
   return text;
 }
+
+Failure Cancelled() { return Fault("cancelled", "the call was cancelled"); }
+
+Failure Late() { return Fault("deadline", "the call took longer than its deadline allows"); }
 
 bool MayRun(duckdb_statement_type type, bool writes) {
   if (type == DUCKDB_STATEMENT_TYPE_SELECT || type == DUCKDB_STATEMENT_TYPE_EXPLAIN) return true;
@@ -76,10 +77,49 @@ bool BeginsLikeAQuery(std::string_view normalized) {
   return kWords.contains(word);
 }
 
+/// Which statements may be prepared at all, by their words: a type tells neither PRAGMA, which
+/// DuckDB turns into a SELECT, nor what EXPLAIN ANALYZE executes, and a function that stands for a
+/// table may do anything.
+class StatementRules {
+ public:
+  explicit StatementRules(DuckDatabase& database) {
+    const std::vector<std::string> names = database.Texts(
+        "SELECT DISTINCT lower(function_name) FROM duckdb_functions() WHERE function_type IN "
+        "('table', 'table_macro') AND $1 = ''",
+        "");
+    table_functions_.insert(names.begin(), names.end());
+    for (const std::string_view name : kTableMakers) table_functions_.erase(std::string(name));
+  }
+
+  /// "" or why not.
+  std::string WhyRefused(const std::string& text) const {
+    std::string unreadable;  // DuckDB says better what is wrong with it
+    const std::vector<SqlToken> tokens = ReadSqlTokens(text, SqlDialect::kDuckDb, unreadable);
+    if (!tokens.empty() && tokens[0].IsWord("pragma"))
+      return "PRAGMA is not allowed: select from the tables of information_schema instead";
+    const bool executes =
+        tokens.size() > 1 && tokens[0].IsWord("explain") &&
+        (tokens[1].IsWord("analyze") || tokens[1].IsWord("analyse") || tokens[1].IsOperator("("));
+    if (executes) return "EXPLAIN ANALYZE is not allowed: it executes what it explains";
+    for (size_t i = 0; i + 1 < tokens.size(); ++i) {
+      if (!tokens[i].IsName() || !tokens[i + 1].IsOperator("(")) continue;
+      if (!table_functions_.contains(LowerCaseAscii(tokens[i].value))) continue;
+      return "the function " + tokens[i].value +
+             "() may not be used: it reads, writes or runs something; declare files under the "
+             "connection's `files`";
+    }
+    return "";
+  }
+
+ private:
+  std::set<std::string> table_functions_;
+};
+
 /// One of a database's connections: used by one thread at a time.
 class Lane {
  public:
-  Lane(DuckDatabase& database, const DuckDbConnection& spec) : connection_(database.Connect()) {
+  Lane(DuckDatabase& database, const DuckDbConnection& spec, const StatementRules& rules)
+      : connection_(database.Connect()), rules_(rules) {
     for (const auto& [table, file] : spec.files) {
       DuckDatabase::Execute(connection_->get(), "CREATE TEMP VIEW " + QuoteName(table) +
                                                     " AS SELECT * FROM " + QuoteSqlText(file));
@@ -94,6 +134,8 @@ class Lane {
       statements_.splice(statements_.begin(), statements_, found->second);
       return statements_.front().statement->get();
     }
+    if (std::string why = rules_.WhyRefused(text); !why.empty())
+      throw Fault("not_allowed", std::move(why));
     auto statement = std::make_unique<DuckStatement>();
     if (duckdb_prepare(get(), text.c_str(), statement->out()) != DuckDBSuccess)
       throw Fault("sql_error", FirstParagraph(duckdb_prepare_error(statement->get())));
@@ -122,13 +164,49 @@ class Lane {
   }
 
   std::unique_ptr<DuckConnection> connection_;
+  const StatementRules& rules_;
   std::list<Prepared> statements_;  // most recently used first
   std::unordered_map<std::string, std::list<Prepared>::iterator> by_text_;
+};
+
+/// The transaction of a write: all of it or, if it fails on the way, nothing.
+class Transaction {
+ public:
+  explicit Transaction(duckdb_connection connection) : connection_(connection) {
+    if (const std::string fault = Execute("BEGIN TRANSACTION"); !fault.empty())
+      throw Fault("sql_error", fault);
+    is_open_ = true;
+  }
+  ~Transaction() {
+    // One that is interrupted is tried again: the connection must be fit for the next call.
+    constexpr int kMostAttempts = 100;
+    for (int i = 0; i < kMostAttempts && is_open_; ++i) is_open_ = !Execute("ROLLBACK").empty();
+  }
+  Transaction(const Transaction&) = delete;
+  Transaction& operator=(const Transaction&) = delete;
+
+  void Commit() {
+    is_open_ = false;  // a commit that fails has rolled back
+    if (const std::string fault = Execute("COMMIT"); !fault.empty())
+      throw Fault("sql_error", fault);
+  }
+
+ private:
+  /// "" or what is wrong.
+  std::string Execute(const char* sql) {
+    DuckResult result;
+    if (duckdb_query(connection_, sql, result.out()) == DuckDBSuccess) return "";
+    return FirstParagraph(duckdb_result_error(result.out()));
+  }
+
+  duckdb_connection connection_;
+  bool is_open_ = false;
 };
 
 struct Database {
   DuckDbConnection spec;
   std::unique_ptr<DuckDatabase> database;
+  std::unique_ptr<StatementRules> rules;
   std::vector<std::unique_ptr<Lane>> lanes;  // [threads]
 };
 
@@ -143,6 +221,38 @@ std::vector<std::string> ColumnNames(duckdb_result* result) {
     names.push_back(std::move(unique));
   }
   return names;
+}
+
+/// What a value takes as JSON at the least, found without making it (JSON itself as it is written);
+/// beyond `most` any number.
+int64_t LeastBytes(const SqlVector& vector, idx_t row, int64_t most) {
+  const bool valid = vector.validity == nullptr || ((vector.validity[row / 64] >> (row % 64)) & 1);
+  if (!valid) return 1;
+  idx_t first = row, count = 1;
+  switch (vector.type->id) {
+    case DUCKDB_TYPE_VARCHAR:
+      return static_cast<int64_t>(
+          duckdb_string_t_length(static_cast<const duckdb_string_t*>(vector.data)[row]));
+    case DUCKDB_TYPE_LIST:
+    case DUCKDB_TYPE_MAP: {
+      const auto entry = static_cast<const duckdb_list_entry*>(vector.data)[row];
+      first = entry.offset;
+      count = entry.length;
+      break;
+    }
+    case DUCKDB_TYPE_ARRAY:
+      first = row * vector.type->array_size;
+      count = vector.type->array_size;
+      break;
+    default:
+      break;
+  }
+  int64_t bytes = static_cast<int64_t>(count);  // a comma each
+  for (const SqlVector& child : vector.children) {
+    for (idx_t i = first; i < first + count && bytes <= most; ++i)
+      bytes += LeastBytes(child, i, most - bytes);
+  }
+  return bytes;
 }
 
 /// Reads a result row by row, within a call's limits.
@@ -187,6 +297,7 @@ class ResultReader {
     Json object = Json::object();
     for (size_t i = 0; i < vectors.size(); ++i) {
       std::string fault;
+      if (LeastBytes(vectors[i], row, call_.most_bytes) > call_.most_bytes) throw TooLarge();
       Json value = SqlValue(vectors[i], row, fault);
       if (!fault.empty())
         throw Fault("invalid_value",
@@ -198,13 +309,14 @@ class ResultReader {
                                         : 8;
       object[names_[i]] = std::move(value);
     }
-    if (bytes_ > call_.most_bytes) {
-      throw Fault("result_too_large", "the result has more than " +
-                                          std::to_string(call_.most_bytes) +
-                                          " bytes: choose fewer columns or rows, or raise "
-                                          "most_bytes");
-    }
+    if (bytes_ > call_.most_bytes) throw TooLarge();
     return object;
+  }
+
+  Failure TooLarge() const {
+    return Fault("result_too_large",
+                 "the result has more than " + std::to_string(call_.most_bytes) +
+                     " bytes: choose fewer columns or rows, or raise most_bytes");
   }
 
   duckdb_result* result_;
@@ -249,10 +361,12 @@ struct DuckDbBackend::Impl {
   void Open(DuckDbConnection spec, int32_t count);
   void Work(size_t thread);
   void Watch();
+  void EndLate(std::unique_lock<std::mutex>& lock);
+  Failure TooSlow(const std::string& connection) const;
   void Execute(size_t thread, ToolCall call);
   Json Run(size_t thread, const ToolCall& call, const SqlCall& sql);
   void Bind(duckdb_prepared_statement statement, const SqlCall& sql);
-  void CheckTables(Database& database, const SqlStatement& statement) const;
+  static Json ResultOf(duckdb_prepared_statement statement, const SqlCall& sql);
 };
 
 void DuckDbBackend::Impl::Open(DuckDbConnection spec, int32_t count) {
@@ -266,12 +380,22 @@ void DuckDbBackend::Impl::Open(DuckDbConnection spec, int32_t count) {
   if (!spec.path.empty() && !exists && !spec.may_write)
     refuse("there is no such file: make it first, or give another with --connect " + spec.name +
            "=duckdb:PATH");
+  for (const auto& [name, other] : databases) {
+    // DuckDB's lock on a file is one of the process: it does not keep two of ours apart.
+    const bool is_same =
+        exists && !other.spec.path.empty() &&
+        std::filesystem::equivalent(spec.path, other.spec.path, ignored);
+    if (is_same && (spec.may_write || other.spec.may_write))
+      refuse("connection '" + name + "' is the same file, and the run writes to it: use one "
+             "connection for both");
+  }
   try {
     opened.database =
         std::make_unique<DuckDatabase>(DuckLimits{spec.memory_bytes, spec.spill_folder},
                                        DuckFile{spec.path, !spec.path.empty() && !spec.may_write});
+    opened.rules = std::make_unique<StatementRules>(*opened.database);
     for (int32_t i = 0; i < count + 1; ++i)
-      opened.lanes.push_back(std::make_unique<Lane>(*opened.database, spec));
+      opened.lanes.push_back(std::make_unique<Lane>(*opened.database, spec, *opened.rules));
     std::vector<std::string> files;
     for (const auto& [table, file] : spec.files) files.push_back(file);
     opened.database->Lock(files);
@@ -297,12 +421,39 @@ void DuckDbBackend::Impl::Work(size_t thread) {
   }
 }
 
+/// Ends calls whose deadline passed while they waited. Gives the lock up for a moment.
+void DuckDbBackend::Impl::EndLate(std::unique_lock<std::mutex>& lock) {
+  std::vector<ToolCompletion> late;
+  const int64_t now_us = clock.NowUs();
+  for (auto it = waiting.begin(); it != waiting.end();) {
+    const ToolCall& call = it->call;
+    if (call.deadline_us == 0 || now_us < call.deadline_us) {
+      ++it;
+      continue;
+    }
+    late.emplace_back();
+    late.back().id = call.id;
+    late.back().failure = Late();
+    late.back().finished_us = now_us;
+    it = waiting.erase(it);
+  }
+  lock.unlock();
+  for (ToolCompletion& completion : late) mailbox.Put(std::move(completion));
+  lock.lock();
+}
+
 /// Interrupts statements that run past their deadline.
 void DuckDbBackend::Impl::Watch() {
   std::unique_lock lock(mutex);
   while (!ending) {
+    EndLate(lock);
+    if (ending) return;
     int64_t next_us = 0;
     const int64_t now_us = clock.NowUs();
+    for (const Waiting& each : waiting) {
+      const int64_t deadline_us = each.call.deadline_us;
+      if (deadline_us > 0) next_us = next_us == 0 ? deadline_us : std::min(next_us, deadline_us);
+    }
     for (Running& each : running) {
       if (each.connection == nullptr || each.deadline_us == 0) continue;
       if (now_us >= each.deadline_us) {
@@ -321,6 +472,15 @@ void DuckDbBackend::Impl::Watch() {
   }
 }
 
+Failure DuckDbBackend::Impl::TooSlow(const std::string& connection) const {
+  constexpr double kUsPerS = 1e6;
+  const auto limit_us = static_cast<double>(databases.at(connection).spec.statement_timeout_us);
+  return {"", "timeout",
+          "the statement took longer than the connection's limit of " +
+              Json(limit_us / kUsPerS).dump() + " s",
+          true};
+}
+
 void DuckDbBackend::Impl::Execute(size_t thread, ToolCall call) {
   ToolCompletion completion;
   completion.id = call.id;
@@ -328,7 +488,7 @@ void DuckDbBackend::Impl::Execute(size_t thread, ToolCall call) {
   const auto& sql = std::get<SqlCall>(call.what);
   try {
     if (call.deadline_us > 0 && completion.started_us >= call.deadline_us)
-      throw Fault("deadline", "the call took longer than its deadline allows");
+      throw Late();
     completion.value = Run(thread, call, sql);
   } catch (Failure& failure) {
     completion.failure = std::move(failure);
@@ -340,18 +500,10 @@ void DuckDbBackend::Impl::Execute(size_t thread, ToolCall call) {
     const std::lock_guard lock(mutex);
     const Running ran = std::exchange(running[thread], {});
     // A result that was there in time counts, whatever was asked for meanwhile.
-    if (completion.failure && ran.cancelled)
-      completion.failure = Fault("cancelled", "the call was cancelled");
-    if (completion.failure && ran.timed_out) {
-      completion.failure =
-          call.deadline_us > 0
-              ? Fault("deadline", "the call took longer than its deadline allows")
-              : Failure{"", "timeout",
-                        "the statement took longer than the connection's limit of " +
-                            std::to_string(databases.at(sql.connection).spec.statement_timeout_us /
-                                           1'000'000) +
-                            " s",
-                        true};
+    if (completion.failure && ran.cancelled) {
+      completion.failure = Cancelled();
+    } else if (completion.failure && ran.timed_out) {
+      completion.failure = call.deadline_us > 0 ? Late() : TooSlow(sql.connection);
     }
   }
   mailbox.Put(std::move(completion));
@@ -378,7 +530,7 @@ Json DuckDbBackend::Impl::Run(size_t thread, const ToolCall& call, const SqlCall
   {
     const std::lock_guard lock(mutex);
     Running& mine = running[thread];
-    if (mine.cancelled) throw Fault("cancelled", "the call was cancelled");
+    if (mine.cancelled) throw Cancelled();
     mine.connection = lane.get();
     mine.deadline_us = call.deadline_us > 0
                            ? call.deadline_us
@@ -392,6 +544,15 @@ Json DuckDbBackend::Impl::Run(size_t thread, const ToolCall& call, const SqlCall
   if (!sql.settings.empty())
     throw Fault("not_allowed", "settings of a plan are PostgreSQL's: DuckDB has none of them");
   Bind(statement, sql);
+  if (!writes) return ResultOf(statement, sql);
+  Transaction transaction(lane.get());
+  Json result = ResultOf(statement, sql);
+  transaction.Commit();
+  return result;
+}
+
+/// Executes a statement whose values are bound.
+Json DuckDbBackend::Impl::ResultOf(duckdb_prepared_statement statement, const SqlCall& sql) {
   // Streaming, so that a result which is too large is never held: see workflow/sql_reader.cc.
   DuckPending pending;
   if (duckdb_pending_prepared_streaming(statement, pending.out()) != DuckDBSuccess)
@@ -456,7 +617,7 @@ void DuckDbBackend::Cancel(ToolCallId id) {
     if (found == impl_->waiting.end()) return;
     impl_->waiting.erase(found);
     completion.id = id;
-    completion.failure = Fault("cancelled", "the call was cancelled");
+    completion.failure = Cancelled();
     completion.finished_us = impl_->clock.NowUs();
   }
   impl_->mailbox.Put(std::move(completion));
@@ -468,22 +629,72 @@ std::string DuckDbBackend::Check(const std::string& connection, const SqlStateme
   if (!BeginsLikeAQuery(statement.normalized)) return WhyItMayNot(writes);
   Database& database = impl_->databases.at(connection);
   duckdb_connection spare = database.lanes.back()->get();
-  for (const SqlName& function : statement.functions) {
-    const std::vector<std::string> kinds = database.database->Texts(
-        "SELECT DISTINCT function_type FROM duckdb_functions() WHERE lower(function_name) = "
-        "lower($1) AND function_type IN ('table', 'table_macro', 'pragma')",
-        function.name);
-    if (!kinds.empty() && !MakesRows(function.name))
-      return "the function " + function.name +
-             "() may not be used: it reads, writes or runs something; declare files under the "
-             "connection's `files`";
-  }
+  if (std::string why = database.rules->WhyRefused(statement.text); !why.empty()) return why;
   DuckStatement prepared;
   if (duckdb_prepare(spare, statement.text.c_str(), prepared.out()) != DuckDBSuccess)
     return FirstParagraph(duckdb_prepare_error(prepared.get()));
   if (!MayRun(duckdb_prepared_statement_type(prepared.get()), writes)) return WhyItMayNot(writes);
   return "";
 }
+
+namespace {
+
+/// A view or a macro of the user's own: what it says when it is used.
+struct Definition {
+  SqlName name;
+  bool is_view = false;
+  SqlStatement statement;
+  bool is_readable = true;
+};
+
+/// What stands behind the AS of a CREATE VIEW; "" if there is none.
+std::string BodyOfView(const std::string& text) {
+  std::string fault;
+  int depth = 0;
+  for (const SqlToken& token : ReadSqlTokens(text, SqlDialect::kDuckDb, fault)) {
+    depth += token.IsOperator("(") ? 1 : token.IsOperator(")") ? -1 : 0;
+    if (depth == 0 && token.IsWord("as"))
+      return text.substr(static_cast<size_t>(token.source.data() - text.data()) + 2);
+  }
+  return "";
+}
+
+std::vector<Definition> DefinitionsOf(DuckDatabase& database) {
+  std::vector<Definition> definitions;
+  const auto add = [&](const std::string& name, bool is_view, const std::string& body) {
+    Definition definition{{"", LowerCaseAscii(name)}, is_view, {}, true};
+    std::string fault;
+    definition.statement = ReadSqlStatement(body, SqlDialect::kDuckDb, fault);
+    definition.is_readable = fault.empty();
+    definitions.push_back(std::move(definition));
+  };
+  for (const std::string& view : database.Texts(
+           "SELECT DISTINCT view_name FROM duckdb_views() WHERE NOT internal AND NOT temporary AND "
+           "$1 = ''",
+           "")) {
+    for (const std::string& text : database.Texts(
+             "SELECT sql FROM duckdb_views() WHERE NOT internal AND view_name = $1", view))
+      add(view, true, BodyOfView(text));
+  }
+  for (const std::string& macro :
+       database.Texts("SELECT DISTINCT function_name FROM duckdb_functions() WHERE NOT internal AND "
+                      "function_type IN ('macro', 'table_macro') AND $1 = ''",
+                      "")) {
+    for (const std::string& text : database.Texts(
+             "SELECT macro_definition FROM duckdb_functions() WHERE NOT internal AND function_type "
+             "IN ('macro', 'table_macro') AND function_name = $1",
+             macro))
+      add(macro, false, "SELECT " + text);
+  }
+  return definitions;
+}
+
+bool HasName(const std::vector<SqlName>& names, const std::set<SqlName>& known) {
+  return std::any_of(names.begin(), names.end(),
+                     [&](const SqlName& name) { return known.contains({"", name.name}); });
+}
+
+}  // namespace
 
 DuckDbCatalogue DuckDbBackend::Ask(const std::string& connection) {
   DuckDatabase& database = *impl_->databases.at(connection).database;
@@ -495,25 +706,26 @@ DuckDbCatalogue DuckDbBackend::Ask(const std::string& connection) {
            "")) {
     catalogue.volatile_functions.insert({"", name});
   }
-  const std::vector<std::string> views = database.Texts(
-      "SELECT view_name FROM duckdb_views() WHERE NOT internal AND NOT temporary AND $1 = ''", "");
-  catalogue.writes_spread = !views.empty();
-  for (const std::string& view : views) {
-    const std::vector<std::string> text = database.Texts(
-        "SELECT sql FROM duckdb_views() WHERE NOT internal AND view_name = $1", view);
-    std::string fault;
-    const size_t select = text.empty() ? std::string::npos : text.front().find(" AS ");
-    if (select == std::string::npos) continue;
-    const SqlStatement statement =
-        ReadSqlStatement(text.front().substr(select + 4), SqlDialect::kDuckDb, fault);
-    const bool changes =
-        !fault.empty() || statement.is_volatile ||
-        std::any_of(statement.functions.begin(), statement.functions.end(),
-                    [&](const SqlName& name) {
-                      return catalogue.volatile_functions.contains({"", name.name});
-                    });
-    if (changes) catalogue.volatile_relations.insert({"", view});
+  const std::vector<Definition> definitions = DefinitionsOf(database);
+  // They use each other, so what is volatile is found in rounds.
+  for (bool found = true; found;) {
+    found = false;
+    for (const Definition& each : definitions) {
+      std::set<SqlName>& changing =
+          each.is_view ? catalogue.volatile_relations : catalogue.volatile_functions;
+      if (changing.contains(each.name)) continue;
+      const bool changes = !each.is_readable || each.statement.is_volatile ||
+                           HasName(each.statement.functions, catalogue.volatile_functions) ||
+                           HasName(each.statement.relations, catalogue.volatile_relations);
+      if (!changes) continue;
+      changing.insert(each.name);
+      found = true;
+    }
   }
+  catalogue.writes_spread =
+      std::any_of(definitions.begin(), definitions.end(), [](const Definition& each) {
+        return each.is_view || !each.is_readable || !each.statement.relations.empty();
+      });
   return catalogue;
 }
 

@@ -25,10 +25,13 @@ struct DuckDbConnection {
   std::string spill_folder;                   ///< for what does not fit in memory; "": none
 };
 
-/// What DuckDB's catalogue says about names, for statements whose text alone does not tell.
+/// What DuckDB's catalogue says about names, for statements whose text alone does not tell. Names
+/// are in lower case, without a schema.
 struct DuckDbCatalogue {
+  /// Macros and views of the user's own among them, those that use volatile ones included.
   std::set<SqlName> volatile_functions, volatile_relations;
-  bool writes_spread = false;  ///< there are views: a write to a table changes what they show
+  /// There are views, or macros that read tables: a write to a table changes what they show.
+  bool writes_spread = false;
 };
 
 /// Statements on embedded DuckDB databases, by threads of its own, one statement on each. A

@@ -1,5 +1,6 @@
 #include "tool/sql/duckdb_values.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
@@ -7,26 +8,32 @@
 #include <string_view>
 #include <vector>
 
+#include "base/text.h"
+
 namespace halo {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+constexpr int kMostDigits = 38;  // of a DECIMAL
 
 std::string TextOf(const Json& value) {
   return value.is_string() ? value.get<std::string>()
                            : value.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
+/// Null for what is not UTF-8: DuckDB throws through its C interface there.
 duckdb_value Text(const std::string& text) {
+  if (FindInvalidUtf8(text) != std::string::npos) return nullptr;
   return duckdb_create_varchar_length(text.data(), text.size());
 }
 
-/// All digits at the front of `text` (1 to `most`), taken off it.
-std::optional<int32_t> TakeDigits(std::string_view& text, size_t most) {
+/// All digits at the front of `text` (`fewest` to `most`), taken off it.
+std::optional<int32_t> TakeDigits(std::string_view& text, size_t most, size_t fewest = 1) {
   size_t length = 0;
   while (length < most && length < text.size() && text[length] >= '0' && text[length] <= '9')
     ++length;
-  if (length == 0) return std::nullopt;
+  if (length < fewest) return std::nullopt;
   int32_t number = 0;
   std::from_chars(text.data(), text.data() + length, number);
   text.remove_prefix(length);
@@ -41,7 +48,7 @@ bool TakeSign(std::string_view& text, char sign) {
 
 std::optional<duckdb_date_struct> TakeDate(std::string_view& text) {
   constexpr std::array<int32_t, 12> kDays = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
-  const auto year = TakeDigits(text, 4);
+  const auto year = TakeDigits(text, 4, 4);  // "95" could be of any century
   if (!year || !TakeSign(text, '-')) return std::nullopt;
   const auto month = TakeDigits(text, 2);
   if (!month || !TakeSign(text, '-')) return std::nullopt;
@@ -76,6 +83,8 @@ std::optional<duckdb_time_struct> TakeTime(std::string_view& text) {
 
 duckdb_value DateValue(const Json& value) {
   const std::string text = TextOf(value);
+  if (text == "infinity") return duckdb_create_date({INT32_MAX});
+  if (text == "-infinity") return duckdb_create_date({-INT32_MAX});
   std::string_view rest = text;
   const auto date = TakeDate(rest);
   return date && rest.empty() ? duckdb_create_date(duckdb_to_date(*date)) : nullptr;
@@ -90,6 +99,8 @@ duckdb_value TimeValue(const Json& value) {
 
 duckdb_value TimestampValue(const Json& value) {
   const std::string text = TextOf(value);
+  if (text == "infinity") return duckdb_create_timestamp({INT64_MAX});
+  if (text == "-infinity") return duckdb_create_timestamp({-INT64_MAX});
   std::string_view rest = text;
   const auto date = TakeDate(rest);
   if (!date) return nullptr;
@@ -121,7 +132,7 @@ duckdb_value UuidValue(const Json& value) {
 }
 
 /// Up to 38 digits, as they are written.
-duckdb_value DecimalValue(const Json& value) {
+std::optional<duckdb_decimal> ReadDecimal(const Json& value) {
   const std::string text = TextOf(value);
   std::string_view rest = text;
   const bool negative = TakeSign(rest, '-');
@@ -134,11 +145,11 @@ duckdb_value DecimalValue(const Json& value) {
       point = true;
       continue;
     }
-    if (c < '0' || c > '9' || ++digits > 38) return nullptr;
+    if (c < '0' || c > '9' || ++digits > kMostDigits) return std::nullopt;
     magnitude = magnitude * 10 + static_cast<unsigned>(c - '0');
     scale += point ? 1 : 0;
   }
-  if (digits == 0) return nullptr;
+  if (digits == 0) return std::nullopt;
   const __int128 number =
       negative ? -static_cast<__int128>(magnitude) : static_cast<__int128>(magnitude);
   duckdb_decimal decimal{};
@@ -146,7 +157,12 @@ duckdb_value DecimalValue(const Json& value) {
   decimal.scale = static_cast<uint8_t>(scale);
   decimal.value = {static_cast<uint64_t>(static_cast<unsigned __int128>(number)),
                    static_cast<int64_t>(number >> 64)};
-  return duckdb_create_decimal(decimal);
+  return decimal;
+}
+
+duckdb_value DecimalValue(const Json& value) {
+  const auto decimal = ReadDecimal(value);
+  return decimal ? duckdb_create_decimal(*decimal) : nullptr;
 }
 
 duckdb_value IntegerValue(const Json& value) {
@@ -154,10 +170,14 @@ duckdb_value IntegerValue(const Json& value) {
     return duckdb_create_uint64(value.get<uint64_t>());
   if (value.is_number_integer()) return duckdb_create_int64(value.get<int64_t>());
   const std::string text = TextOf(value);
+  const char* const last = text.data() + text.size();
   int64_t number = 0;
-  const auto [end, fault] = std::from_chars(text.data(), text.data() + text.size(), number);
-  const bool whole = fault == std::errc() && end == text.data() + text.size();
-  return whole ? duckdb_create_int64(number) : nullptr;
+  const auto [end, fault] = std::from_chars(text.data(), last, number);
+  if (fault == std::errc() && end == last) return duckdb_create_int64(number);
+  uint64_t large = 0;
+  const auto [large_end, large_fault] = std::from_chars(text.data(), last, large);
+  const bool whole = large_fault == std::errc() && large_end == last;
+  return whole ? duckdb_create_uint64(large) : nullptr;
 }
 
 duckdb_value DoubleValue(const Json& value) {
@@ -183,14 +203,21 @@ duckdb_value AnyValue(const Json& value) {
   return Text(TextOf(value));
 }
 
+/// A text is JSON already.
+duckdb_value JsonValue(const Json& value) {
+  const std::string text = TextOf(value);
+  return Json::accept(text) ? Text(text) : nullptr;
+}
+
 duckdb_value ScalarValue(SqlParameterType type, const Json& value) {
   if (value.is_null()) return duckdb_create_null_value();
   switch (type) {
     case SqlParameterType::kAny:
       return AnyValue(value);
     case SqlParameterType::kText:
-    case SqlParameterType::kJson:
       return Text(TextOf(value));
+    case SqlParameterType::kJson:
+      return JsonValue(value);
     case SqlParameterType::kInteger:
       return IntegerValue(value);
     case SqlParameterType::kDouble:
@@ -214,7 +241,7 @@ duckdb_value ScalarValue(SqlParameterType type, const Json& value) {
 const char* Expected(SqlParameterType type) {
   switch (type) {
     case SqlParameterType::kInteger:
-      return "a whole number";
+      return "a whole number of at most 64 bits";
     case SqlParameterType::kDouble:
       return "a number";
     case SqlParameterType::kBoolean:
@@ -229,8 +256,10 @@ const char* Expected(SqlParameterType type) {
       return "a time such as 2026-01-31T12:30:00";
     case SqlParameterType::kUuid:
       return "a UUID";
+    case SqlParameterType::kJson:
+      return "JSON";
     default:
-      return "a value";
+      return "text in UTF-8";
   }
 }
 
@@ -255,33 +284,55 @@ duckdb_type ElementType(SqlParameterType type) {
   }
 }
 
-std::string Refusal(SqlParameterType type, const Json& value) {
+/// "expected WHAT, got ...", of a long value its beginning.
+std::string Refusal(const std::string& expected, const Json& value) {
   constexpr size_t kShown = 80;
-  return std::string("expected ") + Expected(type) + ", got " + TextOf(value).substr(0, kShown);
+  std::string text = TextOf(value).substr(0, kShown);
+  text.resize(CompleteUtf8Length(text));
+  return "expected " + expected + ", got " + ReplaceInvalidUtf8(text);
+}
+
+/// The type of a list's elements; null where decimals have no type in common that loses no digit.
+duckdb_logical_type ElementsType(const SqlArgument& argument) {
+  if (argument.type != SqlParameterType::kDecimal)
+    return duckdb_create_logical_type(ElementType(argument.type));
+  int whole = 1, scale = 0;
+  for (const Json& element : argument.value) {
+    const auto decimal = element.is_null() ? std::nullopt : ReadDecimal(element);
+    if (!decimal) continue;
+    whole = std::max(whole, decimal->width - decimal->scale);
+    scale = std::max<int>(scale, decimal->scale);
+  }
+  if (whole + scale > kMostDigits) return nullptr;
+  return duckdb_create_decimal_type(static_cast<uint8_t>(whole + scale),
+                                    static_cast<uint8_t>(scale));
 }
 
 duckdb_value ListValue(const SqlArgument& argument, std::string& fault) {
   if (!argument.value.is_array()) {
-    fault = "expected a list, got " + TextOf(argument.value).substr(0, 80);
+    fault = Refusal("a list", argument.value);
     return nullptr;
   }
   std::vector<duckdb_value> elements;
   for (const Json& element : argument.value) {
     duckdb_value value = ScalarValue(argument.type, element);
     if (value == nullptr) {
-      fault = Refusal(argument.type, element);
+      fault = Refusal(Expected(argument.type), element);
       break;
     }
     elements.push_back(value);
   }
   duckdb_value list = nullptr;
   if (fault.empty()) {
-    // Decimals of a list share one type, whatever digits each has.
-    const DuckType type(argument.type == SqlParameterType::kDecimal
-                            ? duckdb_create_decimal_type(38, 10)
-                            : duckdb_create_logical_type(ElementType(argument.type)));
-    list = duckdb_create_list_value(type.get(), elements.data(), elements.size());
-    if (list == nullptr) fault = "the list's values are not of one type";
+    const DuckType type(ElementsType(argument));
+    duckdb_value none = nullptr;  // of an empty list DuckDB wants to be shown some place
+    if (type.get() == nullptr) {
+      fault = "the list's decimals need more than 38 digits together, before and behind the point";
+    } else {
+      list = duckdb_create_list_value(type.get(), elements.empty() ? &none : elements.data(),
+                                      elements.size());
+      if (list == nullptr) fault = "the list's values are not of one type";
+    }
   }
   for (duckdb_value& element : elements) duckdb_destroy_value(&element);
   return list;
@@ -293,7 +344,7 @@ duckdb_value MakeDuckValue(const SqlArgument& argument, std::string& fault) {
   if (argument.value.is_null()) return duckdb_create_null_value();
   if (argument.is_list) return ListValue(argument, fault);
   duckdb_value value = ScalarValue(argument.type, argument.value);
-  if (value == nullptr) fault = Refusal(argument.type, argument.value);
+  if (value == nullptr) fault = Refusal(Expected(argument.type), argument.value);
   return value;
 }
 

@@ -1,0 +1,92 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "tool/tool_backend.h"
+
+namespace halo::test {
+
+/// Entries of a folder of /proc: threads of "/proc/self/task", descriptors of "/proc/self/fd" (the
+/// one that looks included).
+inline size_t CountEntries(const std::string& folder) {
+  size_t count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    (void)entry;
+    ++count;
+  }
+  return count;
+}
+
+/// What a process has open, to be compared before and after.
+struct Census {
+  size_t threads = CountEntries("/proc/self/task");
+  size_t descriptors = CountEntries("/proc/self/fd");
+
+  friend bool operator==(const Census&, const Census&) = default;
+};
+
+inline std::ostream& operator<<(std::ostream& out, const Census& census) {
+  return out << census.threads << " threads, " << census.descriptors << " descriptors";
+}
+
+/// A mailbox, and what has come into it.
+class BackendRig {
+ public:
+  SteadyClock clock;
+  ToolMailbox mailbox;
+
+  ToolCallId NextId() { return ++last_id_; }
+
+  /// The completion of a call. A minute is for ever.
+  ToolCompletion Wait(ToolCallId id) {
+    constexpr int kMostSeconds = 60;
+    for (int second = 0; second < kMostSeconds; ++second) {
+      const auto at = done_.find(id);
+      if (at != done_.end()) return done_.extract(at).mapped();
+      Take(1'000'000);
+    }
+    ADD_FAILURE() << "call " << id << " does not end";
+    ToolCompletion none;
+    none.failure = Failure{"", "test_never_ended", "", false};
+    return none;
+  }
+
+  /// Calls in the order in which they ended, so far.
+  const std::vector<ToolCallId>& ended() {
+    Take(0);
+    return ended_;
+  }
+
+ private:
+  void Take(int64_t most_us) {
+    for (ToolCompletion& completion : mailbox.Take(most_us)) {
+      ended_.push_back(completion.id);
+      const bool is_first = done_.emplace(completion.id, std::move(completion)).second;
+      EXPECT_TRUE(is_first) << "a call ends once";
+    }
+  }
+
+  ToolCallId last_id_ = 0;
+  std::map<ToolCallId, ToolCompletion> done_;
+  std::vector<ToolCallId> ended_;
+};
+
+/// "" or the code of a completion's failure.
+inline std::string CodeOf(const ToolCompletion& completion) {
+  return completion.failure ? completion.failure->code : "";
+}
+
+inline std::string MessageOf(const ToolCompletion& completion) {
+  return completion.failure ? completion.failure->message : "";
+}
+
+}  // namespace halo::test
