@@ -244,7 +244,7 @@ void AddRunFlags(CLI::App& command, RunFlags& flags) {
                      "Stop after more than N (or P%) failed rows");
   command.add_option("--summary-json", options.summary_json, "Write the summary to a file");
   command.add_option("--dump-prompts", options.dump_prompts,
-                     "Write the ids of every call to a JSONL file");
+                     "Write every call with its ids and times to a JSONL file");
   command.add_flag("--quiet", flags.quiet, "No progress and no summary on standard error");
 }
 

@@ -1,5 +1,7 @@
 #include "base/clock.h"
 
+#include <ctime>
+
 #include <chrono>
 #include <thread>
 
@@ -16,6 +18,14 @@ int64_t SteadyClock::NowUs() const {
 void SteadyClock::SleepUntil(int64_t time_us) {
   const int64_t left_us = time_us - NowUs();
   if (left_us > 0) std::this_thread::sleep_for(std::chrono::microseconds(left_us));
+}
+
+int64_t ThreadCpuUs() {
+  constexpr int64_t kUsPerS = 1'000'000, kNsPerUs = 1'000;
+  timespec time{};
+  const int fault = clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  HALO_CHECK(fault == 0, "a thread has a clock of its processor time");
+  return int64_t{time.tv_sec} * kUsPerS + time.tv_nsec / kNsPerUs;
 }
 
 void VirtualClock::AdvanceTo(int64_t time_us) {

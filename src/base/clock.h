@@ -21,6 +21,9 @@ class SteadyClock final : public Clock {
   void SleepUntil(int64_t time_us) override;
 };
 
+/// Processor time that the calling thread has used, in microseconds.
+int64_t ThreadCpuUs();
+
 /// A clock that moves only when told; used by the simulated engine.
 class VirtualClock final : public Clock {
  public:

@@ -69,10 +69,15 @@ struct CallRecord {
 struct ToolCallRecord {
   const Operator& op;
   const Row& row;
+  const ToolCall& call;       ///< its last attempt; of a merged one, an equal call
+  const std::string& target;  ///< ToolCallBuilder::target
+  Signature request;          ///< equal for calls that ask the same
+  bool may_share;             ///< equal calls may share a result
   const ToolCompletion& completion;      ///< its value has moved into `result`
   const nlohmann::ordered_json* result;  ///< null: it failed
   size_t source;
-  bool merged;  ///< answered by an equal call
+  bool merged;      ///< answered by an equal call
+  int64_t busy_us;  ///< of all attempts; waiting between them is not among it
 };
 
 /// Called by the scheduler's thread.

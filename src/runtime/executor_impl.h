@@ -90,8 +90,11 @@ struct ToolWork {
   RowState* row = nullptr;
   OperatorIndex op = 0;
   ToolCall call;  // as it was given out
-  std::optional<Signature> signature;
+  Signature request;
+  bool may_share = false;
+  std::optional<Signature> signature;  // by which it shares in this run
   int32_t attempt = 0;
+  int64_t busy_us = 0;  // of all attempts
   std::vector<std::pair<RowState*, OperatorIndex>> followers;
 };
 
@@ -233,12 +236,12 @@ struct Executor::Impl {
   void SendTool(ToolWork work);
   void PollTools(int64_t deadline_us);
   void OnToolCompletion(ToolCompletion completion);
-  void CountToolCompletion(const ToolWork& work, const ToolCompletion& completion);
+  void CountToolCompletion(ToolWork& work, const ToolCompletion& completion);
   bool RetryToolLater(ToolWork& work, ToolCompletion& completion);
   void MakeDueToolCalls();
   void ConcludeTool(ToolWork work, ToolCompletion completion);
-  void EndTool(RowState& row, OperatorIndex op, const ToolCompletion& completion,
-               const ToolResult& result, bool merged);
+  void EndTool(RowState& row, OperatorIndex op, const ToolWork& work,
+               const ToolCompletion& completion, const ToolResult& result, bool merged);
   void CancelToolsOf(const RowState& row);
 
   // executor_ends.cc: ends of instances

@@ -45,14 +45,15 @@ void Executor::Impl::SubmitTool(RowState& row, OperatorIndex op) {
     if (row.cancelled) throw Cancelled();
     BuiltToolCall built = BuildToolCall(row, op);
     work.call = std::move(built.call);
-    work.signature = built.signature;
+    work.request = built.request;
+    work.may_share = built.may_share;
   } catch (Failure& failure) {
     FailInstance(row, op, std::move(failure));
     return;
   }
   At(row, op).built = true;
   DropReads(row, op);
-  if (options.naive) work.signature.reset();
+  if (work.may_share && !options.naive) work.signature = work.request;
   if (work.signature) AddVersions(work, *work.signature);
   if (!MergeTool(row, op, work)) SendTool(std::move(work));
 }
@@ -109,7 +110,7 @@ bool Executor::Impl::MergeTool(RowState& row, OperatorIndex op, const ToolWork& 
   if (const ToolResult result = results.Find(*work.signature)) {
     ++CountsOf(row, op).merged;
     At(row, op).state = State::kMerged;
-    EndTool(row, op, ToolCompletion{}, result, true);
+    EndTool(row, op, work, ToolCompletion{}, result, true);
     return true;
   }
   const auto under_way = tool_work_by_signature.find(*work.signature);
@@ -173,11 +174,12 @@ void Executor::Impl::OnToolCompletion(ToolCompletion completion) {
   if (!RetryToolLater(work, completion)) ConcludeTool(std::move(work), std::move(completion));
 }
 
-void Executor::Impl::CountToolCompletion(const ToolWork& work, const ToolCompletion& completion) {
+void Executor::Impl::CountToolCompletion(ToolWork& work, const ToolCompletion& completion) {
   ++report.counts.calls_done;
   if (completion.started_us > 0) {
-    CountsOf(*work.row, work.op).busy_us +=
-        std::max<int64_t>(0, completion.finished_us - completion.started_us);
+    const int64_t busy_us = std::max<int64_t>(0, completion.finished_us - completion.started_us);
+    CountsOf(*work.row, work.op).busy_us += busy_us;
+    work.busy_us += busy_us;
   }
 }
 
@@ -229,7 +231,7 @@ void Executor::Impl::ConcludeTool(ToolWork work, ToolCompletion completion) {
     result = std::make_shared<const nlohmann::ordered_json>(std::move(completion.value));
     if (work.signature) results.Put(*work.signature, result);
   }
-  EndTool(*work.row, work.op, completion, result, false);
+  EndTool(*work.row, work.op, work, completion, result, false);
   if (work.followers.empty()) return;
   if (completion.failure && IsOfOneRow(*completion.failure)) {
     if (stopping) return;
@@ -239,18 +241,21 @@ void Executor::Impl::ConcludeTool(ToolWork work, ToolCompletion completion) {
     next.op = next.followers.front().second;
     next.followers.erase(next.followers.begin());
     next.attempt = 0;
+    next.busy_us = 0;
     --CountsOf(*next.row, next.op).merged;
     SendTool(std::move(next));
     return;
   }
-  for (const auto& [row, op] : work.followers) EndTool(*row, op, completion, result, true);
+  for (const auto& [row, op] : work.followers) EndTool(*row, op, work, completion, result, true);
 }
 
-void Executor::Impl::EndTool(RowState& row, OperatorIndex op, const ToolCompletion& completion,
-                             const ToolResult& result, bool merged) {
+void Executor::Impl::EndTool(RowState& row, OperatorIndex op, const ToolWork& work,
+                             const ToolCompletion& completion, const ToolResult& result,
+                             bool merged) {
   if (observer != nullptr) {
-    observer->OnToolCall(
-        {PlanOf(row).operator_of(op), row.row, completion, result.get(), row.source, merged});
+    observer->OnToolCall({PlanOf(row).operator_of(op), row.row, work.call, ToolOf(row, op).target(),
+                          work.request, work.may_share, completion, result.get(), row.source,
+                          merged, merged ? 0 : work.busy_us});
   }
   if (row.cancelled) return FailInstance(row, op, Cancelled());
   if (completion.failure) return FailInstance(row, op, *completion.failure);

@@ -212,7 +212,7 @@ BuiltToolCall ToolCallBuilder::Build(const Values& values, uint64_t draw_key) co
     const double seconds = Seconds(tool.timeout.Evaluate(values), tool.timeout_unit_s, "timeout_s");
     built.call.timeout_us = static_cast<int64_t>(seconds * kUsPerS);
   }
-  if (!may_share_) built.signature.reset();
+  built.may_share = may_share_;
   return built;
 }
 

@@ -37,8 +37,8 @@ struct ToolSetup {
 /// A call that is ready to be made.
 struct BuiltToolCall {
   ToolCall call;
-  /// Equal for calls that may share a result; nothing: none may.
-  std::optional<Signature> signature;
+  Signature request;       ///< equal for calls that ask the same
+  bool may_share = false;  ///< equal calls may share a result
 };
 
 /// Makes the calls of one tool operator. Pure.

@@ -22,9 +22,26 @@ const char* FinishName(FinishReason reason) {
   return "?";
 }
 
+const char* KindName(OperatorKind kind) {
+  switch (kind) {
+    case OperatorKind::kInference:
+      return "llm";
+    case OperatorKind::kSql:
+      return "sql";
+    case OperatorKind::kHttp:
+      return "http";
+    case OperatorKind::kFunction:
+      return "function";
+  }
+  return "?";
+}
+
+constexpr double kSecondsPerUs = 1e-6;
+
 }  // namespace
 
-CallDump::CallDump(const std::string& path) : path_(path), file_(std::fopen(path.c_str(), "wb")) {
+CallDump::CallDump(const std::string& path, int64_t start_us)
+    : path_(path), start_us_(start_us), file_(std::fopen(path.c_str(), "wb")) {
   if (file_ == nullptr) throw Error(ErrorCode::kIo, path + ": cannot be written (--dump-prompts)");
 }
 
@@ -33,11 +50,9 @@ CallDump::~CallDump() {
 }
 
 void CallDump::Write(const CallRecord& call) {
-  nlohmann::ordered_json line = {{"source", call.source},
-                                 {"row", call.row.id},
-                                 {"operator", call.op.id},
-                                 {"model", call.op.model.name},
-                                 {"merged", call.merged}};
+  nlohmann::ordered_json line = {{"kind", KindName(call.op.kind)}, {"source", call.source},
+                                 {"row", call.row.id},             {"operator", call.op.id},
+                                 {"model", call.op.model.name},    {"merged", call.merged}};
   if (call.op.lora)
     line["adapter"] = {{"file", call.op.lora->file}, {"scale", call.op.lora->scale}};
   if (call.prompt.text.empty()) {
@@ -54,6 +69,46 @@ void CallDump::Write(const CallRecord& call) {
     // As text: many JSON readers round integers of 64 bits.
     line["logits_hash"] = fmt::format("{:016x}", call.completion.logits_hash);
   }
+  if (!call.merged && call.completion.started_us > 0) {
+    line["started_s"] = SecondsOfRun(call.completion.started_us);
+    line["finished_s"] = SecondsOfRun(call.completion.finished_us);
+  }
+  WriteLine(line);
+}
+
+void CallDump::Write(const ToolCallRecord& call) {
+  const size_t behind_kind = call.target.find(' ') + 1;
+  nlohmann::ordered_json line = {{"kind", KindName(call.op.kind)},
+                                 {"source", call.source},
+                                 {"row", call.row.id},
+                                 {"operator", call.op.id},
+                                 {"merged", call.merged},
+                                 {"target", call.target.substr(behind_kind)},
+                                 {"request", fmt::format("{:016x}", call.request.low)},
+                                 {"may_share", call.may_share},
+                                 {"finish", call.completion.failure ? "failed" : "end"}};
+  if (!call.merged) {
+    const auto* http = std::get_if<HttpCall>(&call.call.what);
+    const bool is_drawn = http != nullptr && http->latency_mode != HttpLatencyMode::kLive;
+    const double busy_s = static_cast<double>(call.busy_us) * kSecondsPerUs;
+    line["latency_s"] = is_drawn ? static_cast<double>(http->latency_us) * kSecondsPerUs : busy_s;
+    line["drawn"] = is_drawn;
+    line["busy_s"] = busy_s;
+    if (call.completion.cpu_us)
+      line["cpu_s"] = static_cast<double>(*call.completion.cpu_us) * kSecondsPerUs;
+    if (call.completion.started_us > 0) {
+      line["started_s"] = SecondsOfRun(call.completion.started_us);
+      line["finished_s"] = SecondsOfRun(call.completion.finished_us);
+    }
+  }
+  WriteLine(line);
+}
+
+double CallDump::SecondsOfRun(int64_t time_us) const {
+  return static_cast<double>(time_us - start_us_) * kSecondsPerUs;
+}
+
+void CallDump::WriteLine(const nlohmann::ordered_json& line) {
   std::string text = line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
   text += '\n';
   std::fwrite(text.data(), 1, text.size(), static_cast<FILE*>(file_));

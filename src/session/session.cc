@@ -133,6 +133,9 @@ class Reporter final : public RunObserver {
   void OnCall(const CallRecord& call) override {
     if (dump_ != nullptr) dump_->Write(call);
   }
+  void OnToolCall(const ToolCallRecord& call) override {
+    if (dump_ != nullptr) dump_->Write(call);
+  }
   void OnRow(size_t, const RowResult& row) override {
     constexpr size_t kShown = 3;
     if (!row.failure || failures_.size() >= kShown) return;
@@ -505,7 +508,7 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   impl.OpenOutputs();
   std::unique_ptr<CallDump> dump;
   if (!impl.options.dump_prompts.empty())
-    dump = std::make_unique<CallDump>(impl.options.dump_prompts);
+    dump = std::make_unique<CallDump>(impl.options.dump_prompts, impl.clock.NowUs());
 
   int64_t rows_total = 0;
   int64_t calls_total = 0;

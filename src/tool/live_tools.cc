@@ -45,6 +45,7 @@ void LiveTools::RunHere(const ToolCall& call) {
   ToolCompletion completion;
   completion.id = call.id;
   completion.started_us = clock_.NowUs();
+  const int64_t cpu_us = ThreadCpuUs();
   try {
     const LocalFunction* known = FindLocalFunction(function.function);
     HALO_CHECK(known != nullptr && known->run != nullptr, "functions are checked before a run");
@@ -53,6 +54,7 @@ void LiveTools::RunHere(const ToolCall& call) {
     completion.failure = std::move(failure);
   }
   completion.finished_us = clock_.NowUs();
+  completion.cpu_us = ThreadCpuUs() - cpu_us;
   mailbox_.Put(std::move(completion));
 }
 

@@ -128,6 +128,8 @@ struct ToolCompletion {
   int64_t retry_after_us = 0;  ///< the other side asked for this much patience
   nlohmann::ordered_json value;
   int64_t started_us = 0, finished_us = 0;
+  /// Processor time that it took on this machine; nothing: not known (a server's, a program's).
+  std::optional<int64_t> cpu_us;
 };
 
 /// All tools of a run, as the scheduler sees them: one place to give calls to, and one to wait at.

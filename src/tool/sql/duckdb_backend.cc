@@ -485,6 +485,7 @@ void DuckDbBackend::Impl::Execute(size_t thread, ToolCall call) {
   ToolCompletion completion;
   completion.id = call.id;
   completion.started_us = clock.NowUs();
+  const int64_t cpu_us = ThreadCpuUs();
   const auto& sql = std::get<SqlCall>(call.what);
   try {
     if (call.deadline_us > 0 && completion.started_us >= call.deadline_us)
@@ -496,6 +497,8 @@ void DuckDbBackend::Impl::Execute(size_t thread, ToolCall call) {
     completion.failure = Fault("out_of_memory", "there is not enough memory for the result");
   }
   completion.finished_us = clock.NowUs();
+  // DuckDB runs with one thread, so a statement's work is done by the thread that asks for it.
+  completion.cpu_us = ThreadCpuUs() - cpu_us;
   {
     const std::lock_guard lock(mutex);
     const Running ran = std::exchange(running[thread], {});
