@@ -18,7 +18,7 @@ using Json = nlohmann::ordered_json;
 struct Flags {
   std::string dump, workflow, levels, focus, output;
   std::vector<std::string> models, rates;
-  int64_t memory_bytes = 0;
+  BoundSettings bound;
   bool rates_only = false;
   MeasurementSetup setup;
 };
@@ -81,15 +81,27 @@ Json RateJson(const Rate& rate) {
   return {{"layout", rate.layout}, {"batch", rate.batch}, {"tokens_per_s", 1.0 / rate.token_s}};
 }
 
-Json BoundJson(const Flags& flags, const std::vector<Call>& calls, const Workload& work,
-               const Rates& rates) {
+Json ToolsJson(const ToolTimes& tools) {
+  Json json = Json::object();
+  for (const auto& [name, time] : tools) {
+    json[name] = {{"calls", time.calls},
+                  {"equal_calls_left_out", time.equal_calls},
+                  {"latency_s", time.latency_s},
+                  {"cpu_s", time.cpu_s}};
+  }
+  return json;
+}
+
+Json BoundJson(const Flags& flags, const CallLog& log, const Workload& work, const Rates& rates) {
   WorkflowGraph graph;
   if (!flags.workflow.empty()) {
     graph = ReadWorkflowGraph(flags.workflow);
   } else {
     graph = GraphFromLevels(flags.levels);
   }
-  const LowerBound bound = ComputeLowerBound(calls, graph, rates, flags.memory_bytes);
+  BoundSettings settings = flags.bound;
+  settings.threads = flags.setup.threads;
+  const LowerBound bound = ComputeLowerBound(log, graph, rates, settings);
   Json best = Json::object();
   for (const auto& [name, model] : work) {
     const ModelRates& measured = rates.at(name);
@@ -102,10 +114,13 @@ Json BoundJson(const Flags& flags, const std::vector<Call>& calls, const Workloa
   return {{"lower_bound_s", bound.lower_bound_s},
           {"machine_s", bound.machine_s},
           {"machine_without_first_tokens_s", bound.machine_without_first_tokens_s},
+          {"tools_s", bound.tools_s},
+          {"slowest_tool", bound.slowest_tool},
           {"chain_s", bound.chain_s},
           {"chain_row", bound.chain_row},
           {"model_loads", bound.model_loads},
           {"workload", WorkJson(work)},
+          {"tools", ToolsJson(DescribeTools(log.tools, settings))},
           {"best_rates", best},
           {"rates", ToJson(rates)},
           {"threads", flags.setup.threads}};
@@ -115,9 +130,9 @@ void Run(const Flags& flags) {
   if (!flags.rates_only && flags.workflow.empty() && flags.levels.empty()) {
     throw std::invalid_argument("--workflow or --levels: one is needed for the longest chain");
   }
-  const std::vector<Call> calls = ReadCallLog(flags.dump);
-  const Workload work = DescribeWorkload(calls);
-  if (work.empty()) throw std::runtime_error(flags.dump + ": has no calls");
+  const CallLog log = ReadCallLog(flags.dump);
+  const Workload work = DescribeWorkload(log.llm);
+  if (work.empty()) throw std::runtime_error(flags.dump + ": has no calls of models");
   Rates rates;
   if (flags.rates.empty()) {
     rates = Measure(flags, work);
@@ -127,7 +142,7 @@ void Run(const Flags& flags) {
     rates = MedianRates(given);
   }
   Json result = ToJson(rates);
-  if (!flags.rates_only) result = BoundJson(flags, calls, work, rates);
+  if (!flags.rates_only) result = BoundJson(flags, log, work, rates);
   if (flags.output.empty()) {
     std::cout << result.dump(2) << "\n";
     return;
@@ -140,7 +155,7 @@ void Run(const Flags& flags) {
 void AddFlags(CLI::App& app, Flags& flags) {
   app.add_option("--dump", flags.dump, "--dump-prompts file of a --naive run")->required();
   app.add_option("--workflow", flags.workflow,
-                 "Workflow file (ops dialect), for the longest chain");
+                 "Workflow file (either dialect, without loops), for the longest chain");
   app.add_option("--levels", flags.levels,
                  "In place of --workflow: a,b/c means c waits for a and b");
   app.add_option("--model", flags.models, "NAME=FILE.gguf (repeatable)");
@@ -162,8 +177,16 @@ void AddFlags(CLI::App& app, Flags& flags) {
                  "Files of --rates-only: take their medians, measure nothing");
   app.add_option("--focus", flags.focus,
                  "File of --rates-only: measure only its best points of each kind again");
-  app.add_option("--memory", flags.memory_bytes,
+  app.add_option("--memory", flags.bound.memory_bytes,
                  "Bytes of room for weights; each model that does not fit is loaded once");
+  app.add_option("--latency-scale", flags.bound.latency_scale,
+                 "Multiplies drawn latencies: 1000 for a run with --set latency_scale=0.001")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--tool-concurrency", flags.bound.tool_concurrency,
+                 "Calls of one tool at once (default 32)")
+      ->check(CLI::PositiveNumber);
+  app.add_flag("--share-tool-calls", flags.bound.shares_tool_calls,
+               "The bound of a run that makes equal tool calls once");
   app.add_option("-o,--output", flags.output, "JSON file to write (default: standard output)");
 }
 
@@ -173,7 +196,8 @@ void AddFlags(CLI::App& app, Flags& flags) {
 int main(int argc, char** argv) {
   CLI::App app(
       "The lower bound of a run, from the calls of a --naive run and rates measured with\n"
-      "llama-batched-bench: max(machine time, longest chain of a row). Prints JSON.");
+      "llama-batched-bench: max(machine time, calls of the busiest tool, longest chain of a row). "
+      "Prints JSON.");
   halo::bench::Flags flags;
   halo::bench::AddFlags(app, flags);
   try {

@@ -40,29 +40,87 @@ double SingleCallSeconds(const Call& call, const PromptTrie& prompts, const Mode
          output * (rates.Single(true).token_s + rates.sampling_s);
 }
 
-void FindLongestChain(const std::vector<Call>& calls, const WorkflowGraph& graph,
-                      const std::map<std::string, PromptTrie>& prompts, const Rates& rates,
-                      LowerBound& bound) {
-  std::map<RowKey, std::map<std::string, double>> rows;  // row -> operator -> seconds
+/// Seconds that a tool's call takes when nothing else happens.
+double SingleCallSeconds(const ToolCall& call, const BoundSettings& settings) {
+  if (call.drawn) return call.latency_s * settings.latency_scale;
+  // Processor time does not depend on what else the machine did meanwhile.
+  return call.cpu_s.value_or(call.latency_s);
+}
+
+/// One row's calls, for the longest chain.
+struct RowCalls {
+  std::map<std::string, double> seconds;          // operator -> of calls that are the row's own
+  std::map<std::string, const ToolCall*> shared;  // operator -> a call that equal ones may answer
+};
+
+/// Request -> when its result is there at the earliest, whichever row asks first.
+using SharedResults = std::map<std::string, double>;
+
+/// When each operator of a row ends at the earliest. `known` null: shared calls take no time.
+std::map<std::string, double> EarliestEnds(const RowCalls& row, const WorkflowGraph& graph,
+                                           const std::vector<std::string>& order,
+                                           const SharedResults* known) {
+  std::map<std::string, double> end;
+  for (const std::string& op : order) {
+    double start = 0.0;
+    for (const std::string& input : graph.at(op)) start = std::max(start, end[input]);
+    const auto own = row.seconds.find(op);
+    end[op] = start + (own == row.seconds.end() ? 0.0 : own->second);
+    const auto shared = row.shared.find(op);
+    if (known == nullptr || shared == row.shared.end()) continue;
+    const auto result = known->find(shared->second->request);
+    if (result != known->end()) end[op] = std::max(end[op], result->second);
+  }
+  return end;
+}
+
+std::map<RowKey, RowCalls> CallsByRow(const std::vector<Call>& calls,
+                                      const std::vector<ToolCall>& tools,
+                                      const WorkflowGraph& graph,
+                                      const std::map<std::string, PromptTrie>& prompts,
+                                      const Rates& rates, const BoundSettings& settings) {
+  const auto check = [&](const std::string& op) {
+    if (graph.contains(op)) return;
+    throw std::runtime_error("the workflow has no operator '" + op + "', but the dump has");
+  };
+  std::map<RowKey, RowCalls> rows;
   for (const Call& call : calls) {
-    if (!graph.contains(call.op)) {
-      throw std::runtime_error("the workflow has no operator '" + call.op + "', but the dump has");
-    }
-    rows[{call.source, call.row}][call.op] +=
+    check(call.op);
+    rows[{call.source, call.row}].seconds[call.op] +=
         SingleCallSeconds(call, prompts.at(call.model), RatesOf(rates, call.model));
   }
+  for (const ToolCall& call : tools) {
+    check(call.op);
+    if (call.failed) continue;
+    RowCalls& row = rows[{call.source, call.row}];
+    if (settings.shares_tool_calls && call.may_share) {
+      row.shared[call.op] = &call;
+    } else if (!call.merged) {
+      row.seconds[call.op] += SingleCallSeconds(call, settings);
+    }
+  }
+  return rows;
+}
+
+void FindLongestChain(const std::map<RowKey, RowCalls>& rows, const WorkflowGraph& graph,
+                      const BoundSettings& settings, LowerBound& bound) {
   const std::vector<std::string> order = TopologicalOrder(graph);
-  for (const auto& [row, seconds] : rows) {
-    std::map<std::string, double> end;
-    for (const std::string& op : order) {
-      double start = 0.0;
-      for (const std::string& input : graph.at(op)) start = std::max(start, end[input]);
-      const auto own = seconds.find(op);
-      end[op] = start + (own == seconds.end() ? 0.0 : own->second);
-      if (end[op] > bound.chain_s) {
-        bound.chain_s = end[op];
-        bound.chain_row = row.second;
-      }
+  // A shared result is there when the luckiest of those who ask for it could have it.
+  SharedResults results;
+  for (const auto& [key, row] : rows) {
+    const std::map<std::string, double> least = EarliestEnds(row, graph, order, nullptr);
+    for (const auto& [op, call] : row.shared) {
+      if (call->merged) continue;
+      const double end_s = least.at(op) + SingleCallSeconds(*call, settings);
+      const auto [result, is_new] = results.emplace(call->request, end_s);
+      if (!is_new) result->second = std::min(result->second, end_s);
+    }
+  }
+  for (const auto& [key, row] : rows) {
+    for (const auto& [op, end_s] : EarliestEnds(row, graph, order, &results)) {
+      if (end_s <= bound.chain_s) continue;
+      bound.chain_s = end_s;
+      bound.chain_row = key.second;
     }
   }
 }
@@ -194,11 +252,37 @@ Rates MedianRates(const std::vector<Rates>& measurements) {
   return medians;
 }
 
-LowerBound ComputeLowerBound(const std::vector<Call>& calls, const WorkflowGraph& graph,
-                             const Rates& rates, int64_t memory_bytes) {
+ToolTimes DescribeTools(const std::vector<ToolCall>& calls, const BoundSettings& settings) {
+  ToolTimes times;
+  // Of equal calls the one with the least latency.
+  std::map<std::pair<std::string, std::string>, const ToolCall*> shared;
+  const auto count = [&](const ToolCall& call) {
+    ToolTime& time = times[call.tool()];
+    ++time.calls;
+    time.latency_s += SingleCallSeconds(call, settings);
+    time.cpu_s += call.cpu_s.value_or(0.0);
+  };
+  for (const ToolCall& call : calls) {
+    if (call.merged || call.failed) continue;
+    if (!settings.shares_tool_calls || !call.may_share) {
+      count(call);
+      continue;
+    }
+    const auto [least, is_new] = shared.emplace(std::pair(call.tool(), call.request), &call);
+    if (is_new) continue;
+    ++times[call.tool()].equal_calls;
+    if (SingleCallSeconds(call, settings) < SingleCallSeconds(*least->second, settings))
+      least->second = &call;
+  }
+  for (const auto& [request, call] : shared) count(*call);
+  return times;
+}
+
+LowerBound ComputeLowerBound(const CallLog& log, const WorkflowGraph& graph, const Rates& rates,
+                             const BoundSettings& settings) {
   LowerBound bound;
-  const std::vector<Call> kept = CallsThatCount(calls);
-  const Workload work = DescribeWorkload(calls);
+  const std::vector<Call> kept = CallsThatCount(log.llm);
+  const Workload work = DescribeWorkload(log.llm);
   std::map<std::string, PromptTrie> prompts;
   for (const auto& [name, model] : work) {
     prompts.emplace(name, PromptTrie(kept, name));
@@ -212,9 +296,18 @@ LowerBound ComputeLowerBound(const std::vector<Call>& calls, const WorkflowGraph
                                             (output - static_cast<double>(model.calls)) * decode_s +
                                             output * measured.sampling_s;
   }
-  AddLoads(work, rates, memory_bytes, bound);
-  FindLongestChain(kept, graph, prompts, rates, bound);
-  bound.lower_bound_s = std::max(bound.machine_s, bound.chain_s);
+  AddLoads(work, rates, settings.memory_bytes, bound);
+  for (const auto& [tool, time] : DescribeTools(log.tools, settings)) {
+    bound.machine_s += time.cpu_s / settings.threads;
+    bound.machine_without_first_tokens_s += time.cpu_s / settings.threads;
+    const double all_s = time.latency_s / settings.tool_concurrency;
+    if (all_s <= bound.tools_s) continue;
+    bound.tools_s = all_s;
+    bound.slowest_tool = tool;
+  }
+  FindLongestChain(CallsByRow(kept, log.tools, graph, prompts, rates, settings), graph, settings,
+                   bound);
+  bound.lower_bound_s = std::max({bound.machine_s, bound.tools_s, bound.chain_s});
   return bound;
 }
 

@@ -196,8 +196,11 @@ int64_t SlotTokens(const std::vector<Call>& calls, const std::string& model) {
 }
 
 void Run(const Flags& flags) {
-  const std::vector<Call> calls = ReadCallLog(flags.dump);
-  if (calls.empty()) throw std::runtime_error(flags.dump + ": has no calls");
+  const CallLog log = ReadCallLog(flags.dump);
+  const std::vector<Call>& calls = log.llm;
+  if (calls.empty()) throw std::runtime_error(flags.dump + ": has no calls of models");
+  if (!log.tools.empty())
+    throw std::runtime_error(flags.dump + ": has calls of tools, which are not sent here");
   Client client(
       flags,
       flags.workflow.empty() ? GraphFromLevels(flags.levels) : ReadWorkflowGraph(flags.workflow),

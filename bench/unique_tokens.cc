@@ -38,7 +38,7 @@ void Add(UniqueCount& total, const UniqueCount& part) {
 }
 
 void Print(const std::string& path) {
-  const std::vector<Call> calls = ReadCallLog(path);
+  const std::vector<Call> calls = ReadCallLog(path).llm;
   nlohmann::ordered_json models = nlohmann::ordered_json::object();
   UniqueCount total;
   for (const std::string& model : ModelsOf(calls)) {

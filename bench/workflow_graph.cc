@@ -7,6 +7,8 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "bench/graph_dialect.h"
+
 namespace halo::bench {
 namespace {
 
@@ -30,9 +32,19 @@ WorkflowGraph ReadWorkflowGraph(const std::string& path) {
   } catch (const YAML::Exception& error) {
     throw std::runtime_error(path + ": " + error.what());
   }
-  const YAML::Node ops = file["ops"];
-  if (!ops || !ops.IsMap()) throw std::runtime_error(path + ": has no mapping 'ops'");
   WorkflowGraph graph;
+  if (file["graph"]) {
+    try {
+      graph = ReadGraphDialect(file["graph"]);
+    } catch (const std::exception& error) {
+      throw std::runtime_error(path + ": " + error.what());
+    }
+    TopologicalOrder(graph);
+    return graph;
+  }
+  const YAML::Node ops = file["ops"];
+  if (!ops || !ops.IsMap())
+    throw std::runtime_error(path + ": has neither 'graph' nor a mapping 'ops'");
   for (const auto& op : ops) {
     const auto id = op.first.as<std::string>();
     graph[id];

@@ -9,8 +9,8 @@ namespace halo::bench {
 /// Which operators of a workflow wait for which: operator id -> ids of its inputs.
 using WorkflowGraph = std::map<std::string, std::vector<std::string>>;
 
-/// From a workflow file of the `ops` dialect; looks at `input_ops` and `output_ops` only.
-/// Throws std::runtime_error.
+/// From a workflow file: of the `ops` dialect by `input_ops` and `output_ops` alone, of `graph` as
+/// in graph_dialect.h. Throws std::runtime_error.
 WorkflowGraph ReadWorkflowGraph(const std::string& path);
 
 /// From text: "a,b/c/d" means that c waits for a and b, and d for c.

@@ -1,8 +1,7 @@
 #include "base/clock.h"
 
-#include <ctime>
-
 #include <chrono>
+#include <ctime>
 #include <thread>
 
 #include "base/check.h"

@@ -69,10 +69,10 @@ struct CallRecord {
 struct ToolCallRecord {
   const Operator& op;
   const Row& row;
-  const ToolCall& call;       ///< its last attempt; of a merged one, an equal call
-  const std::string& target;  ///< ToolCallBuilder::target
-  Signature request;          ///< equal for calls that ask the same
-  bool may_share;             ///< equal calls may share a result
+  const ToolCall& call;                  ///< its last attempt; of a merged one, an equal call
+  const std::string& target;             ///< ToolCallBuilder::target
+  Signature request;                     ///< equal for calls that ask the same
+  bool may_share;                        ///< equal calls may share a result
   const ToolCompletion& completion;      ///< its value has moved into `result`
   const nlohmann::ordered_json* result;  ///< null: it failed
   size_t source;

@@ -50,9 +50,9 @@ CallDump::~CallDump() {
 }
 
 void CallDump::Write(const CallRecord& call) {
-  nlohmann::ordered_json line = {{"kind", KindName(call.op.kind)}, {"source", call.source},
-                                 {"row", call.row.id},             {"operator", call.op.id},
-                                 {"model", call.op.model.name},    {"merged", call.merged}};
+  nlohmann::ordered_json line = {
+      {"kind", KindName(call.op.kind)}, {"source", call.source},       {"row", call.row.id},
+      {"operator", call.op.id},         {"model", call.op.model.name}, {"merged", call.merged}};
   if (call.op.lora)
     line["adapter"] = {{"file", call.op.lora->file}, {"scale", call.op.lora->scale}};
   if (call.prompt.text.empty()) {

@@ -169,25 +169,5 @@ TEST(PromptTrie, AMillionTokensAreQuick) {
   EXPECT_EQ(Count(calls).trie_tokens, 100 + 1000 * 900);
 }
 
-TEST(CallLog, ReadsADumpAndNamesTheLineThatIsWrong) {
-  const std::string path = testing::TempDir() + "/call_log_test.jsonl";
-  const std::string good =
-      R"({"source":0,"row":"r1","operator":"a","model":"m","merged":false,"prompt":[1,2],"output":[3],)"
-      R"("finish":"end","max_tokens":8,"temperature":0.7,"top_p":0.9})";
-  std::ofstream(path) << good << "\n\n" << good << "\n";
-  const std::vector<Call> calls = ReadCallLog(path);
-  ASSERT_EQ(calls.size(), 2U);
-  EXPECT_EQ(calls[0].row, "r1");
-  EXPECT_EQ(calls[0].prompt, (std::vector<int32_t>{1, 2}));
-  EXPECT_EQ(calls[0].top_p, 0.9);
-  std::ofstream(path) << good << "\n{\"row\":\"r1\"}\n";
-  try {
-    ReadCallLog(path);
-    FAIL() << "a call without token ids was read";
-  } catch (const std::runtime_error& error) {
-    EXPECT_NE(std::string(error.what()).find(":2: "), std::string::npos) << error.what();
-  }
-}
-
 }  // namespace
 }  // namespace halo::bench
