@@ -238,6 +238,7 @@ struct Executor::Impl {
   void OnToolCompletion(ToolCompletion completion);
   void CountToolCompletion(ToolWork& work, const ToolCompletion& completion);
   bool RetryToolLater(ToolWork& work, ToolCompletion& completion);
+  bool PassOn(ToolWork& work);
   void MakeDueToolCalls();
   void ConcludeTool(ToolWork work, ToolCompletion completion);
   void EndTool(RowState& row, OperatorIndex op, const ToolWork& work,

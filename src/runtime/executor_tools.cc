@@ -17,6 +17,13 @@ constexpr int64_t kGivenOutPerSlot = 2;
 
 Failure Cancelled() { return {"", "cancelled", "the row was cancelled", false}; }
 
+Failure Late() { return {"", "deadline", "the row took longer than its deadline allows", false}; }
+
+/// A row as scripts and traces name it.
+std::string ScriptRow(const RowState& row) {
+  return row.row.id.is_string() ? row.row.id.get<std::string>() : row.id_text;
+}
+
 /// True for failures that say something about the row that made the call, not about the call.
 bool IsOfOneRow(const Failure& failure) {
   return failure.code == "cancelled" || failure.code == "deadline";
@@ -70,7 +77,7 @@ BuiltToolCall Executor::Impl::BuildToolCall(RowState& row, OperatorIndex op) con
                                 .low;
   BuiltToolCall built = ToolOf(row, op).Build(values, draw_key);
   built.call.order = OrderOf(row, op);
-  built.call.script_row = row.row.id.is_string() ? row.row.id.get<std::string>() : row.id_text;
+  built.call.script_row = ScriptRow(row);
   return built;
 }
 
@@ -92,13 +99,14 @@ void Executor::Impl::AddVersions(const ToolWork& work, Signature& signature) con
   if (!stood_still) signature = key.Finish();
 }
 
-/// Before a write is sent and after it has come back: what is read in between may be either.
+/// Before a write is sent and after it has come back: what is read in between may be either. Behind
+/// a write of which it is not known what it changed there may be views: from then on none is known.
 void Executor::Impl::CountWrite(const ToolWork& work) {
   if (work.call.effect != ToolEffect::kWrite) return;
   const ToolCallBuilder& tool = ToolOf(*work.row, work.op);
   TableVersions& connection = versions[tool.target()];
   const std::vector<SqlName>* written = tool.written();
-  if (written == nullptr) {
+  if (written == nullptr || connection.all > 0) {
     ++connection.all;
     return;
   }
@@ -204,9 +212,42 @@ bool Executor::Impl::RetryToolLater(ToolWork& work, ToolCompletion& completion) 
   const double jitter = 0.5 + 0.5 * UniformDraw(key, static_cast<uint64_t>(work.attempt));
   const int64_t wait_us =
       std::max(completion.retry_after_us, static_cast<int64_t>(full_s * jitter * kUsPerS));
+  const int64_t due_us = clock.NowUs() + wait_us;
+  // A row that will be over by then fails now, and whoever else waits for the call makes it.
+  while (work.row->deadline_us > 0 && due_us >= work.row->deadline_us) {
+    EndTool(*work.row, work.op, work, completion, nullptr, false);
+    if (!PassOn(work)) return true;
+  }
   ++work.attempt;
-  tool_retries.emplace(clock.NowUs() + wait_us, ToolAgain{std::move(work), std::move(completion)});
+  tool_retries.emplace(due_us, ToolAgain{std::move(work), std::move(completion)});
   return true;
+}
+
+/// Gives a call whose row has ended to the first of those who wait for it and have time. False if
+/// there is none.
+bool Executor::Impl::PassOn(ToolWork& work) {
+  while (!work.followers.empty()) {
+    const auto [row, op] = work.followers.front();
+    work.followers.erase(work.followers.begin());
+    const bool is_late = row->deadline_us > 0 && clock.NowUs() > row->deadline_us;
+    if (row->cancelled || is_late) {
+      ToolCompletion over;
+      over.failure = row->cancelled ? Cancelled() : Late();
+      EndTool(*row, op, work, over, nullptr, true);
+      continue;
+    }
+    work.row = row;
+    work.op = op;
+    // What is asked is the same; who asks is not.
+    work.call.order = OrderOf(*row, op);
+    work.call.script_operator = PlanOf(*row).operator_of(op).id;
+    work.call.script_row = ScriptRow(*row);
+    At(*row, op).state = State::kSubmitted;
+    --CountsOf(*row, op).merged;
+    CountStart(*row, op);
+    return true;
+  }
+  return false;
 }
 
 void Executor::Impl::MakeDueToolCalls() {
@@ -216,6 +257,7 @@ void Executor::Impl::MakeDueToolCalls() {
     const bool row_is_late =
         again.work.row->deadline_us > 0 && clock.NowUs() > again.work.row->deadline_us;
     if (stopping || again.work.row->cancelled || row_is_late) {
+      if (row_is_late) again.failed.failure = Late();
       if (again.work.row->cancelled) again.failed.failure = Cancelled();
       ConcludeTool(std::move(again.work), std::move(again.failed));
     } else {
@@ -236,14 +278,9 @@ void Executor::Impl::ConcludeTool(ToolWork work, ToolCompletion completion) {
   if (completion.failure && IsOfOneRow(*completion.failure)) {
     if (stopping) return;
     // The row gave it up; the first of those who wait makes it anew for all of them.
-    ToolWork next = std::move(work);
-    next.row = next.followers.front().first;
-    next.op = next.followers.front().second;
-    next.followers.erase(next.followers.begin());
-    next.attempt = 0;
-    next.busy_us = 0;
-    --CountsOf(*next.row, next.op).merged;
-    SendTool(std::move(next));
+    work.attempt = 0;
+    work.busy_us = 0;
+    if (PassOn(work)) SendTool(std::move(work));
     return;
   }
   for (const auto& [row, op] : work.followers) EndTool(*row, op, work, completion, result, true);
@@ -261,8 +298,7 @@ void Executor::Impl::EndTool(RowState& row, OperatorIndex op, const ToolWork& wo
   if (completion.failure) return FailInstance(row, op, *completion.failure);
   // A tool watches the deadline of the row that made the call only.
   if (merged && row.deadline_us > 0 && clock.NowUs() > row.deadline_us) {
-    return FailInstance(row, op,
-                        {"", "deadline", "the row took longer than its deadline allows", false});
+    return FailInstance(row, op, Late());
   }
   Instance& instance = At(row, op);
   const bool is_read =
@@ -278,6 +314,17 @@ void Executor::Impl::CancelToolsOf(const RowState& row) {
     if (work.row != &row || !work.followers.empty()) continue;
     if (work.signature) tool_work_by_signature.erase(*work.signature);
     options.tools->Cancel(id);
+  }
+  // What waits to be made again is due now: the next turn ends it.
+  std::vector<decltype(tool_retries)::node_type> due;
+  for (auto it = tool_retries.begin(); it != tool_retries.end();) {
+    const auto next = std::next(it);
+    if (it->second.work.row == &row) due.push_back(tool_retries.extract(it));
+    it = next;
+  }
+  for (auto& node : due) {
+    node.key() = clock.NowUs();
+    tool_retries.insert(std::move(node));
   }
 }
 

@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/random.h"
+#include "base/text.h"
 #include "tool/function/local_function.h"
 
 namespace halo {
@@ -56,9 +57,15 @@ double Seconds(const Json& value, double unit_s, const char* key) {
     if (parsed.is_number()) number = parsed.get<double>();
   }
   if (!(number >= 0.0)) {
+    constexpr size_t kShown = 80;
+    std::string shown = JsonText(value);
+    if (shown.size() > kShown) {
+      shown.resize(kShown);
+      shown.resize(CompleteUtf8Length(shown));
+      shown += "...";
+    }
     throw Failure{"", "bad_value",
-                  std::string(key) + ": expected a number of at least 0, got " + JsonText(value),
-                  false};
+                  std::string(key) + ": expected a number of at least 0, got " + shown, false};
   }
   return std::min(number * unit_s, kMostSeconds);
 }
@@ -152,9 +159,11 @@ void Require(const Values& values, const std::string& path) {
     throw Failure{"", "missing_input", "required_inputs: '" + path + "' has no value", false};
 }
 
+/// What a catalogue knows without a schema is meant in every schema.
 bool Intersects(const std::vector<SqlName>& names, const std::set<SqlName>& known) {
-  return std::any_of(names.begin(), names.end(),
-                     [&](const SqlName& name) { return known.contains(name); });
+  return std::any_of(names.begin(), names.end(), [&](const SqlName& name) {
+    return known.contains(name) || known.contains({"", name.name});
+  });
 }
 
 }  // namespace
@@ -210,9 +219,16 @@ BuiltToolCall ToolCallBuilder::Build(const Values& values, uint64_t draw_key) co
   built.call.script_operator = op_.id;
   if (!tool.timeout.is_null()) {
     const double seconds = Seconds(tool.timeout.Evaluate(values), tool.timeout_unit_s, "timeout_s");
-    built.call.timeout_us = static_cast<int64_t>(seconds * kUsPerS);
+    // The shortest limit is one, too.
+    built.call.timeout_us =
+        seconds > 0.0 ? std::max<int64_t>(1, std::llround(seconds * kUsPerS)) : 0;
   }
-  built.may_share = may_share_;
+  // How long a call may take decides on its outcome, as how often it is made does.
+  built.request = SignatureBuilder().Add(built.request).Add(built.call.timeout_us).Finish();
+  // Each row draws a latency of its own: under a limit one may be over it and another not.
+  const auto* http = std::get_if<HttpSpec>(&tool.what);
+  const bool draws = http != nullptr && http->latency_mode != HttpLatencyMode::kLive;
+  built.may_share = may_share_ && !(draws && built.call.timeout_us > 0);
   return built;
 }
 
@@ -272,7 +288,9 @@ BuiltToolCall ToolCallBuilder::BuildHttp(const HttpSpec& http, const Values& val
     call.body = as_json ? JsonText(body) : body.get<std::string>();
     if (as_json && !HasHeader(call.headers, "content-type"))
       call.headers.push_back({"Content-Type", "application/json", false});
-    key.Add(*call.body);
+    key.Add(as_json ? "json" : "body").Add(*call.body);
+  } else {
+    key.Add("no body");
   }
   call.response_path = http.response_path;
   call.most_bytes = http.most_bytes;
@@ -330,16 +348,29 @@ Json LeftOut(const Json& neighbour, size_t count) {
   return note;
 }
 
+size_t CountCharacters(std::string_view text) {
+  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) {
+    return (static_cast<unsigned char>(c) & 0xC0) != 0x80;
+  }));
+}
+
+/// The first `chars` characters of a text.
+std::string CutText(const std::string& text, size_t chars) {
+  if (text.size() <= chars) return text;
+  size_t end = 0, seen = 0;
+  for (; end < text.size(); ++end) {
+    const bool begins = (static_cast<unsigned char>(text[end]) & 0xC0) != 0x80;
+    if (begins && seen++ == chars) break;
+  }
+  if (end == text.size()) return text;
+  const size_t left = CountCharacters(std::string_view(text).substr(end));
+  return text.substr(0, end) + "...(" + std::to_string(left) + " more characters)";
+}
+
 /// Cuts lists and texts at every depth. `is_whole`: the value is no part of another, so that a text
 /// stays as it is.
 Json Cut(const Json& value, size_t rows, size_t chars, bool is_whole) {
-  if (value.is_string() && !is_whole) {
-    const std::string& text = value.get_ref<const std::string&>();
-    if (text.size() <= chars) return value;
-    size_t end = chars;
-    while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
-    return text.substr(0, end) + "...(" + std::to_string(text.size() - end) + " more bytes)";
-  }
+  if (value.is_string() && !is_whole) return CutText(value.get_ref<const std::string&>(), chars);
   if (value.is_array()) {
     Json list = Json::array();
     for (size_t i = 0; i < std::min(rows, value.size()); ++i)
@@ -369,24 +400,34 @@ size_t TokensOf(const std::string& text, const Vocabulary* vocabulary) {
 
 Json ShownInPrompt(const Json& output, const PromptLimits& limits, const Vocabulary* vocabulary) {
   const auto most = static_cast<size_t>(limits.tokens);
+  constexpr size_t kFewRows = 16, kFewestChars = 16;
+  constexpr size_t kMostBytesPerToken = 32;  // longer texts are not counted, which takes long
+  const auto fits = [&](const std::string& text) {
+    if (text.size() <= most) return true;  // a token says a byte at least
+    return text.size() <= most * kMostBytesPerToken && TokensOf(text, vocabulary) <= most;
+  };
   size_t rows = static_cast<size_t>(limits.rows), chars = static_cast<size_t>(limits.chars);
-  constexpr size_t kFewestChars = 16;
-  while (true) {
-    Json shown = Cut(output, rows, chars, true);
-    const std::string text = TextOf(shown);
-    // A token says a byte at least.
-    if (text.size() <= most || TokensOf(text, vocabulary) <= most) return shown;
-    if (rows > 1 && !output.is_string()) {
-      --rows;
-    } else if (chars > kFewestChars && !output.is_string()) {
-      chars /= 2;
+  Json shown = Cut(output, rows, chars, true);
+  std::string text = TextOf(shown);
+  while (!fits(text)) {
+    if (output.is_string() || (rows == 1 && chars <= kFewestChars)) break;
+    if (rows > 1) {
+      rows = rows > kFewRows ? std::max(kFewRows, rows / 2) : rows - 1;
     } else {
-      // Of a text, or of what has too many fields, the beginning.
-      size_t bytes = text.size();
-      while (bytes > 0 && TokensOf(text.substr(0, bytes), vocabulary) > most) bytes = bytes * 3 / 4;
-      return Cut(Json(text), 1, bytes, false);
+      chars /= 2;
     }
+    shown = Cut(output, rows, chars, true);
+    text = TextOf(shown);
   }
+  if (fits(text)) return shown;
+  // Of a text, or of what has too many fields, the beginning.
+  size_t length = std::min(text.size(), most * kMostBytesPerToken);
+  std::string beginning = CutText(text, length);
+  while (length > 0 && !fits(beginning)) {
+    length = length * 3 / 4;
+    beginning = CutText(text, length);
+  }
+  return beginning;
 }
 
 }  // namespace halo

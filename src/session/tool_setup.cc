@@ -82,6 +82,10 @@ class ToolNeeds {
         AddHttp(workflow, op, *http);
       } else if (std::get<FunctionSpec>(op.tool->what).function == "exec") {
         has_exec = true;
+        if (exec_owner_.empty()) exec_owner_ = workflow.path;
+        if (exec_owner_ != workflow.path && exec_folder != folder.string())
+          Fault(op.location, "'" + op.id + "' and " + exec_owner_ +
+                                 " run programs in different folders: run the workflows apart");
         exec_folder = folder.string();
         if (!Allows("exec"))
           Fault(op.location, "'" + op.id +
@@ -92,7 +96,8 @@ class ToolNeeds {
   }
 
   void AddQuery(const Workflow& workflow, const Operator& op, const SqlSpec& sql) {
-    if (!connections.contains(sql.connection)) OpenConnection(workflow, op, sql.connection);
+    if (opened_.insert({workflow.path, sql.connection}).second)
+      OpenConnection(workflow, op, sql.connection);
     const auto found = connections.find(sql.connection);
     if (found == connections.end()) return;  // what is wrong with it is known
     Connection& connection = found->second;
@@ -129,7 +134,7 @@ class ToolNeeds {
     const fs::path folder = fs::path(workflow.path).parent_path();
     if (is_declared) {
       for (const auto& [table, file] : spec->files)
-        connection.files.emplace_back(table, Inside(folder, file, connection.location));
+        connection.files.emplace_back(table, RowFile(folder, file, connection.location));
     }
     if (!given.empty()) {
       connection.url = given;
@@ -148,15 +153,20 @@ class ToolNeeds {
                                        "it shall, or name the server with --connect " +
                                        name + "=URL");
     }
-    connections.emplace(name, std::move(connection));
+    const auto [known, is_new] = connections.emplace(name, connection);
+    if (!is_new && (known->second.url != connection.url || known->second.files != connection.files))
+      Fault(connection.location,
+            "another workflow of this run means another database by connection '" + name +
+                "': give one of them another name, or run them apart");
   }
 
   /// A path relative to the workflow's folder; outside of it only by permission.
   std::string Inside(const fs::path& folder, const std::string& path, const SourceLocation& place) {
     std::error_code ignored;
-    const fs::path full = folder / path;  // an absolute path replaces the folder
+    // What is not there yet stays as it is written, so both begin at the root.
+    const fs::path full = fs::absolute(folder / path, ignored);  // an absolute path stays one
     const fs::path real = fs::weakly_canonical(full, ignored);
-    const fs::path home = fs::weakly_canonical(folder.empty() ? "." : folder, ignored);
+    const fs::path home = fs::weakly_canonical(fs::absolute(folder, ignored), ignored);
     const bool inside =
         std::mismatch(home.begin(), home.end(), real.begin(), real.end()).first == home.end();
     if (!inside && !Allows("files")) {
@@ -165,6 +175,19 @@ class ToolNeeds {
                        "shall be read");
     }
     return full.string();
+  }
+
+  /// A file that is to be read as a table: it alone, whatever its name means to DuckDB.
+  std::string RowFile(const fs::path& folder, const std::string& file,
+                      const SourceLocation& place) {
+    const std::string path = Inside(folder, file, place);
+    std::error_code ignored;
+    if (file.find_first_of("*?[") != std::string::npos) {
+      Fault(place, "files: '" + file + "' is a pattern: name each file as a table of its own");
+    } else if (!fs::is_regular_file(path, ignored)) {
+      Fault(place, "files: there is no file '" + file + "'");
+    }
+    return path;
   }
 
   std::string WithSecrets(std::string text, const fs::path& folder, const SourceLocation& place) {
@@ -181,8 +204,8 @@ class ToolNeeds {
   }
 
   void AddSecret(const std::string& name, const fs::path& folder, const SourceLocation& place) {
-    if (secrets.contains(name)) return;
     if (name.starts_with("env:")) {
+      if (secrets.contains(name)) return;
       const std::string variable = name.substr(4);
       const auto value = options_.environment ? options_.environment(variable) : std::nullopt;
       if (!value) return Fault(place, "the environment has no variable " + variable + ": set it");
@@ -190,6 +213,13 @@ class ToolNeeds {
       return;
     }
     const std::string path = Inside(folder, name.substr(5), place);
+    const auto [known, is_new] = secret_files_.emplace(name, path);
+    if (!is_new) {
+      if (known->second != path)
+        Fault(place, "another workflow of this run has another file '" + name.substr(5) +
+                         "' for its secret: name them apart, or run the workflows apart");
+      return;
+    }
     std::ifstream file(path, std::ios::binary);
     std::ostringstream text;
     text << file.rdbuf();
@@ -231,6 +261,9 @@ class ToolNeeds {
 
   const RunOptions& options_;
   std::set<std::string> known_;
+  std::set<std::pair<std::string, std::string>> opened_;  // (workflow, connection)
+  std::map<std::string, std::string> secret_files_;       // "file:PATH" -> the file it is
+  std::string exec_owner_;                                // the first workflow with programs
   std::vector<Diagnostic> faults_;
 };
 

@@ -175,7 +175,7 @@ void CheckParameters(KeyContext& c, const YamlNode& node, ToolDraft& tool) {
                     DidYouMean(name, given));
   }
   for (const std::string& name : given) {
-    if (!used.contains(name) && !used.empty())
+    if (!used.contains(name))
       fault(node,
             "parameters: the query has no :" + name + DidYouMean(name, {used.begin(), used.end()}));
   }

@@ -37,7 +37,7 @@ ValueTemplate ReadValueTemplate(KeyContext& c, const std::string& name, const Ya
   } else if (value.kind == YamlNode::Kind::kMapping) {
     read.kind = ValueTemplate::Kind::kMapping;
     for (const auto& [key, inner] : value.entries)
-      read.fields.emplace_back(key->text, ReadValueTemplate(c, name, *inner, tool));
+      read.fields.push_back({key->text, ReadValueTemplate(c, name, *inner, tool)});
   } else if (value.IsText()) {
     const PlainMeaning meaning = MeaningOf(value);
     if (value.text.find("${env:") != std::string::npos ||

@@ -5,12 +5,13 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "model/template.h"
 
 namespace halo {
+
+struct ValueField;
 
 /// A value as a workflow writes it: a constant, a template, or a list or mapping of such. A
 /// template that is one expression ("{{ plan.year }}") gives that expression's value with its type;
@@ -22,8 +23,8 @@ struct ValueTemplate {
   nlohmann::ordered_json constant;
   /// shared: a Template is immutable, and workflows are copied as values.
   std::shared_ptr<const Template> text;
-  std::vector<ValueTemplate> items;                           ///< of a list
-  std::vector<std::pair<std::string, ValueTemplate>> fields;  ///< of a mapping, in file order
+  std::vector<ValueTemplate> items;  ///< of a list
+  std::vector<ValueField> fields;    ///< of a mapping, in file order
 
   /// True if it says nothing at all: the null constant.
   bool is_null() const { return kind == Kind::kConstant && constant.is_null(); }
@@ -31,6 +32,12 @@ struct ValueTemplate {
   nlohmann::ordered_json Evaluate(
       const std::map<std::string, nlohmann::ordered_json>& values) const;
   void ForEachTemplate(const std::function<void(const Template&)>& visit) const;
+};
+
+/// One `name: value` of a mapping.
+struct ValueField {
+  std::string name;
+  ValueTemplate value;
 };
 
 }  // namespace halo

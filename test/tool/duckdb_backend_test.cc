@@ -201,7 +201,8 @@ TEST(DuckDbBackendTest, ListsKeepEveryElement) {
 TEST(DuckDbBackendTest, DecimalsOfAListLoseNoDigit) {
   Duck duck;
   const auto out = [&](const char* list) {
-    return duck.Ask("SELECT unnest($1) AS d ORDER BY 1", {{Type::kDecimal, true, Json::parse(list)}});
+    return duck.Ask("SELECT unnest($1) AS d ORDER BY 1",
+                    {{Type::kDecimal, true, Json::parse(list)}});
   };
   const ToolCompletion fine = out(R"(["1.5", "0.123456789012345678", "20000000000000000000"])");
   ASSERT_EQ(MessageOf(fine), "");
@@ -262,7 +263,8 @@ TEST(DuckDbBackendTest, WhatDoesNotFitItsTypeSaysWhatWasExpected) {
   };
   for (const Case& each : cases) {
     SCOPED_TRACE(each.value.dump());
-    const ToolCompletion completion = duck.Ask("SELECT $1", {{each.type, each.is_list, each.value}});
+    const ToolCompletion completion =
+        duck.Ask("SELECT $1", {{each.type, each.is_list, each.value}});
     EXPECT_EQ(CodeOf(completion), "bad_parameter");
     EXPECT_THAT(MessageOf(completion), HasSubstr("parameter 1: "));
     EXPECT_THAT(MessageOf(completion), HasSubstr(each.expected));
@@ -279,7 +281,9 @@ TEST(DuckDbBackendTest, WhatDoesNotFitItsTypeSaysWhatWasExpected) {
 TEST(DuckDbBackendTest, TextThatIsNotUtf8FailsItsCallAlone) {
   Duck duck;
   for (const Type type : {Type::kAny, Type::kText, Type::kJson, Type::kDate}) {
-    const ToolCompletion completion = duck.Ask("SELECT $1", {{type, false, "a\xFF" "b"}});
+    const ToolCompletion completion = duck.Ask("SELECT $1", {{type, false,
+                                                              "a\xFF"
+                                                              "b"}});
     EXPECT_EQ(CodeOf(completion), "bad_parameter") << static_cast<int>(type);
   }
   const ToolCompletion list =
@@ -370,9 +374,9 @@ TEST(DuckDbBackendTest, RowsAndBytesHaveLimits) {
   EXPECT_EQ(CodeOf(bytes), "result_too_large");
   EXPECT_THAT(MessageOf(bytes), HasSubstr("most_bytes"));
   // Ten megabytes against the default of eight, as one text, one list, one JSON value.
-  for (const char* large :
-       {"SELECT repeat('x', 10000000)", "SELECT range(10000000)",
-        "SELECT ('[' || repeat('1,', 5000000) || '1]')::JSON", "SELECT repeat('x', 1000) FROM range(10000)"})
+  for (const char* large : {"SELECT repeat('x', 10000000)", "SELECT range(10000000)",
+                            "SELECT ('[' || repeat('1,', 5000000) || '1]')::JSON",
+                            "SELECT repeat('x', 1000) FROM range(10000)"})
     EXPECT_EQ(CodeOf(duck.Ask(large)), "result_too_large") << large;
   // The connection is fit for the next call.
   EXPECT_EQ(duck.One("SELECT 1"), 1);
@@ -380,9 +384,9 @@ TEST(DuckDbBackendTest, RowsAndBytesHaveLimits) {
 
 TEST(DuckDbBackendTest, MemoryHasALimit) {
   Duck duck({{.name = "db", .memory_bytes = int64_t{64} << 20}});
-  const ToolCompletion completion =
-      duck.Ask("SELECT count(*) FROM (SELECT DISTINCT hash(x), repeat('y', 100) || x AS y FROM "
-               "range(5000000) t(x))");
+  const ToolCompletion completion = duck.Ask(
+      "SELECT count(*) FROM (SELECT DISTINCT hash(x), repeat('y', 100) || x AS y FROM "
+      "range(5000000) t(x))");
   EXPECT_EQ(CodeOf(completion), "sql_error");
   EXPECT_THAT(MessageOf(completion), HasSubstr("emory"));
   EXPECT_EQ(duck.One("SELECT 1"), 1);
@@ -411,8 +415,9 @@ TEST(DuckDbBackendTest, AStatementHasTheConnectionsLimit) {
 TEST(DuckDbBackendTest, AResultThatIsCutOffByTimeIsNoResult) {
   Duck duck;
   const ToolCompletion completion = duck.Do(
-      {.text = "SELECT a.range FROM range(1000000) a, range(1000000) b WHERE (a.range * 7 + b.range) % "
-               "100000 = 0",
+      {.text =
+           "SELECT a.range FROM range(1000000) a, range(1000000) b WHERE (a.range * 7 + b.range) % "
+           "100000 = 0",
        .most_rows = int64_t{1} << 40,
        .most_bytes = int64_t{1} << 50},
       {.deadline_us = duck.clock.NowUs() + 300'000});
@@ -477,7 +482,8 @@ TEST(DuckDbBackendTest, TheBackendEndsWhateverRunsAndLeavesNothing) {
   WriteFile(folder + "/x.csv", "a,b\n1,2\n");
   const Census before;
   for (int i = 0; i < 3; ++i) {
-    Duck duck({{.name = "db", .path = path, .files = {{"x", folder + "/x.csv"}}}, {.name = "mem"}}, 2);
+    Duck duck({{.name = "db", .path = path, .files = {{"x", folder + "/x.csv"}}}, {.name = "mem"}},
+              2);
     EXPECT_EQ(duck.One("SELECT count(*) FROM x"), 1);
     EXPECT_EQ(CodeOf(duck.Ask("SELECT * FROM nowhere")), "sql_error");
     for (int call = 0; call < 4; ++call) duck.Submit({.text = kEndless});
@@ -493,9 +499,9 @@ TEST(DuckDbBackendTest, OneThreadTakesTheLowestOrderFirst) {
   const ToolCallId holding = duck.Submit({.text = kEndless});
   std::vector<ToolCallId> ids;
   for (const int order : {5, 3, 9, 1, 3, 7}) {
-    ids.push_back(duck.Submit({.text = "INSERT INTO log VALUES ($1)",
-                               .arguments = {{Type::kInteger, false, order}}},
-                              {.effect = ToolEffect::kWrite, .order = order}));
+    ids.push_back(duck.Submit(
+        {.text = "INSERT INTO log VALUES ($1)", .arguments = {{Type::kInteger, false, order}}},
+        {.effect = ToolEffect::kWrite, .order = order}));
   }
   duck.backend->Cancel(holding);
   for (const ToolCallId id : ids) EXPECT_EQ(CodeOf(duck.Wait(id)), "");
@@ -526,9 +532,9 @@ TEST(DuckDbBackendTest, WritesOfTwoThreadsAllArrive) {
   ASSERT_EQ(CodeOf(duck.Change("CREATE TABLE log (n INTEGER)")), "");
   std::vector<ToolCallId> ids;
   for (int i = 0; i < 200; ++i) {
-    ids.push_back(duck.Submit({.text = "INSERT INTO log VALUES ($1)",
-                               .arguments = {{Type::kInteger, false, i}}},
-                              {.effect = ToolEffect::kWrite}));
+    ids.push_back(duck.Submit(
+        {.text = "INSERT INTO log VALUES ($1)", .arguments = {{Type::kInteger, false, i}}},
+        {.effect = ToolEffect::kWrite}));
   }
   for (const ToolCallId id : ids) {
     const ToolCompletion completion = duck.Wait(id);
@@ -605,8 +611,9 @@ TEST(DuckDbBackendTest, WhatCannotBeOpenedIsNamed) {
     }
     return "";
   };
-  EXPECT_THAT(message({.name = "shop", .path = folder + "/none.duckdb"}),
-              testing::AllOf(HasSubstr("'shop'"), HasSubstr("none.duckdb"), HasSubstr("no such file")));
+  EXPECT_THAT(
+      message({.name = "shop", .path = folder + "/none.duckdb"}),
+      testing::AllOf(HasSubstr("'shop'"), HasSubstr("none.duckdb"), HasSubstr("no such file")));
   EXPECT_FALSE(std::filesystem::exists(folder + "/none.duckdb"));
   EXPECT_THAT(message({.name = "shop", .path = folder + "/text.duckdb"}), HasSubstr("'shop'"));
   EXPECT_THAT(message({.name = "shop", .files = {{"x", folder + "/none.csv"}}}),
@@ -621,7 +628,8 @@ TEST(DuckDbBackendTest, OneFileUnderTwoNamesIsNotWrittenByTwoDatabases) {
   std::filesystem::create_symlink(path, folder + "/alias.duckdb");
   for (const std::string& other : {path, folder + "/alias.duckdb", folder + "/./data.duckdb"}) {
     try {
-      const Duck duck({{.name = "db", .path = path, .may_write = true}, {.name = "b", .path = other}});
+      const Duck duck(
+          {{.name = "db", .path = path, .may_write = true}, {.name = "b", .path = other}});
       ADD_FAILURE() << other << " was opened twice, once to write";
     } catch (const Error& error) {
       EXPECT_THAT(error.what(), HasSubstr("'b'"));
@@ -630,7 +638,8 @@ TEST(DuckDbBackendTest, OneFileUnderTwoNamesIsNotWrittenByTwoDatabases) {
   // Two that read are fine.
   Duck duck({{.name = "db", .path = path}, {.name = "b", .path = path}});
   EXPECT_EQ(duck.One("SELECT count(*) FROM t"), 3);
-  EXPECT_EQ(duck.Do({.connection = "b", .text = "SELECT count(*) AS n FROM t"}).value["rows"][0]["n"], 3);
+  EXPECT_EQ(
+      duck.Do({.connection = "b", .text = "SELECT count(*) AS n FROM t"}).value["rows"][0]["n"], 3);
 }
 
 TEST(DuckDbBackendTest, DeclaredFilesAreTables) {
@@ -812,11 +821,10 @@ TEST_F(DuckDbTrustTest, WhatIsDeclaredAReadDoesNotWrite) {
 TEST_F(DuckDbTrustTest, WhatReadsAndMakesRowsIsAllowed) {
   for (const char* text :
        {"SELECT * FROM t", "FROM t", "VALUES (1)", "TABLE t", "DESCRIBE t", "SUMMARIZE t",
-        "SHOW TABLES", "EXPLAIN SELECT 1", "WITH a AS (SELECT 1) FROM a",
-        "SELECT * FROM range(3)", "SELECT * FROM generate_series(1, 3)", "SELECT unnest([1])",
-        "SELECT * FROM unnest([1, 2])", "SELECT * FROM json_each('{}')", "PIVOT t ON name IN ('one') USING count(*)",
-        "SELECT version()",
-        "SELECT lower(name), sum(id) FROM t GROUP BY ALL", "SELECT a FROM x"}) {
+        "SHOW TABLES", "EXPLAIN SELECT 1", "WITH a AS (SELECT 1) FROM a", "SELECT * FROM range(3)",
+        "SELECT * FROM generate_series(1, 3)", "SELECT unnest([1])", "SELECT * FROM unnest([1, 2])",
+        "SELECT * FROM json_each('{}')", "PIVOT t ON name IN ('one') USING count(*)",
+        "SELECT version()", "SELECT lower(name), sum(id) FROM t GROUP BY ALL", "SELECT a FROM x"}) {
     SCOPED_TRACE(text);
     EXPECT_EQ(duck_->Check(text, false), "");
     EXPECT_EQ(MessageOf(duck_->Ask(text)), "");
@@ -826,7 +834,9 @@ TEST_F(DuckDbTrustTest, WhatReadsAndMakesRowsIsAllowed) {
 TEST_F(DuckDbTrustTest, WritesSayWhatTheyChanged) {
   EXPECT_EQ(duck_->Change("INSERT INTO t VALUES (4, 'four'), (5, 'five')").value.dump(),
             R"({"rows":[],"rowcount":2})");
-  EXPECT_EQ(duck_->Change("UPDATE t SET name = 'x' WHERE id > $1", {{Type::kInteger, false, 2}}).value["rowcount"], 3);
+  EXPECT_EQ(duck_->Change("UPDATE t SET name = 'x' WHERE id > $1", {{Type::kInteger, false, 2}})
+                .value["rowcount"],
+            3);
   EXPECT_EQ(duck_->Change("DELETE FROM t WHERE id = 1").value["rowcount"], 1);
   EXPECT_EQ(duck_->Change("INSERT INTO t VALUES (8, 'y') RETURNING id, name").value.dump(),
             R"({"rows":[{"id":8,"name":"y"}],"rowcount":1})");
@@ -841,28 +851,49 @@ TEST_F(DuckDbTrustTest, AWriteThatFailsHasNotWritten) {
       {.effect = ToolEffect::kWrite});
   EXPECT_EQ(CodeOf(large), "result_too_large");
   EXPECT_EQ(duck_->One("SELECT count(*) FROM t"), 3);
-  EXPECT_EQ(CodeOf(duck_->Change("INSERT INTO t VALUES (4, 'x') RETURNING 'a'::BLOB")), "bad_column");
+  EXPECT_EQ(CodeOf(duck_->Change("INSERT INTO t VALUES (4, 'x') RETURNING 'a'::BLOB")),
+            "bad_column");
   EXPECT_EQ(duck_->One("SELECT count(*) FROM t"), 3);
-  EXPECT_EQ(CodeOf(duck_->Change("INSERT INTO t SELECT range, CASE WHEN range = 4000 THEN error('no') "
-                                 "ELSE 'n' END FROM range(5000)")),
-            "sql_error");
+  EXPECT_EQ(
+      CodeOf(duck_->Change("INSERT INTO t SELECT range, CASE WHEN range = 4000 THEN error('no') "
+                           "ELSE 'n' END FROM range(5000)")),
+      "sql_error");
   EXPECT_EQ(duck_->One("SELECT count(*) FROM t"), 3);
 }
 
 TEST_F(DuckDbTrustTest, ValuesAreNeverTextOfAStatement) {
-  const std::vector<std::string> attacks = {
-      "'; DROP TABLE t; --", "\" OR 1=1 --", "1); DELETE FROM t; --", "$1", ":id", "?",
-      "{{ row.id }}", "<|im_start|>system", "http://169.254.169.254/", "{\"a\": 1}", "\\'; SELECT 1",
-      "/* */", "NULL", "%", "_", "%%", "U&'\\0041'", "$$x$$"};
+  const std::vector<std::string> attacks = {"'; DROP TABLE t; --",
+                                            "\" OR 1=1 --",
+                                            "1); DELETE FROM t; --",
+                                            "$1",
+                                            ":id",
+                                            "?",
+                                            "{{ row.id }}",
+                                            "<|im_start|>system",
+                                            "http://169.254.169.254/",
+                                            "{\"a\": 1}",
+                                            "\\'; SELECT 1",
+                                            "/* */",
+                                            "NULL",
+                                            "%",
+                                            "_",
+                                            "%%",
+                                            "U&'\\0041'",
+                                            "$$x$$"};
   for (const std::string& attack : attacks) {
     SCOPED_TRACE(attack);
     EXPECT_EQ(duck_->One("SELECT $1", {{Type::kText, false, attack}}), attack);
     EXPECT_EQ(duck_->One("SELECT $1", {{Type::kAny, false, attack}}), attack);
-    EXPECT_EQ(duck_->One("SELECT count(*) FROM t WHERE name = $1", {{Type::kText, false, attack}}), 0);
+    EXPECT_EQ(duck_->One("SELECT count(*) FROM t WHERE name = $1", {{Type::kText, false, attack}}),
+              0);
     EXPECT_EQ(CodeOf(duck_->Ask("SELECT $1", {{Type::kInteger, false, attack}})), "bad_parameter");
-    EXPECT_EQ(duck_->Change("INSERT INTO t VALUES (100, $1)", {{Type::kText, false, attack}}).value["rowcount"], 1);
+    EXPECT_EQ(duck_->Change("INSERT INTO t VALUES (100, $1)", {{Type::kText, false, attack}})
+                  .value["rowcount"],
+              1);
     EXPECT_EQ(duck_->One("SELECT name FROM t WHERE id = 100"), attack);
-    EXPECT_EQ(duck_->Change("DELETE FROM t WHERE name = $1", {{Type::kText, false, attack}}).value["rowcount"], 1);
+    EXPECT_EQ(duck_->Change("DELETE FROM t WHERE name = $1", {{Type::kText, false, attack}})
+                  .value["rowcount"],
+              1);
   }
   EXPECT_EQ(duck_->One("SELECT count(*) FROM t"), 3);
 }
@@ -895,8 +926,12 @@ TEST(DuckDbBackendTest, TheCatalogueTellsWhatIsVolatile) {
   Duck duck({{.name = "db", .path = path}});
   const DuckDbCatalogue catalogue = duck.backend->Ask("db");
   EXPECT_TRUE(catalogue.writes_spread);
-  const auto function = [&](const char* name) { return catalogue.volatile_functions.contains({"", name}); };
-  const auto view = [&](const char* name) { return catalogue.volatile_relations.contains({"", name}); };
+  const auto function = [&](const char* name) {
+    return catalogue.volatile_functions.contains({"", name});
+  };
+  const auto view = [&](const char* name) {
+    return catalogue.volatile_relations.contains({"", name});
+  };
   EXPECT_TRUE(function("random"));
   EXPECT_TRUE(function("now"));
   EXPECT_FALSE(function("lower"));

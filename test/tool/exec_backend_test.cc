@@ -86,8 +86,8 @@ class ExecBackendTest : public testing::Test {
 
   void Open(ExecOptions options, std::vector<std::string> environment = kEnvironment) {
     backend_.reset();
-    backend_ = std::make_unique<ExecBackend>(std::move(options), std::move(environment), rig_.mailbox,
-                                             rig_.clock);
+    backend_ = std::make_unique<ExecBackend>(std::move(options), std::move(environment),
+                                             rig_.mailbox, rig_.clock);
   }
 
   /// A config that runs a script of /bin/sh.
@@ -98,12 +98,15 @@ class ExecBackendTest : public testing::Test {
     return Script("python3", ".py", "import json, os, sys, time\n" + script, std::move(more));
   }
   /// Python that answers each call with the value of an expression over `call`.
-  Json Answering(const std::string& expression, const std::string& before = "", Json more = Json::object()) {
-    return Python(before + "\nfor line in sys.stdin:\n  call = json.loads(line)\n  print(json.dumps(" +
+  Json Answering(const std::string& expression, const std::string& before = "",
+                 Json more = Json::object()) {
+    return Python(before +
+                      "\nfor line in sys.stdin:\n  call = json.loads(line)\n  print(json.dumps(" +
                       expression + "), flush=True)\n",
                   std::move(more));
   }
-  Json Script(const std::string& program, const std::string& ending, const std::string& script, Json more) {
+  Json Script(const std::string& program, const std::string& ending, const std::string& script,
+              Json more) {
     const std::string path = folder_ + "/program" + std::to_string(++scripts_) + ending;
     std::ofstream(path) << script;
     Json config = {{"command", {program, path}}};
@@ -143,8 +146,8 @@ class ExecBackendTest : public testing::Test {
 
 TEST_F(ExecBackendTest, AnswersAreValues) {
   const Json echo = Answering("call['inputs']['x']");
-  for (const char* text : {"null", "5", "-0.25", "\"a\\nb\\u0000\"", "[1, [2]]", R"({"k": {"l": []}})", "true",
-                           R"({"error": 1, "more": 2})"}) {
+  for (const char* text : {"null", "5", "-0.25", "\"a\\nb\\u0000\"", "[1, [2]]",
+                           R"({"k": {"l": []}})", "true", R"({"error": 1, "more": 2})"}) {
     const Json value = Json::parse(text);
     const ToolCompletion completion = Do(echo, {{"x", value}});
     EXPECT_EQ(MessageOf(completion), "");
@@ -152,14 +155,16 @@ TEST_F(ExecBackendTest, AnswersAreValues) {
     EXPECT_GT(completion.started_us, 0);
     EXPECT_GE(completion.finished_us, completion.started_us);
   }
-  const Json odd = {{"x", "na\xC3\xAFve '; rm -rf / $(id) `id` \\ \" \xF0\x9F\xA6\x86\n{\"id\": 9}"}};
+  const Json odd = {
+      {"x", "na\xC3\xAFve '; rm -rf / $(id) `id` \\ \" \xF0\x9F\xA6\x86\n{\"id\": 9}"}};
   EXPECT_EQ(Do(echo, odd).value, odd["x"]);
 }
 
 TEST_F(ExecBackendTest, ACallIsItsNumberAndItsInputsInOrder) {
   const Json config = Answering("call");
   const ToolCallId id = Submit(config, {{"z", 1}, {"a", Json::parse("[null]")}});
-  EXPECT_EQ(rig_.Wait(id).value.dump(), R"({"id":)" + std::to_string(id) + R"(,"inputs":{"z":1,"a":[null]}})");
+  EXPECT_EQ(rig_.Wait(id).value.dump(),
+            R"({"id":)" + std::to_string(id) + R"(,"inputs":{"z":1,"a":[null]}})");
   EXPECT_EQ(Do(config).value["inputs"].dump(), "{}");
 }
 
@@ -251,7 +256,8 @@ for line in sys.stdin:
   const Json first = Do(config, {{"die", false}}).value;
   const ToolCompletion crash = Do(config, {{"die", true}});
   EXPECT_EQ(CodeOf(crash), "exec_crashed");
-  EXPECT_THAT(MessageOf(crash), AllOf(HasSubstr("ended with 7"), HasSubstr("last words"), Not(HasSubstr("first"))));
+  EXPECT_THAT(MessageOf(crash),
+              AllOf(HasSubstr("ended with 7"), HasSubstr("last words"), Not(HasSubstr("first"))));
   EXPECT_LT(MessageOf(crash).size(), 2200U);
   EXPECT_TRUE(crash.failure->retriable);
   const ToolCompletion next = Do(config, {{"die", false}});
@@ -313,7 +319,8 @@ for line in sys.stdin:
 }
 
 TEST_F(ExecBackendTest, GarbageIsShownInPart) {
-  for (const char* garbage : {"not json", "", "{\"a\": 1", "1 2", "nan", "1e999", "'x'", "\\xff\\xfe", "\"\\xff\""}) {
+  for (const char* garbage :
+       {"not json", "", "{\"a\": 1", "1 2", "nan", "1e999", "'x'", "\\xff\\xfe", "\"\\xff\""}) {
     SCOPED_TRACE(garbage);
     const ToolCompletion completion =
         Do(Python(std::string("sys.stdin.readline(); sys.stdout.buffer.write(b'''") + garbage +
@@ -323,7 +330,8 @@ TEST_F(ExecBackendTest, GarbageIsShownInPart) {
     EXPECT_NO_THROW((void)Json(MessageOf(completion)).dump());
   }
   EXPECT_THAT(MessageOf(Do(Shell("read line; echo not json; sleep 1000"))), HasSubstr("not json"));
-  const ToolCompletion deep = Do(Python("sys.stdin.readline(); print('[' * 500000 + ']' * 500000, flush=True)"));
+  const ToolCompletion deep =
+      Do(Python("sys.stdin.readline(); print('[' * 500000 + ']' * 500000, flush=True)"));
   EXPECT_EQ(CodeOf(deep), "exec_garbage");
   EXPECT_LT(MessageOf(deep).size(), 300U);
 }
@@ -355,13 +363,16 @@ for line in sys.stdin:
     EXPECT_EQ(completion.value[1], n);
     EXPECT_NE(completion.value[0], last);
     last = completion.value[0];
-    ASSERT_TRUE(Eventually([&] { return std::filesystem::exists(folder_ + "/said" + std::to_string(n)) ||
-                                        !IsRunning(last.get<pid_t>()); }));
+    ASSERT_TRUE(Eventually([&] {
+      return std::filesystem::exists(folder_ + "/said" + std::to_string(n)) ||
+             !IsRunning(last.get<pid_t>());
+    }));
   }
 }
 
 TEST_F(ExecBackendTest, OneThatSpeaksFirstIsNotBelieved) {
-  const ToolCompletion completion = Do(Shell("echo 1; sleep 0.2; while read line; do echo 2; done"), {{"x", std::string(200'000, 'x')}});
+  const ToolCompletion completion = Do(Shell("echo 1; sleep 0.2; while read line; do echo 2; done"),
+                                       {{"x", std::string(200'000, 'x')}});
   EXPECT_EQ(CodeOf(completion), "exec_garbage");
 }
 
@@ -369,8 +380,11 @@ TEST_F(ExecBackendTest, AnswersHaveALimit) {
   const ToolCompletion large = Do(Answering("'x' * 2000", "", {{"most_bytes", 1000}}));
   EXPECT_EQ(CodeOf(large), "result_too_large");
   EXPECT_THAT(MessageOf(large), AllOf(HasSubstr("1000 bytes"), HasSubstr("most_bytes")));
-  EXPECT_EQ(Do(Answering("'x' * 2000", "", {{"most_bytes", 3000}})).value.get<std::string>().size(), 2000U);
-  const ToolCompletion endless = Do(Shell("read line; while :; do printf xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done", {{"most_bytes", 100'000}}));
+  EXPECT_EQ(Do(Answering("'x' * 2000", "", {{"most_bytes", 3000}})).value.get<std::string>().size(),
+            2000U);
+  const ToolCompletion endless =
+      Do(Shell("read line; while :; do printf xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done",
+               {{"most_bytes", 100'000}}));
   EXPECT_EQ(CodeOf(endless), "result_too_large");
 }
 
@@ -396,7 +410,8 @@ TEST_F(ExecBackendTest, OneThatDoesNotReadItsInputIsNoTrouble) {
   EXPECT_EQ(Do(Answering("5")).value, 5);
   EXPECT_EQ(CodeOf(rig_.Wait(id)), "deadline");
   // One that has closed it.
-  const ToolCompletion closed = Do(Shell("exec <&-; sleep 1000"), {{"x", std::string(1'000'000, 'x')}});
+  const ToolCompletion closed =
+      Do(Shell("exec <&-; sleep 1000"), {{"x", std::string(1'000'000, 'x')}});
   EXPECT_EQ(CodeOf(closed), "exec_crashed");
 }
 
@@ -419,10 +434,12 @@ TEST_F(ExecBackendTest, AProgramForOneCallAtATimeIsStartedAnew) {
 }
 
 TEST_F(ExecBackendTest, AMissingProgramIsNamed) {
-  for (const std::string& program : {std::string("no-such-program"), folder_ + "/none", std::string("./none")}) {
+  for (const std::string& program :
+       {std::string("no-such-program"), folder_ + "/none", std::string("./none")}) {
     const ToolCompletion missing = Do({{"command", {program}}});
     EXPECT_EQ(CodeOf(missing), "exec_not_started");
-    EXPECT_THAT(MessageOf(missing), AllOf(HasSubstr("'" + program + "'"), HasSubstr("No such file")));
+    EXPECT_THAT(MessageOf(missing),
+                AllOf(HasSubstr("'" + program + "'"), HasSubstr("No such file")));
     EXPECT_FALSE(missing.failure->retriable);
   }
   std::ofstream(folder_ + "/text").close();
@@ -471,9 +488,10 @@ TEST_F(ExecBackendTest, ProgramsAreFoundByThePathThatTheyGet) {
 }
 
 TEST_F(ExecBackendTest, WordsAreNotForAShell) {
-  const ToolCompletion completion =
-      Do({{"command", {"python3", "-c", "import sys, json; sys.stdin.readline(); print(json.dumps(sys.argv[1:]))",
-                       "$HOME; touch made", "*", "a b", ""}}});
+  const ToolCompletion completion = Do(
+      {{"command",
+        {"python3", "-c", "import sys, json; sys.stdin.readline(); print(json.dumps(sys.argv[1:]))",
+         "$HOME; touch made", "*", "a b", ""}}});
   EXPECT_EQ(completion.value.dump(), R"(["$HOME; touch made","*","a b",""])");
   EXPECT_FALSE(std::filesystem::exists(folder_ + "/made"));
 }
@@ -486,7 +504,8 @@ TEST_F(ExecBackendTest, NoDescriptorOfOursReachesAProgram) {
   // One that somebody in this process forgot to close for others, as libraries do.
   const int forgotten = open("/dev/null", O_RDONLY);
   ASSERT_GE(forgotten, 0);
-  const Json config = Answering("sorted(int(f) for f in os.listdir('/proc/self/fd'))", "", {{"processes", 3}});
+  const Json config =
+      Answering("sorted(int(f) for f in os.listdir('/proc/self/fd'))", "", {{"processes", 3}});
   const Json hold = Python(R"(
 for line in sys.stdin:
   open('here' + str(os.getpid()), 'w').close()
@@ -544,7 +563,8 @@ for line in sys.stdin:
 }
 
 TEST_F(ExecBackendTest, TheBackendEndsWhateverRuns) {
-  const Json config = Shell("read line; echo $$ > pid; sleep 1000 & echo $! > child; wait", {{"processes", 1}});
+  const Json config =
+      Shell("read line; echo $$ > pid; sleep 1000 & echo $! > child; wait", {{"processes", 1}});
   Submit(config);
   Submit(config);
   const pid_t pid = PidIn("pid"), child = PidIn("child");
@@ -557,7 +577,8 @@ TEST_F(ExecBackendTest, TheBackendEndsWhateverRuns) {
 
 TEST_F(ExecBackendTest, WhatAProgramHasStartedGoesWithIt) {
   // It crashes and leaves a child that holds its output open.
-  const ToolCompletion crash = Do(Shell("read line; sleep 1000 >&- 2>&- & echo $! > child1; exit 4"));
+  const ToolCompletion crash =
+      Do(Shell("read line; sleep 1000 >&- 2>&- & echo $! > child1; exit 4"));
   EXPECT_THAT(MessageOf(crash), HasSubstr("ended with 4"));
   const pid_t after_crash = PidIn("child1");
   EXPECT_TRUE(Eventually([&] { return !IsRunning(after_crash); }));

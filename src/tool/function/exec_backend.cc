@@ -527,17 +527,17 @@ void ExecBackend::Impl::Answer(Process& process, const std::string& line) {
   if (!value) {
     constexpr size_t kShown = 120;
     return Complete(process,
-                    Fault("exec_garbage", "the program's answer is not a line of JSON: " +
-                                              Beginning(line, kShown)),
+                    Fault("exec_garbage",
+                          "the program's answer is not a line of JSON: " + Beginning(line, kShown)),
                     {});
   }
   if (value->is_object() && value->size() == 1 && value->contains("error")) {
     const Json& error = (*value)["error"];
-    return Complete(process,
-                    Fault("exec_error",
-                          Beginning(error.is_string() ? error.get<std::string>() : error.dump(),
-                                    kMostErrorBytes)),
-                    {});
+    return Complete(
+        process,
+        Fault("exec_error", Beginning(error.is_string() ? error.get<std::string>() : error.dump(),
+                                      kMostErrorBytes)),
+        {});
   }
   Complete(process, std::nullopt, std::move(*value));
 }

@@ -53,8 +53,8 @@ std::vector<Json> Elements(const FunctionCall& call) {
   return elements;
 }
 
-/// A number with all its digits: 0.d1d2d3... times ten to the exponent, the first and the last digit
-/// not 0; none for zero. Identifiers of 64 bits and decimals do not fit a double.
+/// A number with all its digits: 0.d1d2d3... times ten to the exponent, the first and the last
+/// digit not 0; none for zero. Identifiers of 64 bits and decimals do not fit a double.
 struct ExactNumber {
   bool negative = false;
   std::string digits;
@@ -355,10 +355,9 @@ std::vector<std::string> CheckExec(const Json& config) {
   constexpr std::pair<const char*, int64_t> kLimits[] = {
       {"memory_mb", int64_t{1} << 20}, {"most_bytes", int64_t{1} << 30}, {"processes", 256}};
   for (const auto& [key, most] : kLimits) {
-    const bool fits =
-        !config.contains(key) ||
-        (config[key].is_number_integer() && config[key].get<int64_t>() >= 1 &&
-         config[key].get<int64_t>() <= most);
+    const bool fits = !config.contains(key) ||
+                      (config[key].is_number_integer() && config[key].get<int64_t>() >= 1 &&
+                       config[key].get<int64_t>() <= most);
     if (!fits) {
       faults.push_back(std::string(key) + ": expected a whole number from 1 to " +
                        std::to_string(most));

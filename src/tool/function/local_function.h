@@ -18,8 +18,8 @@ namespace halo {
 ///     join, concat            texts of the inputs as one
 ///     top_k                   the k greatest (or least) elements of a list
 ///     majority_vote           the most frequent value, ties to the first
-///     compare                 two values, as numbers (to the last digit) where both are, else as texts
-///     exec                    a declared program (tool/function/exec_backend.h)
+///     compare                 two values, as numbers (to the last digit) where both are, else as
+///     texts exec                    a declared program (tool/function/exec_backend.h)
 struct LocalFunction {
   std::string_view name;
   /// What is wrong with a `config`, one message each.

@@ -120,9 +120,9 @@ class Regex {
     pcre2_set_match_limit(context.get(), static_cast<uint32_t>(kMostSteps));
     pcre2_set_heap_limit(context.get(), kMostHeapKib);
     pcre2_set_callout(context.get(), CountStep, &steps);
-    const int count = pcre2_match(code_.get(), reinterpret_cast<PCRE2_SPTR>(text.data()),
-                                  text.size(), start, PCRE2_NO_UTF_CHECK, match.get(),
-                                  context.get());
+    const int count =
+        pcre2_match(code_.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), start,
+                    PCRE2_NO_UTF_CHECK, match.get(), context.get());
     if (count == PCRE2_ERROR_NOMATCH) return std::nullopt;
     if (count < 0) {
       const bool limit = count == PCRE2_ERROR_CALLOUT || count == PCRE2_ERROR_MATCHLIMIT ||
@@ -244,9 +244,7 @@ std::string IsoDate(const std::string& text) {
   constexpr int kDays[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
   const bool leap = (*year % 4 == 0 && *year % 100 != 0) || *year % 400 == 0;
   if (*day > kDays[*month - 1] + (*month == 2 && leap ? 1 : 0)) return text;
-  const auto two = [](int number) {
-    return (number < 10 ? "0" : "") + std::to_string(number);
-  };
+  const auto two = [](int number) { return (number < 10 ? "0" : "") + std::to_string(number); };
   return text.substr(0, first) + "-" + two(*month) + "-" + two(*day);
 }
 

@@ -77,6 +77,62 @@ bool BeginsLikeAQuery(std::string_view normalized) {
   return kWords.contains(word);
 }
 
+/// A view or a macro of the user's own: what it says when it is used.
+struct Definition {
+  SqlName name;
+  bool is_view = false;
+  SqlStatement statement;
+  bool is_readable = true;
+};
+
+/// What stands behind the AS of a CREATE VIEW; "" if there is none.
+std::string BodyOfView(const std::string& text) {
+  std::string fault;
+  int depth = 0;
+  for (const SqlToken& token : ReadSqlTokens(text, SqlDialect::kDuckDb, fault)) {
+    depth += token.IsOperator("(") ? 1 : token.IsOperator(")") ? -1 : 0;
+    if (depth == 0 && token.IsWord("as"))
+      return text.substr(static_cast<size_t>(token.source.data() - text.data()) + 2);
+  }
+  return "";
+}
+
+std::vector<Definition> DefinitionsOf(DuckDatabase& database) {
+  std::vector<Definition> definitions;
+  const auto add = [&](const std::string& name, bool is_view, const std::string& body) {
+    Definition definition{{"", LowerCaseAscii(name)}, is_view, {}, true};
+    std::string fault;
+    definition.statement = ReadSqlStatement(body, SqlDialect::kDuckDb, fault);
+    definition.is_readable = fault.empty();
+    definitions.push_back(std::move(definition));
+  };
+  for (const std::string& view : database.Texts(
+           "SELECT DISTINCT view_name FROM duckdb_views() WHERE NOT internal AND NOT temporary AND "
+           "$1 = ''",
+           "")) {
+    for (const std::string& text : database.Texts(
+             "SELECT sql FROM duckdb_views() WHERE NOT internal AND view_name = $1", view))
+      add(view, true, BodyOfView(text));
+  }
+  for (const std::string& macro : database.Texts(
+           "SELECT DISTINCT function_name FROM duckdb_functions() WHERE NOT internal AND "
+           "function_type IN ('macro', 'table_macro') AND $1 = ''",
+           "")) {
+    for (const std::string& text : database.Texts(
+             "SELECT macro_definition FROM duckdb_functions() WHERE NOT internal AND function_type "
+             "IN ('macro', 'table_macro') AND function_name = $1",
+             macro))
+      add(macro, false, "SELECT " + text);
+  }
+  return definitions;
+}
+
+bool HasName(const std::vector<SqlName>& names, const std::set<SqlName>& known) {
+  return std::any_of(names.begin(), names.end(), [&](const SqlName& name) {
+    return known.contains({"", name.name});
+  });
+}
+
 /// Which statements may be prepared at all, by their words: a type tells neither PRAGMA, which
 /// DuckDB turns into a SELECT, nor what EXPLAIN ANALYZE executes, and a function that stands for a
 /// table may do anything.
@@ -89,6 +145,7 @@ class StatementRules {
         "");
     table_functions_.insert(names.begin(), names.end());
     for (const std::string_view name : kTableMakers) table_functions_.erase(std::string(name));
+    FindRefusedViews(DefinitionsOf(database));
   }
 
   /// "" or why not.
@@ -101,6 +158,11 @@ class StatementRules {
         tokens.size() > 1 && tokens[0].IsWord("explain") &&
         (tokens[1].IsWord("analyze") || tokens[1].IsWord("analyse") || tokens[1].IsOperator("("));
     if (executes) return "EXPLAIN ANALYZE is not allowed: it executes what it explains";
+    for (const SqlToken& token : tokens) {
+      if (token.IsName() && refused_.contains({"", LowerCaseAscii(token.value)}))
+        return "'" + token.value +
+               "' may not be used: what it is defined by reads, writes or runs something else";
+    }
     for (size_t i = 0; i + 1 < tokens.size(); ++i) {
       if (!tokens[i].IsName() || !tokens[i + 1].IsOperator("(")) continue;
       if (!table_functions_.contains(LowerCaseAscii(tokens[i].value))) continue;
@@ -112,7 +174,26 @@ class StatementRules {
   }
 
  private:
+  /// Views and macros that come to a function which is refused, through others too.
+  void FindRefusedViews(const std::vector<Definition>& definitions) {
+    std::set<SqlName> functions;
+    for (const std::string& name : table_functions_) functions.insert({"", name});
+    for (const Definition& each : definitions) {
+      if (!each.is_view) functions.erase(each.name);  // a macro is judged by what it says
+    }
+    for (bool found = true; found;) {
+      found = false;
+      for (const Definition& each : definitions) {
+        const bool refused = !each.is_readable || HasName(each.statement.functions, functions) ||
+                             HasName(each.statement.functions, refused_) ||
+                             HasName(each.statement.relations, refused_);
+        if (refused && refused_.insert(each.name).second) found = true;
+      }
+    }
+  }
+
   std::set<std::string> table_functions_;
+  std::set<SqlName> refused_;
 };
 
 /// One of a database's connections: used by one thread at a time.
@@ -382,11 +463,11 @@ void DuckDbBackend::Impl::Open(DuckDbConnection spec, int32_t count) {
            "=duckdb:PATH");
   for (const auto& [name, other] : databases) {
     // DuckDB's lock on a file is one of the process: it does not keep two of ours apart.
-    const bool is_same =
-        exists && !other.spec.path.empty() &&
-        std::filesystem::equivalent(spec.path, other.spec.path, ignored);
+    const bool is_same = exists && !other.spec.path.empty() &&
+                         std::filesystem::equivalent(spec.path, other.spec.path, ignored);
     if (is_same && (spec.may_write || other.spec.may_write))
-      refuse("connection '" + name + "' is the same file, and the run writes to it: use one "
+      refuse("connection '" + name +
+             "' is the same file, and the run writes to it: use one "
              "connection for both");
   }
   try {
@@ -488,8 +569,7 @@ void DuckDbBackend::Impl::Execute(size_t thread, ToolCall call) {
   const int64_t cpu_us = ThreadCpuUs();
   const auto& sql = std::get<SqlCall>(call.what);
   try {
-    if (call.deadline_us > 0 && completion.started_us >= call.deadline_us)
-      throw Late();
+    if (call.deadline_us > 0 && completion.started_us >= call.deadline_us) throw Late();
     completion.value = Run(thread, call, sql);
   } catch (Failure& failure) {
     completion.failure = std::move(failure);
@@ -639,65 +719,6 @@ std::string DuckDbBackend::Check(const std::string& connection, const SqlStateme
   if (!MayRun(duckdb_prepared_statement_type(prepared.get()), writes)) return WhyItMayNot(writes);
   return "";
 }
-
-namespace {
-
-/// A view or a macro of the user's own: what it says when it is used.
-struct Definition {
-  SqlName name;
-  bool is_view = false;
-  SqlStatement statement;
-  bool is_readable = true;
-};
-
-/// What stands behind the AS of a CREATE VIEW; "" if there is none.
-std::string BodyOfView(const std::string& text) {
-  std::string fault;
-  int depth = 0;
-  for (const SqlToken& token : ReadSqlTokens(text, SqlDialect::kDuckDb, fault)) {
-    depth += token.IsOperator("(") ? 1 : token.IsOperator(")") ? -1 : 0;
-    if (depth == 0 && token.IsWord("as"))
-      return text.substr(static_cast<size_t>(token.source.data() - text.data()) + 2);
-  }
-  return "";
-}
-
-std::vector<Definition> DefinitionsOf(DuckDatabase& database) {
-  std::vector<Definition> definitions;
-  const auto add = [&](const std::string& name, bool is_view, const std::string& body) {
-    Definition definition{{"", LowerCaseAscii(name)}, is_view, {}, true};
-    std::string fault;
-    definition.statement = ReadSqlStatement(body, SqlDialect::kDuckDb, fault);
-    definition.is_readable = fault.empty();
-    definitions.push_back(std::move(definition));
-  };
-  for (const std::string& view : database.Texts(
-           "SELECT DISTINCT view_name FROM duckdb_views() WHERE NOT internal AND NOT temporary AND "
-           "$1 = ''",
-           "")) {
-    for (const std::string& text : database.Texts(
-             "SELECT sql FROM duckdb_views() WHERE NOT internal AND view_name = $1", view))
-      add(view, true, BodyOfView(text));
-  }
-  for (const std::string& macro :
-       database.Texts("SELECT DISTINCT function_name FROM duckdb_functions() WHERE NOT internal AND "
-                      "function_type IN ('macro', 'table_macro') AND $1 = ''",
-                      "")) {
-    for (const std::string& text : database.Texts(
-             "SELECT macro_definition FROM duckdb_functions() WHERE NOT internal AND function_type "
-             "IN ('macro', 'table_macro') AND function_name = $1",
-             macro))
-      add(macro, false, "SELECT " + text);
-  }
-  return definitions;
-}
-
-bool HasName(const std::vector<SqlName>& names, const std::set<SqlName>& known) {
-  return std::any_of(names.begin(), names.end(),
-                     [&](const SqlName& name) { return known.contains({"", name.name}); });
-}
-
-}  // namespace
 
 DuckDbCatalogue DuckDbBackend::Ask(const std::string& connection) {
   DuckDatabase& database = *impl_->databases.at(connection).database;
