@@ -138,13 +138,19 @@ class ToolNeeds {
     }
     if (!given.empty()) {
       connection.url = given;
-      if (!connection.is_duckdb() && !connection.url.starts_with("postgres"))
+      if (!IsKnownKind(connection.url))
         return Fault({"--connect", 0, 0},
                      "expected duckdb:PATH, duckdb::memory: or postgres://... "
                      "for '" +
                          name + "'");
     } else {
+      const size_t known_faults = faults_.size();
       connection.url = WithSecrets(spec->url, folder, connection.location);
+      if (faults_.size() > known_faults) return;
+      if (!IsKnownKind(connection.url))
+        return Fault(
+            connection.location,
+            "connection '" + name + "': its secret gives neither duckdb:PATH nor postgres://...");
       if (connection.is_duckdb() && connection.url != "duckdb::memory:")
         connection.url = "duckdb:" + Inside(folder, connection.url.substr(7), connection.location);
       if (!connection.is_duckdb() && !Allows("net"))
@@ -201,6 +207,11 @@ class ToolNeeds {
       at += value.size();
     }
     return text;
+  }
+
+  static bool IsKnownKind(const std::string& url) {
+    return url.starts_with("duckdb:") || url.starts_with("postgres://") ||
+           url.starts_with("postgresql://");
   }
 
   void AddSecret(const std::string& name, const fs::path& folder, const SourceLocation& place) {

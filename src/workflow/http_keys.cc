@@ -44,6 +44,12 @@ void ReadUrl(KeyContext& c, const YamlField& f, ToolDraft& tool) {
   tool.http.path = std::move(parsed);
 }
 
+void ReadParams(KeyContext& c, const YamlField& f, ToolDraft& tool) {
+  if (!tool.http.params.fields.empty())
+    return c.reader.Fault(f, "params and query mean the same: keep one of them");
+  tool.http.params = ReadMappingTemplate(c, f, tool);
+}
+
 void ReadHeaders(KeyContext& c, const YamlField& f, ToolDraft& tool) {
   if (f.value->kind != YamlNode::Kind::kMapping) return c.reader.Mismatch(f, "a mapping");
   for (const auto& [key, value] : f.value->entries) {
@@ -72,14 +78,8 @@ constexpr KeySpec<ToolDraft> kKeys[] = {
        d.http.method =
            c.reader.Choice(f, {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}).value_or("");
      }},
-    {"params", [](KeyContext& c, const YamlField& f,
-                  ToolDraft& d) { d.http.params = ReadMappingTemplate(c, f, d); }},
-    {"query",
-     [](KeyContext& c, const YamlField& f, ToolDraft& d) {
-       if (!d.http.params.fields.empty())
-         return c.reader.Fault(f, "params and query mean the same: keep one of them");
-       d.http.params = ReadMappingTemplate(c, f, d);
-     }},
+    {"params", ReadParams},
+    {"query", ReadParams},
     {"headers", ReadHeaders},
     {"json", [](KeyContext& c, const YamlField& f,
                 ToolDraft& d) { d.http.json = ReadValueTemplate(c, f.name, *f.value, d); }},

@@ -11,6 +11,7 @@ namespace {
 
 /// `sql`: a text, or one for each kind of connection.
 void ReadSql(KeyContext& c, const YamlField& f, ToolDraft& tool) {
+  if (RefuseSecrets(c, f.name, *f.value)) return;
   const auto read = [&](const YamlField& field, SqlDialect dialect) -> std::string {
     std::string fault;
     SqlStatement statement = ReadSqlStatement(field.value->text, dialect, fault);

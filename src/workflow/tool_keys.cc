@@ -112,6 +112,7 @@ constexpr KeySpec<ToolDraft> kFunctionKeys[] = {
     {"config",
      [](KeyContext& c, const YamlField& f, ToolDraft& d) {
        if (f.value->kind != YamlNode::Kind::kMapping) return c.reader.Mismatch(f, "a mapping");
+       RefuseSecrets(c, f.name, *f.value);
        d.config = f.value;
        d.function.config = JsonOfYaml(*f.value);
      }},

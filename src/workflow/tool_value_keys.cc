@@ -6,6 +6,7 @@ namespace halo {
 namespace {
 
 constexpr std::string_view kSecretOpen = "${";
+constexpr const char* kSecretForm = "${env:NAME} or ${file:PATH} behind each ${";
 
 /// "${env:NAME}" and "${file:PATH}" at `at`: its inner part, or nothing.
 std::optional<std::string> SecretAt(std::string_view text, size_t at) {
@@ -19,13 +20,20 @@ std::optional<std::string> SecretAt(std::string_view text, size_t at) {
   return std::nullopt;
 }
 
-void RefuseSecret(KeyContext& c, const YamlNode& value, const std::string& name) {
+}  // namespace
+
+bool RefuseSecrets(KeyContext& c, const std::string& name, const YamlNode& value) {
+  bool refused = false;
+  for (const YamlNode::Pointer& item : value.items) refused |= RefuseSecrets(c, name, *item);
+  for (const auto& [key, inner] : value.entries) refused |= RefuseSecrets(c, name, *inner);
+  const bool has_secret = value.text.find("${env:") != std::string::npos ||
+                          value.text.find("${file:") != std::string::npos;
+  if (!value.IsText() || !has_secret) return refused;
   c.reader.diagnostics().Add(
       value.line, value.column,
       name + ": secrets (${env:NAME}, ${file:PATH}) may stand in headers and connections only");
+  return true;
 }
-
-}  // namespace
 
 ValueTemplate ReadValueTemplate(KeyContext& c, const std::string& name, const YamlNode& value,
                                 ToolDraft& tool) {
@@ -40,9 +48,8 @@ ValueTemplate ReadValueTemplate(KeyContext& c, const std::string& name, const Ya
       read.fields.push_back({key->text, ReadValueTemplate(c, name, *inner, tool)});
   } else if (value.IsText()) {
     const PlainMeaning meaning = MeaningOf(value);
-    if (value.text.find("${env:") != std::string::npos ||
-        value.text.find("${file:") != std::string::npos) {
-      RefuseSecret(c, value, name);
+    if (RefuseSecrets(c, name, value)) {
+      return read;
     } else if (meaning != PlainMeaning::kText) {
       read.constant = JsonOfYaml(value);
     } else if (auto parsed = ParseTemplateScalar(value, c.text, name, c.reader.diagnostics())) {
@@ -67,9 +74,12 @@ ValueTemplate ReadMappingTemplate(KeyContext& c, const YamlField& f, ToolDraft& 
 }
 
 ValueTemplate ReadDurationTemplate(KeyContext& c, const YamlField& f, ToolDraft& tool) {
-  if (f.value->IsText() && MeaningOf(*f.value) == PlainMeaning::kText)
-    return ReadValueTemplate(c, f.name, *f.value, tool);
   const char* expected = "a number of at least 0, or a template";
+  if (f.value->IsText() && MeaningOf(*f.value) == PlainMeaning::kText) {
+    ValueTemplate written = ReadValueTemplate(c, f.name, *f.value, tool);
+    if (written.constant.is_string()) c.reader.Mismatch(f, expected);
+    return written;
+  }
   const auto number = c.reader.Number(f, expected);
   ValueTemplate read;
   if (!number) return read;
@@ -97,7 +107,11 @@ SecretText ReadSecretText(KeyContext& c, const YamlField& f, ToolDraft& tool) {
   for (size_t at = text.find(kSecretOpen); at != std::string::npos;
        at = text.find(kSecretOpen, at + 1)) {
     const auto secret = SecretAt(text, at);
-    if (!secret) continue;
+    if (!secret) {
+      // It would be sent as it stands.
+      c.reader.Mismatch(f, kSecretForm);
+      return read;
+    }
     add_text(at);
     read.pieces.push_back({nullptr, *secret});
     begin = at + kSecretOpen.size() + secret->size() + 1;
@@ -114,7 +128,7 @@ std::vector<std::string> ReadSecrets(KeyContext& c, const YamlField& f) {
     if (const auto secret = SecretAt(text, at)) {
       secrets.push_back(*secret);
     } else {
-      c.reader.Mismatch(f, "${env:NAME} or ${file:PATH} behind each ${");
+      c.reader.Mismatch(f, kSecretForm);
       return secrets;
     }
   }

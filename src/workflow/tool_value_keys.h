@@ -7,6 +7,9 @@
 
 namespace halo {
 
+/// Adds a fault for each text of a value that has a secret in it. True if there was one.
+bool RefuseSecrets(KeyContext& context, const std::string& name, const YamlNode& value);
+
 /// A value with templates at any depth; each becomes one of the tool's parameters.
 ValueTemplate ReadValueTemplate(KeyContext& context, const std::string& name, const YamlNode& value,
                                 ToolDraft& tool);

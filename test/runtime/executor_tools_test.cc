@@ -385,39 +385,38 @@ TEST(ExecutorToolsTest, StoppingFinishesWhatRuns) {
       "    - {id: then, type: http, url: \"http://example.org/then\", params: {g: \"{{ get "
       "}}\"}}\n");
   for (const int asked : {1, 2}) {
-    StopFlag stop{0};
     ToolRig rig(yaml, [&](const ToolCall& call) {
-      if (call.script_row == "3") stop = asked;
-      return Value("A", 10 * kSecond);
+      return Value("A", call.script_row == "0" ? kSecond : 10 * kSecond);
     });
     ListFeed feed = ListFeed::Of(Questions({"a", "b", "c", "d"}));
+    StopFlag stop{0};
+    OnEnd observer([&](const ToolCallRecord&) { stop = asked; });
     const RunReport report =
-        Executor({rig.rig().Source(feed, rig.sink)}, rig.Options(), rig.rig().clock, nullptr)
+        Executor({rig.rig().Source(feed, rig.sink)}, rig.Options(), rig.rig().clock, &observer)
             .Run(stop);
     ExpectAccounting(report, 4);
     EXPECT_EQ(report.end, RunEnd::kInterrupted);
     EXPECT_EQ(report.rows_unfinished, 4);
-    EXPECT_THAT(rig.Starts("then"), IsEmpty());
-    EXPECT_EQ(CountsOf(report, "get").executed, asked == 1 ? 4 : 0);
+    EXPECT_EQ(CountsOf(report, "get").executed, asked == 1 ? 4 : 1);
+    EXPECT_EQ(CountsOf(report, "then").unfinished, 4);
+    EXPECT_LT(rig.now_us(), asked == 1 ? 11 * kSecond : 2 * kSecond);
   }
 }
 
 TEST(ExecutorToolsTest, StoppingDoesNotWaitForAnotherAttempt) {
-  StopFlag stop{0};
   ToolRig rig(SharedGet(), [&](const ToolCall& call) {
-    if (call.script_row == "2") {
-      stop = 1;
-      return Value("A", kSecond);
-    }
-    return Fails("http_status", true, 3600 * kSecond);
+    return call.script_row == "2" ? Value("A", kSecond)
+                                  : Fails("http_status", true, 3600 * kSecond);
   });
   ListFeed feed = ListFeed::Of(Questions({"x", "x", "y"}));
+  StopFlag stop{0};
+  OnEnd observer([&](const ToolCallRecord&) { stop = 1; });
   const RunReport report =
-      Executor({rig.rig().Source(feed, rig.sink)}, rig.Options(), rig.rig().clock, nullptr)
+      Executor({rig.rig().Source(feed, rig.sink)}, rig.Options(), rig.rig().clock, &observer)
           .Run(stop);
   ExpectAccounting(report, 3);
-  EXPECT_LT(rig.now_us(), 10 * kSecond);
-  EXPECT_EQ(report.end, RunEnd::kInterrupted);
+  EXPECT_LT(rig.now_us(), 2 * kSecond);
+  EXPECT_THAT(rig.Statuses(), ElementsAre("http_status", "http_status", "ok"));
 }
 
 // ---- writes and what was read
@@ -528,7 +527,7 @@ TEST(ExecutorToolsTest, SharingChangesNoRow) {
         EXPECT_EQ(merged, 0);
       } else {
         EXPECT_GT(merged, 100);
-        EXPECT_LT(calls, naive_calls / 3);
+        EXPECT_LT(calls, naive_calls / 2);  // failures are not kept
       }
     }
   }

@@ -83,8 +83,8 @@ void ExpectClasses(const std::vector<std::vector<BuiltToolCall>>& classes) {
   for (size_t i = 0; i < classes.size(); ++i) {
     std::set<Signature> signatures;
     for (const BuiltToolCall& built : classes[i]) {
-      ASSERT_TRUE(built.signature.has_value()) << "class " << i;
-      signatures.insert(*built.signature);
+      ASSERT_TRUE(built.may_share) << "class " << i;
+      signatures.insert(built.request);
     }
     EXPECT_EQ(signatures.size(), 1U) << "class " << i;
     for (const Signature& signature : signatures) {
@@ -168,7 +168,7 @@ TEST(ToolCallsTest, ValuesThatAreWrittenTogetherAreKeptApart) {
 TEST(ToolCallsTest, WhatMayChangeOrChangesIsNeverShared) {
   const Values values = {{"a", 1}, {"b", 2}};
   const auto shared = [&](const std::string& keys, const ToolSetup& setup = TestSetup()) {
-    return Build(keys, values, setup).signature.has_value();
+    return Build(keys, values, setup).may_share;
   };
   EXPECT_TRUE(shared(Query("SELECT 1")));
   EXPECT_FALSE(shared(Query("SELECT now()")));
@@ -197,8 +197,8 @@ TEST(ToolCallsTest, TheCatalogueCountsWithAndWithoutASchema) {
        {"SELECT dice()", "SELECT main.dice()", "SELECT DICE()", "SELECT * FROM clock",
         "SELECT * FROM main.clock", "SELECT * FROM \\\"Clock\\\"",
         "SELECT * FROM a JOIN data.main.clock USING (id)"})
-    EXPECT_FALSE(Build(Query(sql), {}, setup).signature.has_value()) << sql;
-  EXPECT_TRUE(Build(Query("SELECT * FROM clocks"), {}, setup).signature.has_value());
+    EXPECT_FALSE(Build(Query(sql), {}, setup).may_share) << sql;
+  EXPECT_TRUE(Build(Query("SELECT * FROM clocks"), {}, setup).may_share);
 }
 
 TEST(ToolCallsTest, ParametersKeepTheirTypes) {
@@ -386,7 +386,7 @@ TEST(ToolCallsTest, SecretsReachHeadersAndNothingElse) {
   // The key does not know what a secret is.
   ToolSetup rotated = TestSetup();
   rotated.secrets["env:TOKEN"] = "changed";
-  EXPECT_EQ(Build(keys, values, rotated).signature, built.signature);
+  EXPECT_EQ(Build(keys, values, rotated).request, built.request);
   EXPECT_EQ(HttpOf(Build(keys, values, rotated)).headers[0].value,
             "Bearer changed/hunter4 ${env:TOKEN}");
 }
@@ -505,14 +505,12 @@ TEST(ToolCallsTest, FunctionsAreEqualWhereConfigAndInputsAre) {
 
 TEST(ToolOutputTest, QueriesGiveThemselvesAndWhatIsMapped) {
   const Workflow workflow = OneTool(
-      Query("SELECT 1",
-            "outputs: [found], result_mappings: {first: 0.title, all: \"\", deep: 1.tags.0}"));
+      Query("SELECT 1", "outputs: [found], result_mappings: {first: 0.title, deep: 1.tags.0}"));
   const ToolSpec& tool = *workflow.operators.front().tool;
   const Json result =
       Json::parse(R"({"rows": [{"title": "A"}, {"title": "B", "tags": ["t"]}], "rowcount": 2})");
   EXPECT_EQ(ToolOutput(tool, result, "found"), result);
   EXPECT_EQ(ToolOutput(tool, result, "first"), "A");
-  EXPECT_EQ(ToolOutput(tool, result, "all"), result["rows"]);
   EXPECT_EQ(ToolOutput(tool, result, "deep"), "t");
   const Json none = Json::parse(R"({"rows": [], "rowcount": 0})");
   EXPECT_EQ(ToolOutput(tool, none, "first"), nullptr);
@@ -603,15 +601,15 @@ TEST(ShownInPromptTest, ResultsAreCutToTheirTokens) {
 }
 
 TEST(ShownInPromptTest, LimitsAreKeptForLargeResultsWithLargeLimits) {
-  // Two million values under limits that would let all of them through but for the tokens.
+  // Values under limits that would let all of them through but for the tokens.
   Json rows = Json::array();
-  for (int i = 0; i < 200'000; ++i) rows.push_back({{"n", i}, {"t", "some text of a row"}});
-  const Json shown = ShownInPrompt({{"rows", std::move(rows)}, {"rowcount", 200'000}},
+  for (int i = 0; i < 50'000; ++i) rows.push_back({{"n", i}, {"t", "some text of a row"}});
+  const Json shown = ShownInPrompt({{"rows", std::move(rows)}, {"rowcount", 50'000}},
                                    Limits(1 << 20, 1 << 20, 200), nullptr);
   EXPECT_LE(TokensOf(shown), 200U);
-  EXPECT_THAT(shown.dump(), HasSubstr("of 200000"));
+  EXPECT_THAT(shown.dump(), HasSubstr("of 50000"));
   std::string accents;
-  for (int i = 0; i < 2'000'000; ++i) accents += "\xC3\xA9";
+  for (int i = 0; i < 500'000; ++i) accents += "\xC3\xA9";
   const Json text = ShownInPrompt(accents, Limits(5, 400, 200), nullptr);
   EXPECT_LE(TokensOf(text), 200U);
   EXPECT_NO_THROW((void)text.dump());

@@ -72,7 +72,7 @@ TEST(ToolKeysTest, BooleansAreBooleans) {
       "outputs: [a]}\n"
       "    - id: say\n      model: m\n      prompt: \"{{ found }}\"\n      db_queries:\n"
       "        - {name: found, sql: \"SELECT 1\", post_llm: \"false\"}\n";
-  ExpectFaults(text, {{9, 54, "post_llm: expected true or false, got 'false' in quotes"}});
+  ExpectFaults(text, {{9, 52, "post_llm: expected true or false, got 'false' in quotes"}});
   ExpectFaults(Query({"coalesce: \"true\""}), {{8, 17, "coalesce: expected true or false"}});
   ExpectFaults(Query({"idempotent: yes"}), {{8, 19, "idempotent: expected true or false"}});
 }
@@ -130,7 +130,7 @@ TEST(ToolKeysTest, SecretsOfConnections) {
       Tool({"type: db_query", "sql: SELECT 1"}, "{shop: \"postgres://u:${env:PW}@h/d\"}"), "f");
   EXPECT_EQ(workflow.connections[0].url, "postgres://u:${env:PW}@h/d");
   ExpectFaults(Tool({"type: db_query", "sql: SELECT 1"}, "{shop: \"postgres://u:${PW}@h/d\"}"),
-               {{2, 24, "${env:NAME} or ${file:PATH}"}});
+               {{2, 23, "${env:NAME} or ${file:PATH}"}});
 }
 
 // ---- URLs
@@ -284,13 +284,13 @@ TEST(ToolKeysTest, ConnectionsAreOfTwoKinds) {
   const std::vector<std::string> query = {"type: db_query", "sql: SELECT 1"};
   for (const char* url : {"mysql://h/d", "data.duckdb", "http://h/", "duckd:x"})
     ExpectFaults(Tool(query, std::string("{shop: \"") + url + "\"}"),
-                 {{2, 24, "expected duckdb:PATH, duckdb::memory: or postgres://..."}});
+                 {{2, 23, "expected duckdb:PATH, duckdb::memory: or postgres://..."}});
   ExpectFaults(Tool(query, "[x]"), {{2, 16, "connections: expected a mapping"}});
   ExpectFaults(Tool(query, "{shop: {url: \"postgres://h/d\", files: {t: a.csv}}}"),
-               {{2, 24, "only a duckdb connection can have them"}});
-  ExpectFaults(Tool(query, "{shop: {files: {t: a.txt}}}"), {{2, 36, "a file that ends in .csv"}});
+               {{2, 23, "only a duckdb connection can have them"}});
+  ExpectFaults(Tool(query, "{shop: {files: {t: a.txt}}}"), {{2, 35, "a file that ends in .csv"}});
   ExpectFaults(Tool(query, "{shop: {file: {t: a.csv}}}"),
-               {{2, 25, "unknown key 'file' in a connection (did you mean 'files'?)"}});
+               {{2, 24, "unknown key 'file' in a connection (did you mean 'files'?)"}});
   const Workflow workflow = ParseWorkflow(Tool(query, "{shop: {files: {t: a.csv}}}"), "f");
   EXPECT_EQ(workflow.connections[0].url, "duckdb::memory:");
   ExpectFaults(
@@ -318,6 +318,7 @@ TEST(ToolKeysTest, FunctionsAndTheirConfigsAreChecked) {
 // ---- values
 
 TEST(ToolKeysTest, TemplatesAreOneExpressionOrText) {
+  // Blanks around an expression are not part of its value.
   const ToolSpec spec =
       Read(Query({"parameters: {p: \"{{ a }}\", q: \"{{a}} and {{b}}\", r: \" {{ a }}\", s: \"a\", "
                   "t: 5, u: \"5\", v: [\"{{ a }}\", {k: \"{{ b }}\"}]}"},
@@ -328,8 +329,8 @@ TEST(ToolKeysTest, TemplatesAreOneExpressionOrText) {
   std::vector<std::string> shown;
   for (const SqlParameterSpec& parameter : sql.parameters)
     shown.push_back(parameter.value.Evaluate(values).dump());
-  EXPECT_THAT(
-      shown, ElementsAre("1", "\"1 and [2]\"", "\" 1\"", "\"a\"", "5", "\"5\"", "[1,{\"k\":[2]}]"));
+  EXPECT_THAT(shown,
+              ElementsAre("1", "\"1 and [2]\"", "1", "\"a\"", "5", "\"5\"", "[1,{\"k\":[2]}]"));
 }
 
 TEST(ToolKeysTest, NamesInTemplatesAreThere) {
