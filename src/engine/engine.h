@@ -73,8 +73,11 @@ struct Request {
   /// An earlier request, with the same adapter, of whose KeepHint this is one consumer; 0: none.
   RequestId consumes = 0;
   KeepHint keep;
-  int32_t priority = 0;         ///< higher goes first and may preempt lower
-  int64_t order = 0;            ///< among equal priorities lower goes first
+  int32_t priority = 0;  ///< higher goes first and may preempt lower
+  int64_t order = 0;     ///< among equal priorities lower goes first
+  /// Something outside idles until it is answered: its tokens are not held up by the prompts of
+  /// requests that came after it.
+  bool urgent = false;
   int64_t deadline_us = 0;      ///< on the engine's clock; 0: none. Past it the request fails.
   std::string script_operator;  ///< who asks, for simulated engines and traces
   std::string script_row;

@@ -124,6 +124,7 @@ Json ToJson(const Request& r) {
           {"keep_answer", r.keep.answer},
           {"priority", r.priority},
           {"order", r.order},
+          {"urgent", r.urgent},
           {"deadline_us", r.deadline_us},
           {"script_operator", r.script_operator},
           {"script_row", r.script_row},
@@ -150,6 +151,7 @@ Request RequestFrom(const Json& j) {
   Read(j.at("keep_answer"), r.keep.answer);
   Read(j.at("priority"), r.priority);
   Read(j.at("order"), r.order);
+  Read(j.at("urgent"), r.urgent);
   Read(j.at("deadline_us"), r.deadline_us);
   Read(j.at("script_operator"), r.script_operator);
   Read(j.at("script_row"), r.script_row);

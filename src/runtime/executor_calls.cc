@@ -299,10 +299,10 @@ void Executor::Impl::AddressRequest(RowState& row, OperatorIndex op, int32_t sam
   request.id = next_request++;
   request.priority = sources[row.source].priority;
   request.order = OrderOf(row, op);
-  // As in NextReady: the engine's own queue must not hold up what tools wait for.
+  // As in NextReady: the engine's own queue and steps must not hold up what tools wait for.
   constexpr int64_t kAhead = int64_t{1} << 40;
-  if (states[row.source].feeds_tools[static_cast<size_t>(op)] && ToolsAreHungry())
-    request.order -= kAhead;
+  request.urgent = states[row.source].feeds_tools[static_cast<size_t>(op)] && ToolsAreHungry();
+  if (request.urgent) request.order -= kAhead;
   request.deadline_us = row.deadline_us;
   request.script_operator = what.id;
   request.script_sample = sample;

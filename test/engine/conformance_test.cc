@@ -356,6 +356,7 @@ Request FilledRequest() {
   request.keep = {4, true};
   request.priority = -2;
   request.order = 1LL << 40;
+  request.urgent = true;
   request.deadline_us = 5;
   request.script_operator = "op";
   request.script_row = "row";

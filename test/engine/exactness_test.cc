@@ -33,12 +33,13 @@ struct Batching {
   int64_t kv_bytes = 256 << 20;
   int64_t kept_bytes = 128 << 20;
   bool reverse = false;  ///< the requests of a round come in the opposite order
+  bool urgent = false;   ///< every third request
 };
 
 const Batching kReference{"reference", 1, 1};
 
-/// Calls in rounds: trees of shared prefixes, conversations on finished calls, urgent calls that
-/// preempt.
+/// Calls in rounds: trees of shared prefixes, conversations on finished calls, calls of higher
+/// priority that preempt.
 struct Traffic {
   uint64_t seed = 1;
   int contexts = 4;
@@ -160,7 +161,8 @@ Outcome RunTraffic(const Traffic& traffic, const std::string& model, const Batch
       }
       asked[request.id] = request;
       if (reference) request.consumes = 0;
-      // Urgent calls come when others run already.
+      request.urgent = batching.urgent && request.id % 3 == 0;
+      // What goes ahead comes when others run already.
       if (request.priority > 0) step();
       engine.Submit(std::move(request));
     }
@@ -188,6 +190,7 @@ const std::vector<Batching>& Batchings() {
       {"small chunks", 2, 16, 64, 32},
       {"odd chunks", 1, 7, 37, 37},
       {"in the opposite order", 2, 16, 0, 0, 256 << 20, 128 << 20, true},
+      {"urgent ones among them", 2, 16, 0, 0, 256 << 20, 128 << 20, false, true},
       {"no host memory for what is kept", 2, 3, 0, 0, 256 << 20, 1},
       {"little room", 2, 4, 128, 64, 12 << 20, 4 << 20},
   };

@@ -90,6 +90,32 @@ class LlamaEngineTest : public testing::Test {
   std::unique_ptr<LlamaEngine> engine_;
 };
 
+TEST_F(LlamaEngineTest, UrgentAnswersAreNotHeldUpByThePromptsOfOthers) {
+  constexpr int64_t kLong = 300, kShort = 20;
+  constexpr RequestId kOthers = 12;
+  std::vector<TokenId> answer;
+  for (const bool urgent : {false, true}) {
+    Make({.sequences = 16});
+    Request first = Ask(1, Tokens(1, kShort), 5);
+    first.urgent = urgent;
+    for (RequestId id = 2; id < 2 + kOthers; ++id) engine_->Submit(Ask(id, Tokens(id, kLong), 4));
+    engine_->Submit(first);
+    int64_t prefilled = -1;
+    while (engine_->pending() > 0) {
+      for (const Completion& completion : engine_->Poll(0)) {
+        ASSERT_FALSE(completion.failure);
+        if (completion.id != 1) continue;
+        prefilled = engine_->Statistics().prefill_tokens;
+        if (!urgent) answer = completion.tokens;
+        EXPECT_EQ(completion.tokens, answer);
+      }
+      engine_->CheckInvariants();
+    }
+    // Its prompt, then a prompt of another between two of its five tokens.
+    EXPECT_EQ(prefilled, kShort + kLong * (urgent ? 4 : int64_t{kOthers}));
+  }
+}
+
 class BothLayouts : public LlamaEngineTest, public testing::WithParamInterface<KvLayout> {};
 
 INSTANTIATE_TEST_SUITE_P(Layout, BothLayouts, testing::Values(KvLayout::kSplit, KvLayout::kUnified),

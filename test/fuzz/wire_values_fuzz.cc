@@ -55,6 +55,7 @@ halo::Request AnyRequest(FuzzedDataProvider& from) {
   request.keep = {Any<int32_t>(from), from.ConsumeBool()};
   request.priority = Any<int32_t>(from);
   request.order = Any<int64_t>(from);
+  request.urgent = from.ConsumeBool();
   request.deadline_us = Any<int64_t>(from);
   request.script_operator = AnyText(from);
   request.script_row = AnyText(from);

@@ -67,7 +67,8 @@ struct LlamaEngineOptions {
 ///
 /// A step is a prefill or a decode pass, never both: mixing gains nothing on the CPU and cuts a
 /// decode batch into more passes. Prefill goes first, so that decode runs with as many sequences as
-/// there is work for.
+/// there is work for. While an urgent request decodes, the two take turns: a row of long prompts
+/// would hold up for seconds what needs a few more tokens.
 ///
 /// Reuse. A TokenTree holds what each running, idle and parked holder of KV has or will have. A
 /// request takes the longest prefix there is; if the longest is still being computed by another, it
@@ -201,6 +202,8 @@ class LlamaEngine final : public Engine {
   void ShapeRoom(int64_t longest_request);
   void FailExpired();
   std::vector<Live*> ChoosePrefill() const;
+  /// A request in this state; `urgent`: an urgent one.
+  bool AnyRuns(Live::State state, bool urgent) const;
   bool PrefillStep();
   void DecodeStep();
   bool RunBatch(const std::vector<KvRoom::BatchToken>& batch, const std::vector<Live*>& lives);
@@ -234,6 +237,7 @@ class LlamaEngine final : public Engine {
   int64_t admitted_in_turn_ = 0;
   std::vector<Sequence> sequences_;  ///< [room sequences]
   int32_t running_ = 0;
+  bool prefilled_last_ = false;     ///< the last step computed prompts
   int64_t running_worst_case_ = 0;  ///< tokens, over running requests
 
   std::unordered_map<HolderId, Live*> live_holders_;
