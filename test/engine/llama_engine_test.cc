@@ -111,8 +111,8 @@ TEST_F(LlamaEngineTest, UrgentAnswersAreNotHeldUpByThePromptsOfOthers) {
       }
       engine_->CheckInvariants();
     }
-    // Its prompt, then a prompt of another between two of its five tokens.
-    EXPECT_EQ(prefilled, kShort + kLong * (urgent ? 4 : int64_t{kOthers}));
+    // Its prompt and two tokens, then a prompt of another before each of the other three.
+    EXPECT_EQ(prefilled, kShort + kLong * (urgent ? 3 : int64_t{kOthers}));
   }
 }
 
