@@ -84,8 +84,8 @@ class ToolNeeds {
         has_exec = true;
         if (exec_owner_.empty()) exec_owner_ = workflow.path;
         if (exec_owner_ != workflow.path && exec_folder != folder.string())
-          Fault(op.location, "'" + op.id + "' and " + exec_owner_ +
-                                 " run programs in different folders: run the workflows apart");
+          Fault(op.location, "'" + op.id + "' runs a program in another folder than " +
+                                 exec_owner_ + ": run the workflows apart");
         exec_folder = folder.string();
         if (!Allows("exec"))
           Fault(op.location, "'" + op.id +
@@ -227,8 +227,9 @@ class ToolNeeds {
     const auto [known, is_new] = secret_files_.emplace(name, path);
     if (!is_new) {
       if (known->second != path)
-        Fault(place, "another workflow of this run has another file '" + name.substr(5) +
-                         "' for its secret: name them apart, or run the workflows apart");
+        Fault(place, "${" + name +
+                         "}: another workflow of this run has another file of that name: name "
+                         "them apart, or run the workflows apart");
       return;
     }
     std::ifstream file(path, std::ios::binary);
