@@ -146,6 +146,52 @@ class Tools(unittest.TestCase):
         bound = min(control, key=lambda token: sum(prompt.count(token) for prompt in calls.values()))
         self.assertEqual({prompt.count(bound) for prompt in calls.values()}, {calls[HOSTILE.index("")].count(bound)})
 
+    def test_dumps_name_the_calls_of_tools_and_no_value(self):
+        workflow = self.graph("dumped.yaml", """
+- {id: page, type: http, url: "http://127.0.0.1:PORT/echo", params: {q: same, token: pst}, latency_s: 3, coalesce: true}
+- {id: own, type: http, url: "http://127.0.0.1:PORT/echo", params: {q: "{{ t }}"}}
+- {id: told, type: db_query, connection: words, sql: "SELECT count(*) AS n FROM words"}
+- {id: joined, type: processor, processor: join, inputs: [t, told], config: {separator: "|"}}
+""", "  connections: {words: {files: {words: words.csv}}}\n  allow_hosts: [127.0.0.1]\n")
+        dumps = {}
+        for mode, flags in (("shared", []), ("alone", ["--set", "tool_cache=off"]), ("naive", ["--naive"])):
+            dump = os.path.join(support.SCRATCH, "tool_calls.jsonl")
+            self.run_graph(workflow, self.three, "--allow", "net", "--set", "latency_scale=0.001", "--dump-prompts", dump, *flags)
+            with open(dump, encoding="utf-8") as file:
+                text = file.read()
+            self.assertNotIn("pst", text)
+            self.assertNotIn("/echo", text)
+            dumps[mode] = {(call["operator"], call["row"]): call for call in rows_of(text)}
+            self.assertEqual(len(dumps[mode]), 12, mode)
+        for mode, merged in (("shared", 2), ("alone", 0), ("naive", 0)):
+            calls = dumps[mode]
+            for op, kind, target, drawn in (("page", "http", f"http://127.0.0.1:{self.port}", True),
+                                            ("own", "http", f"http://127.0.0.1:{self.port}", False),
+                                            ("told", "sql", "words", False), ("joined", "function", "join", False)):
+                of_op = [call for (name, _), call in calls.items() if name == op]
+                self.assertEqual({(call["kind"], call["target"], call["finish"]) for call in of_op}, {(kind, target, "end")})
+                shareable = op in ("page", "told")
+                self.assertEqual(sum(call["merged"] for call in of_op), merged if shareable else 0, (mode, op))
+                self.assertEqual({call["may_share"] for call in of_op}, {shareable and mode != "alone"}, (mode, op))
+                self.assertEqual(len({call["request"] for call in of_op}), 1 if shareable else 3)
+                for call in of_op:
+                    self.assertEqual("latency_s" in call, not call["merged"])
+                    if call["merged"]:
+                        continue
+                    self.assertEqual(call["drawn"], drawn)
+                    self.assertEqual("cpu_s" in call, kind != "http")
+                    self.assertLessEqual(0, call["started_s"])
+                    self.assertLessEqual(call["started_s"], call["finished_s"])
+                    if not drawn:
+                        self.assertEqual(call["latency_s"], call["busy_s"])
+        # Draws belong to the row and the operator, whatever the run; equal requests are equal in every run.
+        for key, call in dumps["alone"].items():
+            self.assertEqual(call["request"], dumps["naive"][key]["request"])
+            self.assertEqual(call["request"], dumps["shared"][key]["request"])
+            if call["drawn"]:
+                self.assertEqual(call["latency_s"], dumps["naive"][key]["latency_s"])
+                self.assertGreater(call["latency_s"], 0)
+
     def test_what_a_workflow_may_reach_has_to_be_allowed(self):
         cases = [
             ('- {id: x, type: http, url: "http://127.0.0.1:PORT/echo"}', "", "not in allow_hosts"),
