@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <filesystem>
 #include <list>
@@ -29,6 +30,7 @@ using DuckPending = DuckHandle<duckdb_pending_result, duckdb_destroy_pending>;
 /// something, or run text as a statement.
 constexpr std::string_view kTableMakers[] = {"range",      "generate_series", "unnest",   "repeat",
                                              "repeat_row", "json_each",       "json_tree"};
+constexpr std::chrono::milliseconds kBetweenInterrupts{5};
 constexpr size_t kMostStatements = 256;  // prepared on one connection
 
 Failure Fault(const char* code, std::string message) {
@@ -442,6 +444,7 @@ struct DuckDbBackend::Impl {
   void Open(DuckDbConnection spec, int32_t count);
   void Work(size_t thread);
   void Watch();
+  bool InterruptAll();
   void EndLate(std::unique_lock<std::mutex>& lock);
   Failure TooSlow(const std::string& connection) const;
   void Execute(size_t thread, ToolCall call);
@@ -521,6 +524,18 @@ void DuckDbBackend::Impl::EndLate(std::unique_lock<std::mutex>& lock) {
   lock.unlock();
   for (ToolCompletion& completion : late) mailbox.Put(std::move(completion));
   lock.lock();
+}
+
+/// False if nothing runs.
+bool DuckDbBackend::Impl::InterruptAll() {
+  const std::lock_guard lock(mutex);
+  bool any = false;
+  for (const Running& each : running) {
+    if (each.connection == nullptr) continue;
+    duckdb_interrupt(each.connection);
+    any = true;
+  }
+  return any;
 }
 
 /// Interrupts statements that run past their deadline.
@@ -665,12 +680,11 @@ DuckDbBackend::~DuckDbBackend() {
   {
     const std::lock_guard lock(impl_->mutex);
     impl_->ending = true;
-    for (Impl::Running& each : impl_->running) {
-      each.cancelled = true;
-      if (each.connection != nullptr) duckdb_interrupt(each.connection);
-    }
+    for (Impl::Running& each : impl_->running) each.cancelled = true;
   }
   impl_->changed.notify_all();
+  // An interrupt that comes between two steps of a call is lost: until all have ended.
+  while (impl_->InterruptAll()) std::this_thread::sleep_for(kBetweenInterrupts);
   for (std::thread& thread : impl_->threads) thread.join();
   impl_->watch.join();
 }
