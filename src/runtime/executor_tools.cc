@@ -32,10 +32,9 @@ bool IsOfOneRow(const Failure& failure) {
 }  // namespace
 
 bool Executor::Impl::MaySubmitTool(size_t source, OperatorIndex op) const {
-  const std::string& target = states[source].tools[static_cast<size_t>(op)]->target();
-  const auto found = given_out.find(target);
-  return found == given_out.end() ||
-         found->second < kGivenOutPerSlot * options.tool_setup.concurrency;
+  const ToolCallBuilder& tool = *states[source].tools[static_cast<size_t>(op)];
+  const auto found = given_out.find(tool.target());
+  return found == given_out.end() || found->second < kGivenOutPerSlot * tool.at_once();
 }
 
 /// True while tools have less than a round of calls ahead of them.

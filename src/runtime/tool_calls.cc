@@ -171,6 +171,7 @@ bool Intersects(const std::vector<SqlName>& names, const std::set<SqlName>& know
 ToolCallBuilder::ToolCallBuilder(const Operator& op, const ToolSetup& setup)
     : op_(op), setup_(setup) {
   const ToolSpec& tool = *op.tool;
+  at_once_ = setup.concurrency;
   may_share_ = setup.share && tool.coalesce && tool.effect != ToolEffect::kWrite;
   if (const auto* sql = std::get_if<SqlSpec>(&tool.what)) {
     connection_ = &setup.connections.at(sql->connection);
@@ -180,10 +181,14 @@ ToolCallBuilder::ToolCallBuilder(const Operator& op, const ToolSetup& setup)
                          Intersects(statement.relations, connection_->volatile_relations);
     may_share_ = may_share_ && !changes;
     target_ = "sql " + sql->connection;
+    if (connection_->at_once > 0) at_once_ = connection_->at_once;
   } else if (const auto* http = std::get_if<HttpSpec>(&tool.what)) {
     target_ = "http " + http->origin;
   } else {
-    target_ = "function " + std::get<FunctionSpec>(tool.what).function;
+    const auto& function = std::get<FunctionSpec>(tool.what);
+    target_ = "function " + function.function;
+    constexpr int32_t kProcesses = 2;  // as ExecOptions has it
+    if (function.function == "exec") at_once_ = function.config.value("processes", kProcesses);
   }
 }
 

@@ -23,6 +23,7 @@ struct ConnectionSetup {
   std::set<SqlName> volatile_functions, volatile_relations;
   /// A write to one table may change what another, or a view, shows.
   bool writes_spread = true;
+  int32_t at_once = 0;  ///< statements that it runs at once; 0: ToolSetup::concurrency
 };
 
 /// What the calls of tools are made with, besides rows.
@@ -56,6 +57,9 @@ class ToolCallBuilder {
   const std::vector<SqlName>* written() const;
   /// Relations that a query reads.
   const std::vector<SqlName>& read() const;
+  /// Calls that its target works on at once. More than a few beyond them only wait there, while the
+  /// time limit of each runs.
+  int32_t at_once() const { return at_once_; }
   /// What it asks: a connection, "http" and its host, or "function".
   const std::string& target() const { return target_; }
 
@@ -74,6 +78,7 @@ class ToolCallBuilder {
   const ConnectionSetup* connection_ = nullptr;  // of a query
   bool may_share_ = false;
   std::string target_;
+  int32_t at_once_ = 1;
 };
 
 /// The output `name` of a tool whose call had this result; null where the result has no such part.

@@ -20,6 +20,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
+/// Beside the engine's: HOUSE, what one busy thread more costs.
+constexpr int32_t kDuckDbThreads = 1;
+
 /// A connection of the run: where it leads, and who uses it.
 struct Connection {
   std::string url;  // with its secrets
@@ -298,7 +301,7 @@ std::unique_ptr<DuckDbBackend> OpenDuckDb(const ToolNeeds& needs, const std::str
     names.push_back(name);
   }
   if (specs.empty()) return nullptr;
-  auto backend = std::make_unique<DuckDbBackend>(std::move(specs), 1, mailbox, clock);
+  auto backend = std::make_unique<DuckDbBackend>(std::move(specs), kDuckDbThreads, mailbox, clock);
   std::vector<Diagnostic> faults;
   for (const Query& query : needs.queries) {
     const Connection& connection = needs.connections.at(query.sql->connection);
@@ -318,7 +321,8 @@ std::unique_ptr<DuckDbBackend> OpenDuckDb(const ToolNeeds& needs, const std::str
   for (const std::string& name : names) {
     const DuckDbCatalogue catalogue = backend->Ask(name);
     setup.connections[name] = {SqlDialect::kDuckDb, catalogue.volatile_functions,
-                               catalogue.volatile_relations, catalogue.writes_spread};
+                               catalogue.volatile_relations, catalogue.writes_spread,
+                               kDuckDbThreads};
   }
   return backend;
 }
@@ -347,6 +351,7 @@ ConnectionSetup AskServer(const ToolNeeds& needs, const PostgresConnection& serv
   }
   ConnectionSetup setup;
   setup.dialect = SqlDialect::kPostgres;
+  setup.at_once = server.sessions;
   try {
     const PostgresCatalogue catalogue = AskPostgres(server, {functions.begin(), functions.end()},
                                                     {relations.begin(), relations.end()});
