@@ -312,20 +312,25 @@ void LlamaEngine::ShapeRoom(int64_t longest_request) {
 }
 
 std::vector<LlamaEngine::Live*> LlamaEngine::ChoosePrefill() const {
-  // On a CPU a pass over several sequences gives each a part of the micro-batch, and attention
-  // works best on many tokens of one: a long prompt alone ran at 430 tokens/s, six in a batch at
-  // 366. Short ones together, last, so that they gather.
-  const int32_t long_enough = on_gpu_ ? INT32_MAX : 128;
+  // A pass over several sequences gives each a part of the micro-batch, down to the shortest one's
+  // rest. On a CPU four prompts of 330 tokens ran 17 % faster than one, eight 12 %, of 650 tokens
+  // 3 %; so a few long ones go together, and short ones last, so that they gather. Urgent tokens
+  // wait for one at a time.
+  constexpr int32_t kLong = 128;
+  constexpr size_t kMostTogether = 4;
+  const size_t most_long = AnyRuns(Live::State::kDecoding, true) ? 1 : kMostTogether;
   const bool urgent = AnyRuns(Live::State::kPrefilling, true);
+  std::vector<Live*> long_ones;
   std::vector<Live*> together;
   for (const Sequence& sequence : sequences_) {
     Live* live = sequence.live;
     if (live == nullptr || live->state != Live::State::kPrefilling) continue;
     if (live->request.urgent < urgent) continue;
-    if (static_cast<int32_t>(live->tokens.size()) - live->computed >= long_enough) return {live};
     together.push_back(live);
+    const bool is_long = static_cast<int32_t>(live->tokens.size()) - live->computed >= kLong;
+    if (is_long && long_ones.size() < most_long) long_ones.push_back(live);
   }
-  return together;
+  return on_gpu_ || long_ones.empty() ? together : long_ones;
 }
 
 bool LlamaEngine::AnyRuns(Live::State state, bool urgent) const {
