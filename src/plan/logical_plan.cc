@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "plan/operator_reads.h"
 
 namespace halo {
 namespace {
@@ -118,13 +119,18 @@ AdapterIndex AdapterOf(LogicalPlan& plan, const LogicalAdapter& wanted) {
 
 }  // namespace
 
-LogicalPlan MakeLogicalPlan(const Workflow& workflow) {
+LogicalPlan MakeLogicalPlan(const Workflow& workflow, bool all_outputs) {
   LogicalPlan plan;
   plan.workflow = &workflow;
+  const std::vector<bool> needed = NeededOperators(workflow, all_outputs);
   for (size_t i = 0; i < workflow.operators.size(); ++i) {
     const Operator& op = workflow.operators[i];
     LogicalNode node;
     node.op = static_cast<OperatorIndex>(i);
+    node.order = node.op;
+    node.inputs = TightInputs(workflow, node.op);
+    node.waits_for = op.inputs;
+    node.needed = needed[i];
     if (!op.is_inference()) {
       plan.nodes.push_back(node);
       continue;
@@ -141,10 +147,32 @@ LogicalPlan MakeLogicalPlan(const Workflow& workflow) {
   return plan;
 }
 
+namespace {
+
+void VerifyOrder(const LogicalPlan& plan, const LogicalNode& node) {
+  const std::vector<OperatorIndex>& declared = plan.operator_of(node.op).inputs;
+  const auto holds = [](const std::vector<OperatorIndex>& all, OperatorIndex one) {
+    return std::find(all.begin(), all.end(), one) != all.end();
+  };
+  for (const OperatorIndex input : node.waits_for) {
+    HALO_CHECK(input < node.op, "inputs come first");
+    HALO_CHECK(holds(declared, input), "an operator waits for what the workflow says, or for less");
+    HALO_CHECK(!plan.at(input).removed || node.removed, "nobody waits for what is not run");
+  }
+  for (const OperatorIndex input : node.inputs) {
+    HALO_CHECK(holds(node.waits_for, input), "an operator waits for what it reads");
+    HALO_CHECK(plan.at(input).needed || !node.needed, "what is needed reads what is needed");
+  }
+  HALO_CHECK(!node.removed || !node.needed, "what is needed is not removed");
+}
+
+}  // namespace
+
 void VerifyLogicalPlan(const LogicalPlan& plan) {
   HALO_CHECK(plan.workflow != nullptr && plan.nodes.size() == plan.workflow->operators.size(),
              "one node for each operator");
   std::vector<int32_t> consumers(plan.nodes.size(), 0);
+  std::vector<bool> taken(plan.nodes.size(), false);
   for (size_t i = 0; i < plan.nodes.size(); ++i) {
     const LogicalNode& node = plan.nodes[i];
     HALO_CHECK(node.op == static_cast<OperatorIndex>(i), "nodes stand at their index");
@@ -155,9 +183,11 @@ void VerifyLogicalPlan(const LogicalPlan& plan) {
                    plan.adapters.at(static_cast<size_t>(node.adapter)).model == node.model,
                "an adapter is one of the model's");
     HALO_CHECK(node.layout != PromptLayout::kAuto, "layouts are chosen");
-    for (const OperatorIndex input : plan.operator_of(node.op).inputs) {
-      HALO_CHECK(input < node.op, "inputs come first");
-    }
+    VerifyOrder(plan, node);
+    const bool in_range = node.order >= 0 && static_cast<size_t>(node.order) < taken.size();
+    HALO_CHECK(in_range && !taken[static_cast<size_t>(node.order)],
+               "the order of operators is a permutation");
+    taken[static_cast<size_t>(node.order)] = true;
     if (node.kv_source < 0) continue;
     HALO_CHECK(node.kv_source < node.op, "KV is made before it is used");
     HALO_CHECK(ComputedBy(plan.at(node.kv_source)) == ComputedBy(node),

@@ -30,6 +30,18 @@ struct LogicalNode {
   AdapterIndex adapter = kNoAdapter;
   PromptLayout layout = PromptLayout::kInstructionFirst;  ///< never kAuto
 
+  /// Operators whose outputs it reads or whose being skipped skips it: only their failure keeps it
+  /// from running. The same whatever is optimized.
+  std::vector<OperatorIndex> inputs;
+  /// Operators that end before it begins: `inputs`, and what else the workflow declares.
+  std::vector<OperatorIndex> waits_for;
+  /// Something that a row shows or writes depends on it. Rows do not count what others use, nor
+  /// fail by them.
+  bool needed = true;
+  bool removed = false;  ///< it is not run at all; never where it is needed
+  /// Place among the operators of a block of rows; lower goes first. A permutation.
+  int32_t order = 0;
+
   /// The operator whose KV this one's prompt begins with, row by row: the parent of a conversation,
   /// or the first operator that reads the same row prompt ahead of its instruction. -1: none.
   OperatorIndex kv_source = -1;
@@ -51,8 +63,8 @@ struct LogicalPlan {
 
 /// Makes the plan. `prompt_layout: auto` becomes context_first where at least two operators of one
 /// model and adapter read the same row prompt, for then its tokens are computed once; else
-/// instruction_first.
-LogicalPlan MakeLogicalPlan(const Workflow& workflow);
+/// instruction_first. `all_outputs`: rows show what every operator said.
+LogicalPlan MakeLogicalPlan(const Workflow& workflow, bool all_outputs = false);
 
 /// Throws by HALO_CHECK where a plan contradicts itself: order, indices, counts of consumers.
 void VerifyLogicalPlan(const LogicalPlan& plan);

@@ -18,12 +18,12 @@ constexpr int64_t kFlushEveryUs = 100'000;
 constexpr int64_t kRowsBeforeShareCounts = 20;
 
 /// [operators] true where a tool waits for what the operator says, directly or through others.
-std::vector<bool> FeedsTools(const Workflow& workflow) {
-  std::vector<bool> feeds(workflow.operators.size(), false);
-  for (size_t i = workflow.operators.size(); i > 0; --i) {
-    const Operator& op = workflow.operators[i - 1];
-    if (op.is_inference() && !feeds[i - 1]) continue;
-    for (const OperatorIndex input : op.inputs) feeds[static_cast<size_t>(input)] = true;
+std::vector<bool> FeedsTools(const LogicalPlan& plan) {
+  std::vector<bool> feeds(plan.nodes.size(), false);
+  for (size_t i = plan.nodes.size(); i > 0; --i) {
+    const LogicalNode& node = plan.nodes[i - 1];
+    if (plan.operator_of(node.op).is_inference() && !feeds[i - 1]) continue;
+    for (const OperatorIndex input : node.waits_for) feeds[static_cast<size_t>(input)] = true;
   }
   return feeds;
 }
@@ -51,7 +51,7 @@ void Executor::Impl::Prepare() {
     state.readers.resize(plan.nodes.size(), 0);
     state.ready.resize(plan.nodes.size());
     state.running.resize(plan.nodes.size(), 0);
-    state.feeds_tools = FeedsTools(*plan.workflow);
+    state.feeds_tools = FeedsTools(plan);
     for (const LogicalNode& node : plan.nodes) {
       PrepareOperator(state, source, node);
       OperatorCounts counts;
@@ -82,6 +82,12 @@ void Executor::Impl::PrepareOperator(SourceState& state, const RunSource& source
   } else {
     HALO_CHECK(options.tools != nullptr, "a workflow with tools has someone to run them");
     state.tools.back() = std::make_unique<ToolCallBuilder>(op, options.tool_setup);
+  }
+  state.waiters.resize(plan.nodes.size());
+  for (const OperatorIndex input : node.waits_for) {
+    const bool reads =
+        std::find(node.inputs.begin(), node.inputs.end(), input) != node.inputs.end();
+    state.waiters[static_cast<size_t>(input)].push_back({node.op, reads});
   }
   std::vector<OperatorIndex> reads = op.inputs;
   for (const NameBinding& name : op.names)
@@ -194,12 +200,11 @@ void Executor::Impl::StartRow(std::unique_ptr<RowState> owned) {
   row.instances.resize(plan.nodes.size());
   row.open_instances = static_cast<int32_t>(plan.nodes.size());
   for (const LogicalNode& node : plan.nodes) {
-    const Operator& op = plan.operator_of(node.op);
     Instance& instance = At(row, node.op);
-    instance.inputs_left = static_cast<uint16_t>(op.inputs.size());
+    instance.inputs_left = static_cast<uint16_t>(node.waits_for.size());
     instance.readers_left =
         static_cast<uint16_t>(states[row.source].readers[static_cast<size_t>(node.op)]);
-    ++CountsOf(row, node.op).logical;
+    if (!node.removed) ++CountsOf(row, node.op).logical;
   }
   const auto [place, added] =
       open_rows.emplace(std::pair(row.source, row.row.index), std::move(owned));
@@ -208,15 +213,20 @@ void Executor::Impl::StartRow(std::unique_ptr<RowState> owned) {
   if (row.row.failure) {
     row.failure = row.row.failure;
     for (const LogicalNode& node : plan.nodes) {
-      if (At(row, node.op).state == State::kWaiting && plan.operator_of(node.op).inputs.empty()) {
-        AbandonDependents(row, node.op);
+      if (node.removed) {
+        Omit(row, node.op);
+      } else {
+        Abandon(row, node.op);
       }
     }
     return;
   }
   for (const LogicalNode& node : plan.nodes) {
-    const bool begins = plan.operator_of(node.op).inputs.empty();
-    if (begins && !StartOrSkip(row, node.op)) Propagate(row, node.op);
+    if (node.removed) {
+      Omit(row, node.op);
+    } else if (node.waits_for.empty() && !StartOrSkip(row, node.op)) {
+      Propagate(row, node.op);
+    }
   }
 }
 
@@ -251,7 +261,7 @@ void Executor::Impl::WriteRow(RowState& row) {
   for (const NameBinding& output : options.all_outputs ? workflow.all_outputs : workflow.outputs)
     result.outputs.emplace_back(output.name, ValueOf(row, output, nullptr));
   for (const LogicalNode& node : plan.nodes) {
-    if (At(row, node.op).end == InstanceEnd::kSkipped)
+    if (node.needed && At(row, node.op).end == InstanceEnd::kSkipped)
       result.skipped.push_back(plan.operator_of(node.op).id);
   }
   ++(row.failure ? report.counts.rows_failed : report.counts.rows_ok);

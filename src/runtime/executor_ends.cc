@@ -131,8 +131,10 @@ void Executor::Impl::MakeReady(RowState& row, OperatorIndex op) {
 void Executor::Impl::EndInstance(RowState& row, OperatorIndex op, const Completion& completion,
                                  const Call& call, bool merged) {
   Instance& instance = At(row, op);
-  row.prompt_tokens += completion.prompt_tokens;
-  row.output_tokens += completion.output_tokens;
+  if (PlanOf(row).at(op).needed) {
+    row.prompt_tokens += completion.prompt_tokens;
+    row.output_tokens += completion.output_tokens;
+  }
   if (observer != nullptr) {
     observer->OnCall({PlanOf(row).operator_of(op), row.row, call.request,
                       instance.conversation->prompt, completion, row.source, merged});
@@ -217,16 +219,23 @@ void Executor::Impl::Close(RowState& row, OperatorIndex op, InstanceEnd end) {
   if (!options.input_order) ended_rows.emplace_back(row.source, row.row.index);
 }
 
-/// `op` has ended in a way that its consumers can live with.
+/// `op` has ended: who waited for it goes on, or ends unfinished where it cannot do without what a
+/// failed one would have said.
 void Executor::Impl::Propagate(RowState& row, OperatorIndex op) {
   std::vector<OperatorIndex> ended = {op};
   while (!ended.empty()) {
     const OperatorIndex current = ended.back();
     ended.pop_back();
-    for (const OperatorIndex consumer : PlanOf(row).operator_of(current).consumers) {
-      Instance& instance = At(row, consumer);
+    const InstanceEnd end = At(row, current).end;
+    const bool is_missing = end == InstanceEnd::kFailed || end == InstanceEnd::kUnfinished;
+    for (const Waiter& waiter : states[row.source].waiters[static_cast<size_t>(current)]) {
+      if (is_missing && waiter.reads) {
+        if (Abandon(row, waiter.op)) ended.push_back(waiter.op);
+        continue;
+      }
+      Instance& instance = At(row, waiter.op);
       if (--instance.inputs_left > 0 || instance.state != State::kWaiting) continue;
-      if (!StartOrSkip(row, consumer)) ended.push_back(consumer);
+      if (!StartOrSkip(row, waiter.op)) ended.push_back(waiter.op);
     }
   }
 }
@@ -253,13 +262,13 @@ void Executor::Impl::FailInstance(RowState& row, OperatorIndex op, Failure failu
   }
   ++CountsOf(row, op).failed;
   if (failure.operator_id.empty()) failure.operator_id = what.id;
-  // The first operator in order is to blame, whichever failed first.
-  if (row.failed_operator < 0 || op < row.failed_operator) {
+  // The first operator in order is to blame, whichever failed first; none that no output needs.
+  if (PlanOf(row).at(op).needed && (row.failed_operator < 0 || op < row.failed_operator)) {
     row.failed_operator = op;
     row.failure = std::move(failure);
   }
   Close(row, op, InstanceEnd::kFailed);
-  for (const OperatorIndex consumer : what.consumers) AbandonDependents(row, consumer);
+  Propagate(row, op);
 }
 
 void Executor::Impl::SkipInstance(RowState& row, OperatorIndex op) {
@@ -271,21 +280,23 @@ void Executor::Impl::SkipInstance(RowState& row, OperatorIndex op) {
   Close(row, op, InstanceEnd::kSkipped);
 }
 
-void Executor::Impl::AbandonDependents(RowState& row, OperatorIndex op) {
-  std::vector<OperatorIndex> pending = {op};
-  while (!pending.empty()) {
-    const OperatorIndex current = pending.back();
-    pending.pop_back();
-    if (At(row, current).state != State::kWaiting) continue;
-    OperatorCounts& counts = CountsOf(row, current);
-    ++counts.distinct;
-    ++counts.unfinished;
-    ReleaseKvOf(row, current);
-    DropReads(row, current);
-    Close(row, current, InstanceEnd::kUnfinished);
-    for (const OperatorIndex consumer : PlanOf(row).operator_of(current).consumers)
-      pending.push_back(consumer);
-  }
+/// It will never have what it reads. False if it had ended before.
+bool Executor::Impl::Abandon(RowState& row, OperatorIndex op) {
+  if (At(row, op).state != State::kWaiting) return false;
+  OperatorCounts& counts = CountsOf(row, op);
+  ++counts.distinct;
+  ++counts.unfinished;
+  ReleaseKvOf(row, op);
+  DropReads(row, op);
+  Close(row, op, InstanceEnd::kUnfinished);
+  return true;
+}
+
+/// The plan leaves it out: it counts nowhere, and nobody waits for it.
+void Executor::Impl::Omit(RowState& row, OperatorIndex op) {
+  ReleaseKvOf(row, op);
+  DropReads(row, op);
+  Close(row, op, InstanceEnd::kUnfinished);
 }
 
 void Executor::Impl::ReleaseKvOf(RowState& row, OperatorIndex op) {

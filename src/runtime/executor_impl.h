@@ -111,6 +111,12 @@ struct TableVersions {
   std::map<std::string, int64_t> tables;
 };
 
+/// An operator that waits for another to end.
+struct Waiter {
+  OperatorIndex op = 0;
+  bool reads = false;  // it cannot do without what the other says
+};
+
 struct Executor::Impl {
   std::vector<RunSource> sources;
   ExecutorOptions options;
@@ -123,6 +129,7 @@ struct Executor::Impl {
     std::vector<bool> feeds_tools;  // [operators] a tool waits for it, if through others
     std::vector<std::vector<OperatorIndex>> reads;  // [operators] whose outputs it may name
     std::vector<int32_t> readers;                   // [operators] how many may name it
+    std::vector<std::vector<Waiter>> waiters;       // [operators] who waits for it
     std::vector<std::vector<OperatorIndex>>
         kv_consumers;               // [operators] whose KV begins with this one's
     std::vector<ReadyQueue> ready;  // [operators] rows whose inputs are there
@@ -262,14 +269,15 @@ struct Executor::Impl {
   void SkipInstance(RowState& row, OperatorIndex op);
   void Close(RowState& row, OperatorIndex op, InstanceEnd end);
   void Propagate(RowState& row, OperatorIndex op);
-  void AbandonDependents(RowState& row, OperatorIndex op);
+  bool Abandon(RowState& row, OperatorIndex op);
+  void Omit(RowState& row, OperatorIndex op);
   void ReleaseKvOf(RowState& row, OperatorIndex op);
   void DropReads(RowState& row, OperatorIndex op);
 
-  /// Lower goes first: blocks of rows, in a block the operators (topological order), then the rows.
+  /// Lower goes first: blocks of rows, in a block the operators in the plan's order, then the rows.
   int64_t OrderOf(const RowState& row, OperatorIndex op) const {
     const int64_t operators = static_cast<int64_t>(row.instances.size());
-    return row.row.index / options.rows_side_by_side * operators + op;
+    return row.row.index / options.rows_side_by_side * operators + PlanOf(row).at(op).order;
   }
   OperatorCounts& CountsOf(const RowState& row, OperatorIndex op) {
     return report.operators[states[row.source].counts[static_cast<size_t>(op)]];

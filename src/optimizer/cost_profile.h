@@ -1,0 +1,84 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace halo {
+
+/// A predicted quantity with the interval that its sources give (about 80 %).
+struct Estimate {
+  double value = 0.0;
+  double low = 0.0, high = 0.0;
+
+  static Estimate Exactly(double value) { return {value, value, value}; }
+  /// value +- share of it.
+  static Estimate Within(double value, double share) {
+    return {value, value * (1.0 - share), value * (1.0 + share)};
+  }
+};
+Estimate operator+(const Estimate& a, const Estimate& b);
+Estimate operator*(const Estimate& a, double factor);
+
+/// Seconds of one prefill pass of `tokens` tokens after `context` tokens that are there already:
+/// base_s + context_s * context. [points] by ascending tokens; between two, linear in tokens.
+struct PrefillPoint {
+  int32_t tokens = 0;
+  double base_s = 0.0;
+  double context_s = 0.0;
+};
+
+/// Seconds of one decode step of `sequences` sequences whose KV is `context` tokens long each:
+/// base_s + context_s * context. Between two points linear in sequences.
+struct DecodePoint {
+  int32_t sequences = 0;
+  double base_s = 0.0;
+  double context_s = 0.0;
+};
+
+/// What one model costs on one device. Units are in the names; tokens are the model's.
+struct ModelProfile {
+  std::string model;         ///< name that a person knows it by; says nothing
+  std::string model_digest;  ///< of the file: what the profile belongs to
+  std::vector<PrefillPoint> prefill;
+  std::vector<DecodePoint> decode;
+  double sampling_token_s = 0.0;  ///< of a drawn token (temperature > 0)
+  double greedy_token_s = 0.0;    ///< of a token at temperature 0
+  double grammar_token_s = 0.0;   ///< more, for a token that is kept to a schema
+  double load_s = 0.0;  ///< until the first token can be computed; the file in the page cache
+  int64_t weights_bytes = 0;
+  int64_t kv_token_bytes = 0;
+  double copy_token_s = 0.0, spill_token_s = 0.0, restore_token_s = 0.0;
+  double copy_s = 0.0, spill_s = 0.0, restore_s = 0.0;  ///< of each, whatever its length
+  double relative_error = 0.0;  ///< of what the points predict, by measurements kept apart
+  bool measured = false;        ///< false: conservative defaults
+};
+
+/// The costs of a machine: what `halo calibrate` measured, kept up by runs.
+struct CostProfile {
+  static constexpr int32_t kVersion = 1;
+  std::string machine;  ///< MachineFingerprint() where it was measured
+  int32_t threads = 0;
+  std::vector<ModelProfile> models;
+
+  const ModelProfile* Find(const std::string& model_digest) const;
+};
+
+/// Total engine seconds to prefill `prompts` prompts of `tokens` new tokens each, after `context`
+/// tokens each that are there, in passes as the engine makes them.
+double PrefillSeconds(const ModelProfile& profile, double prompts, double tokens, double context);
+/// Total engine seconds to decode `tokens` tokens in steps of `sequences` at a mean length of
+/// `context` tokens; sampling and grammars not included.
+double DecodeSeconds(const ModelProfile& profile, double tokens, double sequences, double context);
+
+/// Rates that a slow machine has, from the size of the weights: for models nobody has measured.
+ModelProfile DefaultProfile(const std::string& model, int64_t weights_bytes,
+                            int64_t kv_token_bytes);
+
+/// JSON, one object, numbers in full precision. Throws Error(kConfig) naming `path` and what is
+/// wrong with it.
+std::string ToJson(const CostProfile& profile);
+CostProfile ReadCostProfile(const std::string& text, const std::string& path);
+
+}  // namespace halo
