@@ -5,21 +5,9 @@
 #include <string>
 #include <vector>
 
+#include "base/estimate.h"
+
 namespace halo {
-
-/// A predicted quantity with the interval that its sources give (about 80 %).
-struct Estimate {
-  double value = 0.0;
-  double low = 0.0, high = 0.0;
-
-  static Estimate Exactly(double value) { return {value, value, value}; }
-  /// value +- share of it.
-  static Estimate Within(double value, double share) {
-    return {value, value * (1.0 - share), value * (1.0 + share)};
-  }
-};
-Estimate operator+(const Estimate& a, const Estimate& b);
-Estimate operator*(const Estimate& a, double factor);
 
 /// Seconds of one prefill pass of `tokens` tokens after `context` tokens that are there already:
 /// base_s + context_s * context. [points] by ascending tokens; between two, linear in tokens.

@@ -48,7 +48,14 @@ void ChooseLayouts(LogicalPlan& plan) {
   }
 }
 
+}  // namespace
+
 void LinkKvSources(LogicalPlan& plan) {
+  for (LogicalNode& node : plan.nodes) {
+    node.kv_source = -1;
+    node.kv_source_answer = node.keep_answer = false;
+    node.kv_consumers = 0;
+  }
   std::map<std::pair<ModelIndex, AdapterIndex>, OperatorIndex> first_reader;
   for (LogicalNode& node : plan.nodes) {
     const Operator& op = plan.operator_of(node.op);
@@ -75,8 +82,6 @@ void LinkKvSources(LogicalPlan& plan) {
     source.keep_answer = source.keep_answer || node.kv_source_answer;
   }
 }
-
-}  // namespace
 
 const char* HistoryName(History history) {
   switch (history) {

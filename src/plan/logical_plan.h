@@ -66,6 +66,9 @@ struct LogicalPlan {
 /// instruction_first. `all_outputs`: rows show what every operator said.
 LogicalPlan MakeLogicalPlan(const Workflow& workflow, bool all_outputs = false);
 
+/// Says anew who begins with whose KV, after layouts have changed.
+void LinkKvSources(LogicalPlan& plan);
+
 /// Throws by HALO_CHECK where a plan contradicts itself: order, indices, counts of consumers.
 void VerifyLogicalPlan(const LogicalPlan& plan);
 

@@ -1,0 +1,323 @@
+#include "optimizer/cardinality.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace halo {
+namespace {
+
+constexpr double kBytesPerToken = 4.0;
+/// Share of max_tokens that an answer is taken to have where nothing is known.
+constexpr double kAssumedAnswerShare = 0.5;
+constexpr double kAssumedQuery_s = 0.005;
+constexpr double kAssumedFunction_s = 0.0001;
+constexpr double kAssumedResultTokens = 200.0;
+constexpr double kBlockHeadingTokens = 8.0;
+
+std::set<std::string> KeyOf(const OperatorReads& reads) {
+  return reads.whole_row ? std::set<std::string>{"*"} : reads.columns;
+}
+
+double CountTokens(const ModelFacts& model, const std::string& text) {
+  if (text.empty()) return 0.0;
+  return model.count_tokens ? static_cast<double>(model.count_tokens(text))
+                            : static_cast<double>(text.size()) / kBytesPerToken;
+}
+
+/// The text of a template without its expressions and statements.
+std::string LiteralText(const Template* text) {
+  if (text == nullptr) return "";
+  const std::string& source = text->source();
+  std::string literal;
+  for (size_t at = 0; at < source.size();) {
+    const size_t open = source.find('{', at);
+    if (open == std::string::npos || open + 1 >= source.size()) {
+      literal += source.substr(at);
+      break;
+    }
+    const char kind = source[open + 1];
+    const char* close = kind == '{' ? "}}" : kind == '%' ? "%}" : kind == '#' ? "#}" : nullptr;
+    literal += source.substr(at, open - at);
+    if (close == nullptr) {
+      literal += '{';
+      at = open + 1;
+      continue;
+    }
+    const size_t end = source.find(close, open + 2);
+    at = end == std::string::npos ? source.size() : end + 2;
+  }
+  return literal;
+}
+
+double WrittenTokens(const Operator& op, const ModelFacts& model) {
+  double tokens = CountTokens(model, LiteralText(op.instruction.get())) +
+                  CountTokens(model, LiteralText(op.body.get()));
+  for (const MessageSpec& message : op.messages)
+    tokens += CountTokens(model, LiteralText(message.content.get()));
+  return tokens;
+}
+
+std::string ValueText(const nlohmann::ordered_json& value) {
+  if (value.is_string()) return value.get<std::string>();
+  return value.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+/// Mean tokens of the columns that the operator itself puts into its prompt.
+double RowTokens(const Operator& op, const OperatorReads& reads, const OptimizerSource& source,
+                 const ModelFacts& model) {
+  if (source.rows == nullptr || source.rows->sample().empty()) return 0.0;
+  constexpr size_t kRows = 64;
+  const auto& sample = source.rows->sample();
+  const size_t rows = std::min(kRows, sample.size());
+  double tokens = 0.0;
+  for (size_t i = 0; i < rows; ++i) {
+    for (const std::string& column : reads.columns) {
+      const auto found = sample[i].find(column);
+      if (found == sample[i].end()) continue;
+      const bool is_turns = op.form == PromptForm::kRowPrompt && found->is_array() && !found->empty();
+      tokens += CountTokens(
+          model, ValueText(is_turns ? (*found)[RowPromptElement(op, found->size())] : *found));
+    }
+    if (reads.whole_row) tokens += CountTokens(model, ValueText(sample[i]));
+  }
+  return tokens / static_cast<double>(rows);
+}
+
+Estimate MeanOf(double sum, double sum_of_squares, double count) {
+  const double mean = sum / count;
+  const double variance = std::max(0.0, sum_of_squares / count - mean * mean);
+  constexpr double kErrors = 1.28;
+  const double error = kErrors * std::sqrt(variance / count);
+  return {mean, std::max(0.0, mean - error), mean + error};
+}
+
+/// Sequences that run side by side on average: fewer than fit where the last ones run out.
+double MeanBatch(double calls, int32_t sequences) {
+  const double most = std::min(calls, static_cast<double>(sequences));
+  return std::max(1.0, std::min(most, sequences * calls / (calls + sequences / 2.0)));
+}
+
+}  // namespace
+
+std::vector<std::set<std::string>> ColumnSetsOf(const LogicalPlan& plan,
+                                                const std::string& prompt_column) {
+  std::vector<std::set<std::string>> sets;
+  for (const OperatorIdentity& identity : IdentifyOperators(plan, prompt_column)) {
+    if (!identity.each_row && identity.reaches.reads_row())
+      sets.push_back(KeyOf(identity.reaches));
+  }
+  return sets;
+}
+
+CardinalityEstimator::CardinalityEstimator(const std::vector<OptimizerSource>& sources,
+                                           const OperatorHistory* history)
+    : sources_(sources) {
+  for (const OptimizerSource& source : sources) {
+    std::vector<Facts> facts;
+    std::vector<OperatorIdentity> identities =
+        IdentifyOperators(*source.plan, source.prompt_column);
+    for (const LogicalNode& node : source.plan->nodes)
+      facts.push_back(
+          FactsOf(source, node.op, history, identities[static_cast<size_t>(node.op)]));
+    facts_.push_back(std::move(facts));
+  }
+}
+
+CardinalityEstimator::Facts CardinalityEstimator::FactsOf(const OptimizerSource& source,
+                                                          OperatorIndex index,
+                                                          const OperatorHistory* history,
+                                                          const OperatorIdentity& identity) const {
+  const Operator& op = source.plan->operator_of(index);
+  Facts facts;
+  facts.identity = identity;
+  const ModelFacts* model = nullptr;
+  if (op.is_inference()) {
+    model = &source.models[static_cast<size_t>(source.plan->at(index).model)];
+    facts.written_tokens = WrittenTokens(op, *model);
+    const OperatorReads own = ReadsOf(*source.plan->workflow, index, source.prompt_column);
+    facts.row_tokens = RowTokens(op, own, source, *model);
+  }
+  if (history != nullptr)
+    facts.record = history->Find(identity.signature, model == nullptr ? "" : model->digest);
+  return facts;
+}
+
+double CardinalityEstimator::constant_tokens(size_t source, OperatorIndex index) const {
+  const OptimizerSource& from = sources_[source];
+  const Operator& op = from.plan->operator_of(index);
+  const LogicalNode& node = from.plan->at(index);
+  const ModelFacts& model = from.models[static_cast<size_t>(node.model)];
+  const double chat = op.use_chat_template ? static_cast<double>(model.chat_tokens) / 2.0 : 0.0;
+  if (node.layout == PromptLayout::kContextFirst) return chat;
+  return chat + CountTokens(model, LiteralText(op.instruction.get()));
+}
+
+/// Rows whose values differ in what reaches the operator, over all sources in which it is the same.
+Estimate CardinalityEstimator::DistinctRows(const PhysicalPlan& plan, size_t position) const {
+  const PlannedOperator& first = plan.operators[position];
+  DistinctCounter all;
+  for (size_t i = position; i < plan.operators.size(); ++i) {
+    const PlannedOperator& other = plan.operators[i];
+    if (i != position && other.same_as != static_cast<int32_t>(position)) continue;
+    const RowStatistics* rows = sources_[other.source].rows;
+    if (rows == nullptr) continue;
+    const DistinctCounter* counter =
+        rows->Find(KeyOf(identity(other.source, other.op).reaches));
+    if (counter != nullptr) all.Merge(*counter);
+  }
+  const Estimate count = all.Count();
+  const bool only_row = sources_[first.source].plan->at(first.op).inputs.empty();
+  // What it reads may turn out equal for rows that differ.
+  return only_row ? count : Estimate{count.value, std::min(1.0, count.value), count.high};
+}
+
+void CardinalityEstimator::EstimateCalls(const PhysicalPlan& plan, size_t position,
+                                         OperatorEstimate& estimate) const {
+  const PlannedOperator& planned = plan.operators[position];
+  const OptimizerSource& source = sources_[planned.source];
+  const Operator& op = source.plan->operator_of(planned.op);
+  const Facts& facts = facts_[planned.source][static_cast<size_t>(planned.op)];
+  const double rows = source.rows == nullptr ? 1.0 : static_cast<double>(source.rows->rows());
+  estimate.instances = Estimate::Exactly(rows);
+  if (source.plan->at(planned.op).removed || planned.same_as >= 0) {
+    if (source.plan->at(planned.op).removed) estimate.instances = {};
+    return;
+  }
+  const bool known = facts.record != nullptr && facts.record->instances > 0.0;
+  if (facts.identity.each_row) {
+    estimate.calls = estimate.instances;
+  } else if (facts.identity.is_constant()) {
+    estimate.calls = Estimate::Exactly(std::min(1.0, rows));
+  } else {
+    estimate.calls = DistinctRows(plan, position);
+  }
+  const bool drawn = op.is_inference() && op.sampling.temperature > 0.0;
+  if (drawn && op.samples > 1) estimate.calls = estimate.calls * op.samples;
+  const bool may_be_fewer =
+      op.when.expression != nullptr || !op.over.empty() || !estimate.calls.is_exact();
+  if (known && may_be_fewer && rows > 0.0) {
+    const double share = facts.record->calls / facts.record->instances;
+    const double calls = std::min(estimate.calls.high, share * rows);
+    estimate.calls = Estimate{calls, std::min(calls, estimate.calls.low), estimate.calls.high};
+    return;
+  }
+  if (op.when.expression != nullptr || !op.over.empty()) {
+    estimate.calls.low = 0.0;
+    estimate.assumptions.push_back("its condition is taken to hold for every row");
+  }
+}
+
+void CardinalityEstimator::EstimateInference(const PhysicalPlan& plan, size_t position,
+                                             size_t first, OperatorEstimate& estimate) const {
+  const PlannedOperator& planned = plan.operators[position];
+  const OptimizerSource& source = sources_[planned.source];
+  const LogicalNode& node = source.plan->at(planned.op);
+  const Operator& op = source.plan->operator_of(planned.op);
+  const ModelFacts& model = source.models[static_cast<size_t>(node.model)];
+  const Facts& facts = facts_[planned.source][static_cast<size_t>(planned.op)];
+  const auto of = [&](OperatorIndex other) -> const OperatorEstimate& {
+    return plan.operators[first + static_cast<size_t>(other)].estimate;
+  };
+  const double own = facts.written_tokens + facts.row_tokens +
+                     (op.use_chat_template ? static_cast<double>(model.chat_tokens) : 0.0);
+  Estimate prompt = Estimate::Within(own, 0.05);
+  for (const OperatorIndex producer : facts.identity.reaches.producers) {
+    if (op.history == History::kContinue || op.history == History::kTranscript)
+      prompt += of(producer).prompt_tokens;
+    prompt += of(producer).output_tokens + Estimate::Exactly(kBlockHeadingTokens);
+  }
+  const int32_t most = op.sampling.max_tokens.constant;
+  if (facts.record != nullptr) {
+    const OperatorRecord& record = *facts.record;
+    prompt = Estimate::Within(record.prompt_tokens / record.calls, 0.05);
+    estimate.output_tokens =
+        MeanOf(record.output_tokens, record.output_tokens_squared, record.calls);
+  } else {
+    estimate.output_tokens = {std::max(1.0, most * kAssumedAnswerShare), 1.0,
+                              static_cast<double>(most)};
+    estimate.assumptions.push_back(
+        fmt::format("answers are taken to be half of their {} tokens", most));
+  }
+  estimate.prompt_tokens = prompt;
+  const double calls = estimate.calls.value;
+  double reused = 0.0;
+  if (node.kv_source >= 0) {
+    const OperatorEstimate& from = of(node.kv_source);
+    reused = node.kv_source_answer
+                 ? from.prompt_tokens.value + from.output_tokens.value
+                 : constant_tokens(planned.source, planned.op) + facts.row_tokens;
+  } else if (calls > 1.0) {
+    reused = constant_tokens(planned.source, planned.op) * (calls - 1.0) / calls;
+  }
+  const double samples = op.sampling.temperature > 0.0 ? op.samples : 1.0;
+  reused = (reused + (samples - 1.0) * prompt.value) / samples;
+  estimate.reused_tokens = Estimate::Within(std::min(reused, prompt.value), 0.1);
+  const double fresh = prompt.value - estimate.reused_tokens.value;
+  const double output = estimate.output_tokens.value;
+  const double batch = MeanBatch(calls, model.sequences);
+  const double token_s =
+      (op.sampling.temperature > 0.0 ? model.profile.sampling_token_s
+                                     : model.profile.greedy_token_s) +
+      (op.schema ? model.profile.grammar_token_s : 0.0);
+  const auto seconds = [&](double answer) {
+    return PrefillSeconds(model.profile, calls, fresh, estimate.reused_tokens.value) +
+           DecodeSeconds(model.profile, calls * std::max(0.0, answer - 1.0), batch,
+                         prompt.value + answer / 2.0) +
+           calls * answer * token_s +
+           calls * (model.profile.copy_s + model.profile.copy_token_s * estimate.reused_tokens.value);
+  };
+  const double share = model.profile.relative_error;
+  estimate.busy_s = {seconds(output), seconds(estimate.output_tokens.low) * (1.0 - share),
+                     seconds(estimate.output_tokens.high) * (1.0 + share)};
+}
+
+void CardinalityEstimator::EstimateTool(size_t source, OperatorIndex index,
+                                        OperatorEstimate& estimate) const {
+  const Operator& op = sources_[source].plan->operator_of(index);
+  const Facts& facts = facts_[source][static_cast<size_t>(index)];
+  estimate.output_tokens = {kAssumedResultTokens, 0.0, static_cast<double>(op.tool->prompt.tokens)};
+  if (facts.record != nullptr && facts.record->calls > 0.0) {
+    const double mean = facts.record->latency_s / facts.record->calls;
+    estimate.busy_s = estimate.calls * Estimate::Within(mean, 0.3);
+    return;
+  }
+  const auto* http = std::get_if<HttpSpec>(&op.tool->what);
+  double each_s = std::holds_alternative<FunctionSpec>(op.tool->what) ? kAssumedFunction_s
+                                                                      : kAssumedQuery_s;
+  const bool declared =
+      http != nullptr && http->mean_latency.kind == ValueTemplate::Kind::kConstant &&
+      http->mean_latency.constant.is_number();
+  if (declared) {
+    each_s = http->mean_latency.constant.get<double>() * http->latency_unit_s;
+  } else {
+    estimate.assumptions.push_back(
+        fmt::format("a call is taken to last {:g} ms", each_s * 1000.0));
+  }
+  estimate.busy_s =
+      estimate.calls * (declared ? Estimate::Within(each_s, 0.3)
+                                 : Estimate{each_s, each_s / 10.0, each_s * 10.0});
+}
+
+void CardinalityEstimator::EstimateAll(PhysicalPlan& plan) const {
+  size_t first = 0;
+  for (size_t i = 0; i < plan.operators.size(); ++i) {
+    PlannedOperator& planned = plan.operators[i];
+    if (i > 0 && planned.source != plan.operators[i - 1].source) first = i;
+    OperatorEstimate estimate;
+    EstimateCalls(plan, i, estimate);
+    if (planned.same_as >= 0) {
+      const OperatorEstimate& same = plan.operators[static_cast<size_t>(planned.same_as)].estimate;
+      estimate.prompt_tokens = same.prompt_tokens;
+      estimate.output_tokens = same.output_tokens;
+    } else if (sources_[planned.source].plan->operator_of(planned.op).is_inference()) {
+      EstimateInference(plan, i, first, estimate);
+    } else {
+      EstimateTool(planned.source, planned.op, estimate);
+    }
+    planned.estimate = std::move(estimate);
+  }
+}
+
+}  // namespace halo

@@ -1,0 +1,87 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "optimizer/cost_profile.h"
+#include "optimizer/operator_history.h"
+#include "optimizer/row_statistics.h"
+#include "plan/node_signature.h"
+#include "plan/physical_plan.h"
+
+namespace halo {
+
+/// What planning knows of one model of a plan.
+struct ModelFacts {
+  std::string name;
+  std::string digest;             ///< of its file; "": not resolved
+  ModelProfile profile;           ///< measured, or defaults
+  /// Tokens of a text; null: a token for every four bytes is assumed.
+  std::function<int64_t(const std::string&)> count_tokens;
+  int64_t chat_tokens = 0;        ///< that the chat template adds to a system and a user turn
+  int32_t sequences = 64;         ///< calls that run at once
+};
+
+/// One (workflow, rows) pair to be planned. What is pointed to outlives the planning.
+struct OptimizerSource {
+  LogicalPlan* plan = nullptr;
+  std::string prompt_column;
+  const RowStatistics* rows = nullptr;  ///< null: not known
+  std::vector<ModelFacts> models;       ///< [plan models]
+};
+
+/// Estimates rows, calls, tokens and seconds of every operator. What does not change while rules
+/// are tried (texts of rows and templates in tokens, different values of columns, history) is
+/// looked up once.
+///
+/// Where its numbers come from, best first: history of the same operator with the same model;
+/// counting in the rows and texts; stated assumptions, each with an interval and a sentence in
+/// OperatorEstimate::assumptions.
+class CardinalityEstimator {
+ public:
+  /// `history` may be null.
+  CardinalityEstimator(const std::vector<OptimizerSource>& sources,
+                       const OperatorHistory* history);
+
+  /// Fills the estimates of `plan.operators`, which are those of the sources in order.
+  void EstimateAll(PhysicalPlan& plan) const;
+
+  const OperatorIdentity& identity(size_t source, OperatorIndex op) const {
+    return facts_[source][static_cast<size_t>(op)].identity;
+  }
+  /// Mean tokens of the row's text that an operator's prompt repeats.
+  double row_tokens(size_t source, OperatorIndex op) const {
+    return facts_[source][static_cast<size_t>(op)].row_tokens;
+  }
+  /// Tokens that the author wrote into an operator's prompt.
+  double written_tokens(size_t source, OperatorIndex op) const {
+    return facts_[source][static_cast<size_t>(op)].written_tokens;
+  }
+  /// Tokens at the beginning of an operator's prompts that are the same for all rows.
+  double constant_tokens(size_t source, OperatorIndex op) const;
+
+ private:
+  struct Facts {
+    OperatorIdentity identity;
+    const OperatorRecord* record = nullptr;  ///< history
+    double written_tokens = 0.0, row_tokens = 0.0;
+  };
+
+  Facts FactsOf(const OptimizerSource& source, OperatorIndex op, const OperatorHistory* history,
+                const OperatorIdentity& identity) const;
+  void EstimateCalls(const PhysicalPlan& plan, size_t position, OperatorEstimate& estimate) const;
+  void EstimateInference(const PhysicalPlan& plan, size_t position, size_t first,
+                         OperatorEstimate& estimate) const;
+  void EstimateTool(size_t source, OperatorIndex op, OperatorEstimate& estimate) const;
+  Estimate DistinctRows(const PhysicalPlan& plan, size_t position) const;
+
+  const std::vector<OptimizerSource>& sources_;
+  std::vector<std::vector<Facts>> facts_;  // [sources][operators]
+};
+
+/// Column sets whose values reach operators, for RowStatistics.
+std::vector<std::set<std::string>> ColumnSetsOf(const LogicalPlan& plan,
+                                                const std::string& prompt_column);
+
+}  // namespace halo

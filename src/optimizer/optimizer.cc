@@ -1,0 +1,151 @@
+#include "optimizer/optimizer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "optimizer/placement.h"
+#include "optimizer/rule.h"
+#include "optimizer/rules/rules.h"
+
+namespace halo {
+namespace {
+
+std::vector<std::unique_ptr<Rule>> MakeRules() {
+  std::vector<std::unique_ptr<Rule>> rules;
+  // What is not run needs no better place, layout or order.
+  rules.push_back(std::make_unique<UnusedOperators>());
+  // Fewer dependencies leave more freedom to everything below.
+  rules.push_back(std::make_unique<TightDependencies>());
+  // Layouts are part of what operators ask: before equal ones are looked for.
+  rules.push_back(std::make_unique<ChoosePromptLayout>());
+  rules.push_back(std::make_unique<EqualOperators>());
+  rules.push_back(std::make_unique<ConstantOperators>());
+  // Of operators that still make calls of their own.
+  rules.push_back(std::make_unique<PrefixGroups>());
+  // Last: ranks are made of what all others have left to do.
+  rules.push_back(std::make_unique<OrderByUrgency>());
+  return rules;
+}
+
+double BusySeconds(const PhysicalPlan& plan) {
+  double busy_s = 0.0;
+  for (const PlannedOperator& planned : plan.operators) {
+    const LogicalNode& node = plan.sources[planned.source].plan->at(planned.op);
+    if (node.model != kNoModel) busy_s += planned.estimate.busy_s.value;
+  }
+  return busy_s;
+}
+
+void RefuseUnknownRules(const std::set<std::string>& names) {
+  std::vector<std::string> known;
+  for (const auto& rule : AllRules()) known.emplace_back(rule->name());
+  for (const std::string& name : names) {
+    if (std::find(known.begin(), known.end(), name) != known.end()) continue;
+    throw Error(ErrorCode::kUsage, "--rules-off: there is no rule '" + name + "'" +
+                                       DidYouMean(name, known) +
+                                       fmt::format("; rules are {}", fmt::join(known, ", ")));
+  }
+}
+
+PhysicalPlan PlanOf(const std::vector<OptimizerSource>& sources) {
+  PhysicalPlan plan;
+  for (size_t s = 0; s < sources.size(); ++s) {
+    const OptimizerSource& source = sources[s];
+    plan.sources.push_back({source.plan->workflow->name, source.plan,
+                            source.rows == nullptr ? -1 : source.rows->rows()});
+    for (const LogicalNode& node : source.plan->nodes) {
+      PlannedOperator planned;
+      planned.source = s;
+      planned.op = node.op;
+      plan.operators.push_back(std::move(planned));
+    }
+  }
+  return plan;
+}
+
+void NoteWhatIsNotKnown(const std::vector<OptimizerSource>& sources, PhysicalPlan& plan) {
+  std::set<std::string> unmeasured, unresolved;
+  plan.has_costs = true;
+  for (const OptimizerSource& source : sources) {
+    if (source.rows == nullptr) {
+      plan.notes.push_back(source.plan->workflow->name +
+                           ": its rows are not known; estimates are for one row");
+    }
+    for (const ModelFacts& model : source.models) {
+      if (model.digest.empty()) {
+        unresolved.insert(model.name);
+      } else if (!model.profile.measured) {
+        unmeasured.insert(model.name);
+      }
+    }
+  }
+  if (!unresolved.empty()) {
+    plan.has_costs = false;
+    plan.notes.push_back(fmt::format("no file is known for {}: tokens are a quarter of the bytes, "
+                                     "seconds are not estimated (--model NAME=FILE)",
+                                     fmt::join(unresolved, ", ")));
+  }
+  if (!unmeasured.empty()) {
+    plan.notes.push_back(
+        fmt::format("{} not measured on this machine: seconds are careful defaults (halo "
+                    "calibrate --model NAME=FILE measures)",
+                    fmt::join(unmeasured, ", ")));
+  }
+}
+
+}  // namespace
+
+const std::vector<std::unique_ptr<Rule>>& AllRules() {
+  static const std::vector<std::unique_ptr<Rule>> rules = MakeRules();
+  return rules;
+}
+
+const PlannedOperator& OptimizerState::at(size_t source, OperatorIndex op) const {
+  size_t position = static_cast<size_t>(op);
+  for (size_t s = 0; s < source; ++s) position += sources[s].plan->nodes.size();
+  return plan.operators[position];
+}
+
+std::string OptimizerState::NameOf(const PlannedOperator& planned) const {
+  const std::string& id = operator_of(planned).id;
+  return sources.size() == 1 ? id
+                             : id + " of " + sources[planned.source].plan->workflow->name;
+}
+
+PhysicalPlan Optimize(std::vector<OptimizerSource>& sources, const OperatorHistory* history,
+                      const OptimizerOptions& options) {
+  RefuseUnknownRules(options.rules_off);
+  PhysicalPlan plan = PlanOf(sources);
+  // Layouts are part of what history and columns are looked up by, but change no text that is
+  // counted; so one estimator serves until a layout has changed.
+  auto estimator = std::make_unique<CardinalityEstimator>(sources, history);
+  estimator->EstimateAll(plan);
+  for (const auto& rule : AllRules()) {
+    AppliedRule applied;
+    applied.name = rule->name();
+    applied.what = rule->what();
+    applied.is_on = !options.rules_off.contains(applied.name);
+    if (applied.is_on) {
+      const double start_s = options.now_s ? options.now_s() : 0.0;
+      const double before_s = BusySeconds(plan);
+      OptimizerState state{sources, *estimator, plan};
+      applied.changes = rule->Apply(state);
+      if (!applied.changes.empty()) {
+        for (const OptimizerSource& source : sources) VerifyLogicalPlan(*source.plan);
+        estimator = std::make_unique<CardinalityEstimator>(sources, history);
+        estimator->EstimateAll(plan);
+      }
+      applied.saved_s = before_s - BusySeconds(plan);
+      applied.planning_s = (options.now_s ? options.now_s() : 0.0) - start_s;
+    }
+    plan.rules.push_back(std::move(applied));
+  }
+  NoteWhatIsNotKnown(sources, plan);
+  PlaceOperators(sources, options, plan);
+  return plan;
+}
+
+}  // namespace halo

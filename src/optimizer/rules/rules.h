@@ -1,0 +1,77 @@
+#pragma once
+
+#include "optimizer/rule.h"
+
+namespace halo {
+
+/// Operators from which no output and no write follows are not run.
+class UnusedOperators final : public Rule {
+ public:
+  const char* name() const override { return "unused_operators"; }
+  const char* what() const override { return "operators that no output needs are not run"; }
+  std::vector<std::string> Apply(OptimizerState& state) const override;
+};
+
+/// An operator waits for what it reads, not for all that the workflow puts before it.
+class TightDependencies final : public Rule {
+ public:
+  const char* name() const override { return "tight_dependencies"; }
+  const char* what() const override { return "operators wait only for what they read"; }
+  std::vector<std::string> Apply(OptimizerState& state) const override;
+};
+
+/// `prompt_layout: auto`: of the operators of one model that read the same row prompt, either all
+/// put it first, so that it is computed once a row, or all put their instructions first, so that
+/// these are computed once a run: whichever leaves fewer tokens to prefill.
+class ChoosePromptLayout final : public Rule {
+ public:
+  const char* name() const override { return "prompt_layout"; }
+  const char* what() const override {
+    return "prompt_layout: auto becomes what leaves fewer tokens to prefill";
+  }
+  std::vector<std::string> Apply(OptimizerState& state) const override;
+};
+
+/// Operators that ask the same of equal rows share their calls (contract 4), in one workflow or in
+/// several of a batch. In topological order with signatures made of signatures, so that equal
+/// operators over equal ones are found in one pass (Helium's merge, made before any merge is done,
+/// finds the first layer only).
+class EqualOperators final : public Rule {
+ public:
+  const char* name() const override { return "equal_operators"; }
+  const char* what() const override { return "operators that ask the same share their calls"; }
+  std::vector<std::string> Apply(OptimizerState& state) const override;
+};
+
+/// Operators that no row's value reaches are called once.
+class ConstantOperators final : public Rule {
+ public:
+  const char* name() const override { return "constant_operators"; }
+  const char* what() const override { return "operators that look at no row are called once"; }
+  std::vector<std::string> Apply(OptimizerState& state) const override;
+};
+
+/// Operators of one model whose prompts begin with the same constant text are put into a group:
+/// its KV is computed once and kept, and they run next to each other.
+class PrefixGroups final : public Rule {
+ public:
+  const char* name() const override { return "prefix_groups"; }
+  const char* what() const override {
+    return "operators whose prompts begin alike share that part's KV";
+  }
+  std::vector<std::string> Apply(OptimizerState& state) const override;
+};
+
+/// Within a block of rows: tools first, since they take no engine and others wait for them; then by
+/// upward rank, the time of the longest chain that an operator begins (HEFT: Topcuoglu, Hariri and
+/// Wu 2002), operators of one prefix group next to each other where the ranks allow.
+class OrderByUrgency final : public Rule {
+ public:
+  const char* name() const override { return "urgent_first"; }
+  const char* what() const override {
+    return "of independent work, tools and what begins the longest chain go first";
+  }
+  std::vector<std::string> Apply(OptimizerState& state) const override;
+};
+
+}  // namespace halo
