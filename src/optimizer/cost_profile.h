@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -9,12 +8,25 @@
 
 namespace halo {
 
-/// Seconds of one prefill pass of `tokens` tokens after `context` tokens that are there already:
-/// base_s + context_s * context. [points] by ascending tokens; between two, linear in tokens.
+/// Seconds of one prefill pass over `prompts` prompts of `tokens` new tokens each, after `context`
+/// tokens of each that are there already: base_s + context_s * context. Points ascend by (prompts,
+/// tokens). Between two of equal prompts, linear in tokens; between two numbers of prompts, linear
+/// in prompts.
 struct PrefillPoint {
-  int32_t tokens = 0;
+  int32_t tokens = 0;  ///< of each prompt
   double base_s = 0.0;
   double context_s = 0.0;
+  int32_t prompts = 1;
+};
+
+/// How the engine puts prompts into passes, which decides which points matter.
+struct PrefillPasses {
+  int32_t batch_tokens = 2048;  ///< most tokens of a pass
+  int32_t long_tokens = 128;    ///< prompts with at least so many go by few
+  int32_t long_together = 4;    ///< most long prompts of a pass
+  int32_t sequences = 64;       ///< most short prompts of a pass
+
+  friend bool operator==(const PrefillPasses&, const PrefillPasses&) = default;
 };
 
 /// Seconds of one decode step of `sequences` sequences whose KV is `context` tokens long each:
@@ -29,6 +41,7 @@ struct DecodePoint {
 struct ModelProfile {
   std::string model;         ///< name that a person knows it by; says nothing
   std::string model_digest;  ///< of the file: what the profile belongs to
+  PrefillPasses passes;
   std::vector<PrefillPoint> prefill;
   std::vector<DecodePoint> decode;
   double sampling_token_s = 0.0;  ///< of a drawn token (temperature > 0)
@@ -39,8 +52,10 @@ struct ModelProfile {
   int64_t kv_token_bytes = 0;
   double copy_token_s = 0.0, spill_token_s = 0.0, restore_token_s = 0.0;
   double copy_s = 0.0, spill_s = 0.0, restore_s = 0.0;  ///< of each, whatever its length
+  double room_byte_s = 0.0;     ///< to lay out room for KV, for each byte of it (first touch)
   double relative_error = 0.0;  ///< of what the points predict, by measurements kept apart
   bool measured = false;        ///< false: conservative defaults
+  bool exact = false;           ///< measured with the kernels of exact answers
 };
 
 /// The costs of a machine: what `halo calibrate` measured, kept up by runs.
@@ -54,7 +69,9 @@ struct CostProfile {
 };
 
 /// Total engine seconds to prefill `prompts` prompts of `tokens` new tokens each, after `context`
-/// tokens each that are there, in passes as the engine makes them.
+/// tokens each that are there, in passes as the engine makes them when all are there at once.
+/// `prompts` may be a share of one: that share of a prompt's seconds. For prompts that come one by
+/// one (a conversation's next turns), ask for one and multiply.
 double PrefillSeconds(const ModelProfile& profile, double prompts, double tokens, double context);
 /// Total engine seconds to decode `tokens` tokens in steps of `sequences` at a mean length of
 /// `context` tokens; sampling and grammars not included.
@@ -64,8 +81,10 @@ double DecodeSeconds(const ModelProfile& profile, double tokens, double sequence
 ModelProfile DefaultProfile(const std::string& model, int64_t weights_bytes,
                             int64_t kv_token_bytes);
 
-/// JSON, one object, numbers in full precision. Throws Error(kConfig) naming `path` and what is
-/// wrong with it.
+/// JSON, one object, numbers in full precision. Reading throws Error(kConfig) naming `path` and
+/// everything that is wrong: another version, keys that are missing or unknown, numbers that are no
+/// costs (negative, not finite, huge), points out of order, more than a machine could have
+/// measured.
 std::string ToJson(const CostProfile& profile);
 CostProfile ReadCostProfile(const std::string& text, const std::string& path);
 
