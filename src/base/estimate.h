@@ -25,7 +25,8 @@ inline Estimate operator+(const Estimate& a, const Estimate& b) {
 }
 inline Estimate& operator+=(Estimate& a, const Estimate& b) { return a = a + b; }
 inline Estimate operator*(const Estimate& a, double factor) {
-  return {a.value * factor, a.low * factor, a.high * factor};
+  const double one = a.low * factor, other = a.high * factor;
+  return {a.value * factor, std::min(one, other), std::max(one, other)};
 }
 /// Of quantities that are never negative.
 inline Estimate operator*(const Estimate& a, const Estimate& b) {

@@ -76,7 +76,8 @@ double RowTokens(const Operator& op, const OperatorReads& reads, const Optimizer
     for (const std::string& column : reads.columns) {
       const auto found = sample[i].find(column);
       if (found == sample[i].end()) continue;
-      const bool is_turns = op.form == PromptForm::kRowPrompt && found->is_array() && !found->empty();
+      const bool is_turns =
+          op.form == PromptForm::kRowPrompt && found->is_array() && !found->empty();
       tokens += CountTokens(
           model, ValueText(is_turns ? (*found)[RowPromptElement(op, found->size())] : *found));
     }
@@ -105,8 +106,7 @@ std::vector<std::set<std::string>> ColumnSetsOf(const LogicalPlan& plan,
                                                 const std::string& prompt_column) {
   std::vector<std::set<std::string>> sets;
   for (const OperatorIdentity& identity : IdentifyOperators(plan, prompt_column)) {
-    if (!identity.each_row && identity.reaches.reads_row())
-      sets.push_back(KeyOf(identity.reaches));
+    if (!identity.each_row && identity.reaches.reads_row()) sets.push_back(KeyOf(identity.reaches));
   }
   return sets;
 }
@@ -119,8 +119,7 @@ CardinalityEstimator::CardinalityEstimator(const std::vector<OptimizerSource>& s
     std::vector<OperatorIdentity> identities =
         IdentifyOperators(*source.plan, source.prompt_column);
     for (const LogicalNode& node : source.plan->nodes)
-      facts.push_back(
-          FactsOf(source, node.op, history, identities[static_cast<size_t>(node.op)]));
+      facts.push_back(FactsOf(source, node.op, history, identities[static_cast<size_t>(node.op)]));
     facts_.push_back(std::move(facts));
   }
 }
@@ -163,8 +162,7 @@ Estimate CardinalityEstimator::DistinctRows(const PhysicalPlan& plan, size_t pos
     if (i != position && other.same_as != static_cast<int32_t>(position)) continue;
     const RowStatistics* rows = sources_[other.source].rows;
     if (rows == nullptr) continue;
-    const DistinctCounter* counter =
-        rows->Find(KeyOf(identity(other.source, other.op).reaches));
+    const DistinctCounter* counter = rows->Find(KeyOf(identity(other.source, other.op).reaches));
     if (counter != nullptr) all.Merge(*counter);
   }
   const Estimate count = all.Count();
@@ -245,9 +243,8 @@ void CardinalityEstimator::EstimateInference(const PhysicalPlan& plan, size_t po
   double reused = 0.0;
   if (node.kv_source >= 0) {
     const OperatorEstimate& from = of(node.kv_source);
-    reused = node.kv_source_answer
-                 ? from.prompt_tokens.value + from.output_tokens.value
-                 : constant_tokens(planned.source, planned.op) + facts.row_tokens;
+    reused = node.kv_source_answer ? from.prompt_tokens.value + from.output_tokens.value
+                                   : constant_tokens(planned.source, planned.op) + facts.row_tokens;
   } else if (calls > 1.0) {
     reused = constant_tokens(planned.source, planned.op) * (calls - 1.0) / calls;
   }
@@ -257,16 +254,16 @@ void CardinalityEstimator::EstimateInference(const PhysicalPlan& plan, size_t po
   const double fresh = prompt.value - estimate.reused_tokens.value;
   const double output = estimate.output_tokens.value;
   const double batch = MeanBatch(calls, model.sequences);
-  const double token_s =
-      (op.sampling.temperature > 0.0 ? model.profile.sampling_token_s
-                                     : model.profile.greedy_token_s) +
-      (op.schema ? model.profile.grammar_token_s : 0.0);
+  const double token_s = (op.sampling.temperature > 0.0 ? model.profile.sampling_token_s
+                                                        : model.profile.greedy_token_s) +
+                         (op.schema ? model.profile.grammar_token_s : 0.0);
   const auto seconds = [&](double answer) {
     return PrefillSeconds(model.profile, calls, fresh, estimate.reused_tokens.value) +
            DecodeSeconds(model.profile, calls * std::max(0.0, answer - 1.0), batch,
                          prompt.value + answer / 2.0) +
            calls * answer * token_s +
-           calls * (model.profile.copy_s + model.profile.copy_token_s * estimate.reused_tokens.value);
+           calls *
+               (model.profile.copy_s + model.profile.copy_token_s * estimate.reused_tokens.value);
   };
   const double share = model.profile.relative_error;
   estimate.busy_s = {seconds(output), seconds(estimate.output_tokens.low) * (1.0 - share),
@@ -284,20 +281,18 @@ void CardinalityEstimator::EstimateTool(size_t source, OperatorIndex index,
     return;
   }
   const auto* http = std::get_if<HttpSpec>(&op.tool->what);
-  double each_s = std::holds_alternative<FunctionSpec>(op.tool->what) ? kAssumedFunction_s
-                                                                      : kAssumedQuery_s;
-  const bool declared =
-      http != nullptr && http->mean_latency.kind == ValueTemplate::Kind::kConstant &&
-      http->mean_latency.constant.is_number();
+  double each_s =
+      std::holds_alternative<FunctionSpec>(op.tool->what) ? kAssumedFunction_s : kAssumedQuery_s;
+  const bool declared = http != nullptr &&
+                        http->mean_latency.kind == ValueTemplate::Kind::kConstant &&
+                        http->mean_latency.constant.is_number();
   if (declared) {
     each_s = http->mean_latency.constant.get<double>() * http->latency_unit_s;
   } else {
-    estimate.assumptions.push_back(
-        fmt::format("a call is taken to last {:g} ms", each_s * 1000.0));
+    estimate.assumptions.push_back(fmt::format("a call is taken to last {:g} ms", each_s * 1000.0));
   }
-  estimate.busy_s =
-      estimate.calls * (declared ? Estimate::Within(each_s, 0.3)
-                                 : Estimate{each_s, each_s / 10.0, each_s * 10.0});
+  estimate.busy_s = estimate.calls * (declared ? Estimate::Within(each_s, 0.3)
+                                               : Estimate{each_s, each_s / 10.0, each_s * 10.0});
 }
 
 void CardinalityEstimator::EstimateAll(PhysicalPlan& plan) const {

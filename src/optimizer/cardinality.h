@@ -15,12 +15,12 @@ namespace halo {
 /// What planning knows of one model of a plan.
 struct ModelFacts {
   std::string name;
-  std::string digest;             ///< of its file; "": not resolved
-  ModelProfile profile;           ///< measured, or defaults
+  std::string digest;    ///< of its file; "": not resolved
+  ModelProfile profile;  ///< measured, or defaults
   /// Tokens of a text; null: a token for every four bytes is assumed.
   std::function<int64_t(const std::string&)> count_tokens;
-  int64_t chat_tokens = 0;        ///< that the chat template adds to a system and a user turn
-  int32_t sequences = 64;         ///< calls that run at once
+  int64_t chat_tokens = 0;  ///< that the chat template adds to a system and a user turn
+  int32_t sequences = 64;   ///< calls that run at once
 };
 
 /// One (workflow, rows) pair to be planned. What is pointed to outlives the planning.
@@ -41,8 +41,7 @@ struct OptimizerSource {
 class CardinalityEstimator {
  public:
   /// `history` may be null.
-  CardinalityEstimator(const std::vector<OptimizerSource>& sources,
-                       const OperatorHistory* history);
+  CardinalityEstimator(const std::vector<OptimizerSource>& sources, const OperatorHistory* history);
 
   /// Fills the estimates of `plan.operators`, which are those of the sources in order.
   void EstimateAll(PhysicalPlan& plan) const;

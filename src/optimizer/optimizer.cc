@@ -84,9 +84,10 @@ void NoteWhatIsNotKnown(const std::vector<OptimizerSource>& sources, PhysicalPla
   }
   if (!unresolved.empty()) {
     plan.has_costs = false;
-    plan.notes.push_back(fmt::format("no file is known for {}: tokens are a quarter of the bytes, "
-                                     "seconds are not estimated (--model NAME=FILE)",
-                                     fmt::join(unresolved, ", ")));
+    plan.notes.push_back(
+        fmt::format("no file is known for {}: tokens are a quarter of the bytes, "
+                    "seconds are not estimated (--model NAME=FILE)",
+                    fmt::join(unresolved, ", ")));
   }
   if (!unmeasured.empty()) {
     plan.notes.push_back(
@@ -111,8 +112,7 @@ const PlannedOperator& OptimizerState::at(size_t source, OperatorIndex op) const
 
 std::string OptimizerState::NameOf(const PlannedOperator& planned) const {
   const std::string& id = operator_of(planned).id;
-  return sources.size() == 1 ? id
-                             : id + " of " + sources[planned.source].plan->workflow->name;
+  return sources.size() == 1 ? id : id + " of " + sources[planned.source].plan->workflow->name;
 }
 
 PhysicalPlan Optimize(std::vector<OptimizerSource>& sources, const OperatorHistory* history,

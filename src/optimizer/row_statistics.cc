@@ -49,7 +49,8 @@ Estimate DistinctCounter::Count() const {
 RowStatistics::RowStatistics(std::vector<std::set<std::string>> column_sets) {
   std::sort(column_sets.begin(), column_sets.end());
   column_sets.erase(std::unique(column_sets.begin(), column_sets.end()), column_sets.end());
-  for (std::set<std::string>& columns : column_sets) counters_.emplace_back(std::move(columns), DistinctCounter{});
+  for (std::set<std::string>& columns : column_sets)
+    counters_.emplace_back(std::move(columns), DistinctCounter{});
 }
 
 void RowStatistics::Add(const nlohmann::ordered_json& values) {

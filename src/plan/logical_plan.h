@@ -75,6 +75,11 @@ void VerifyLogicalPlan(const LogicalPlan& plan);
 /// The plan as a person reads it (EXPLAIN), one operator a block.
 std::string PrintLogicalPlan(const LogicalPlan& plan);
 
+/// One operator's block of it.
+std::string PrintOperator(const LogicalPlan& plan, const LogicalNode& node);
+/// Whom an operator asks: its model's name, a connection, a host, a function.
+std::string TargetOf(const LogicalPlan& plan, OperatorIndex op);
+
 /// Which element of a list-valued row prompt an operator gets: its depth, the last one repeating.
 size_t RowPromptElement(const Operator& op, size_t elements);
 

@@ -12,7 +12,9 @@ class IdentityBuilder {
   void Text(std::string_view text) { signature_.Add(text); }
   void Number(int64_t number) { signature_.Add(number); }
   void Real(double number) { signature_.Add(std::bit_cast<int64_t>(number)); }
-  void TemplateText(const Template* text) { Text(text == nullptr ? std::string_view() : text->source()); }
+  void TemplateText(const Template* text) {
+    Text(text == nullptr ? std::string_view() : text->source());
+  }
   void RowLimit(const RowNumber& number) {
     Number(number.constant);
     TemplateText(number.expression.get());

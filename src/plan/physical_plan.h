@@ -13,12 +13,12 @@ namespace halo {
 /// What one operator is expected to do over all rows of its source. Token counts are means over the
 /// calls that are made.
 struct OperatorEstimate {
-  Estimate instances;         ///< one for each row
-  Estimate calls;             ///< that are made: distinct ones, samples counted
-  Estimate prompt_tokens;     ///< of a call; = reused + prefilled
-  Estimate reused_tokens;     ///< of a call: KV that is there
-  Estimate output_tokens;     ///< of a call
-  Estimate busy_s;            ///< of the engine, or of the tool summed over its calls
+  Estimate instances;                    ///< one for each row
+  Estimate calls;                        ///< that are made: distinct ones, samples counted
+  Estimate prompt_tokens;                ///< of a call; = reused + prefilled
+  Estimate reused_tokens;                ///< of a call: KV that is there
+  Estimate output_tokens;                ///< of a call
+  Estimate busy_s;                       ///< of the engine, or of the tool summed over its calls
   std::vector<std::string> assumptions;  ///< what is not known, and what was taken instead
 };
 
@@ -86,10 +86,11 @@ struct PhysicalPlan {
   std::vector<PlacedOperator> placements;  ///< by worker and start
   std::vector<std::string> models;         ///< names, by what is placed
   std::string planner;
-  Estimate engine_busy_s;       ///< of all workers together
-  Estimate elapsed_s;           ///< of the run
-  double lower_bound_s = 0.0;   ///< of elapsed_s under the same costs, as far as proved
-  bool has_costs = false;       ///< seconds mean something: a model's rates are known
+  Estimate engine_busy_s;          ///< of all workers together
+  Estimate elapsed_s;              ///< of the run
+  double load_s = 0.0;             ///< of models, over all workers
+  double lower_bound_s = 0.0;      ///< of elapsed_s under the same costs, as far as proved
+  bool has_costs = false;          ///< seconds mean something: a model's rates are known
   std::vector<std::string> notes;  ///< what a reader should know about the estimates
 };
 

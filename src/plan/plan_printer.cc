@@ -168,23 +168,30 @@ void PrintInference(const LogicalPlan& plan, const LogicalNode& node, std::strin
 
 }  // namespace
 
-std::string PrintLogicalPlan(const LogicalPlan& plan) {
-  const Workflow& workflow = *plan.workflow;
-  std::string text =
-      fmt::format("workflow {}: {}, {}\n", workflow.name, Count(plan.nodes.size(), "operator"),
-                  Count(plan.models.size(), "model"));
-  for (const LogicalNode& node : plan.nodes) {
-    const Operator& op = plan.operator_of(node.op);
-    const std::string target =
-        op.is_inference() ? ModelAndAdapter(op) : fmt::format("[{}]", Target(*op.tool));
-    text += fmt::format("{:>3}  {} {}  {}{}\n", node.op, KindName(op.kind), op.id, target,
-                        op.is_end ? "  -> output" : "");
-    if (op.is_inference()) {
-      PrintInference(plan, node, text);
-    } else {
-      PrintTool(workflow, op, text);
-    }
+std::string PrintOperator(const LogicalPlan& plan, const LogicalNode& node) {
+  const Operator& op = plan.operator_of(node.op);
+  const std::string target =
+      op.is_inference() ? ModelAndAdapter(op) : fmt::format("[{}]", Target(*op.tool));
+  std::string text = fmt::format("{:>3}  {} {}  {}{}\n", node.op, KindName(op.kind), op.id, target,
+                                 op.is_end ? "  -> output" : "");
+  if (op.is_inference()) {
+    PrintInference(plan, node, text);
+  } else {
+    PrintTool(*plan.workflow, op, text);
   }
+  return text;
+}
+
+std::string TargetOf(const LogicalPlan& plan, OperatorIndex index) {
+  const Operator& op = plan.operator_of(index);
+  return op.is_inference() ? op.model.name : Target(*op.tool);
+}
+
+std::string PrintLogicalPlan(const LogicalPlan& plan) {
+  std::string text =
+      fmt::format("workflow {}: {}, {}\n", plan.workflow->name,
+                  Count(plan.nodes.size(), "operator"), Count(plan.models.size(), "model"));
+  for (const LogicalNode& node : plan.nodes) text += PrintOperator(plan, node);
   return text;
 }
 

@@ -34,9 +34,8 @@ std::vector<std::string> TightDependencies::Apply(OptimizerState& state) const {
       const bool reads =
           std::find(node.inputs.begin(), node.inputs.end(), input) != node.inputs.end();
       if (reads) continue;
-      changes.push_back(fmt::format(
-          "{} does not wait for {}", state.NameOf(planned),
-          state.sources[planned.source].plan->operator_of(input).id));
+      changes.push_back(fmt::format("{} does not wait for {}", state.NameOf(planned),
+                                    state.sources[planned.source].plan->operator_of(input).id));
     }
     node.waits_for = node.inputs;
   }

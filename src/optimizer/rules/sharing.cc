@@ -86,8 +86,8 @@ std::vector<std::string> PrefixGroups::Apply(OptimizerState& state) const {
     for (PrefixGroup& group : known) {
       if (group.operators.size() < 2) continue;
       const PlannedOperator& first = state.plan.operators[group.operators.front()];
-      const ModelFacts& facts = state.sources[first.source]
-                                    .models[static_cast<size_t>(state.node(first).model)];
+      const ModelFacts& facts =
+          state.sources[first.source].models[static_cast<size_t>(state.node(first).model)];
       group.tokens = facts.count_tokens ? facts.count_tokens(group.text)
                                         : static_cast<int64_t>(group.text.size() / 4);
       std::string names;
@@ -131,7 +131,8 @@ std::vector<std::string> ChoosePromptLayout::Apply(OptimizerState& state) const 
       LogicalNode& node = state.node(*planned);
       if (row <= 0.0 || node.layout == best) continue;
       node.layout = best;
-      changes.push_back(fmt::format("{} becomes {}", state.NameOf(*planned), PromptLayoutName(best)));
+      changes.push_back(
+          fmt::format("{} becomes {}", state.NameOf(*planned), PromptLayoutName(best)));
     }
     LinkKvSources(plan);
   }

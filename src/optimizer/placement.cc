@@ -1,0 +1,208 @@
+#include "optimizer/placement.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+
+#include "optimizer/planners/planners.h"
+
+namespace halo {
+namespace {
+
+constexpr int32_t kToolsAtOnce = 32;
+
+/// The plan as the planners see it, and the way back.
+struct ProblemOfPlan {
+  SchedulingProblem problem;
+  std::vector<size_t> operators;  ///< [tasks] position in PhysicalPlan::operators
+};
+
+/// What a model is loaded as: one file, however many names it has.
+std::string ResidentName(const ModelFacts& model) {
+  return model.digest.empty() ? model.name : model.digest;
+}
+
+class ProblemBuilder {
+ public:
+  ProblemBuilder(const std::vector<OptimizerSource>& sources, const OptimizerOptions& options,
+                 const PhysicalPlan& plan)
+      : sources_(sources), options_(options), plan_(plan), task_of_(plan.operators.size(), -1) {}
+
+  ProblemOfPlan Build() {
+    const auto workers = static_cast<size_t>(options_.workers);
+    for (size_t w = 0; w < workers; ++w) {
+      PlannedWorker worker;
+      worker.name = fmt::format("worker {}", w);
+      worker.memory_bytes = options_.worker_memory_bytes;
+      made_.problem.workers.push_back(std::move(worker));
+    }
+    for (size_t i = 0; i < plan_.operators.size(); ++i) {
+      if (!IsLeftOut(i)) AddTask(i);
+    }
+    return std::move(made_);
+  }
+
+ private:
+  bool IsLeftOut(size_t position) const {
+    const PlannedOperator& planned = plan_.operators[position];
+    return planned.same_as >= 0 || NodeOf(planned).removed;
+  }
+  const LogicalNode& NodeOf(const PlannedOperator& planned) const {
+    return sources_[planned.source].plan->at(planned.op);
+  }
+  const ModelFacts& ModelOf(const PlannedOperator& planned) const {
+    return sources_[planned.source].models[static_cast<size_t>(NodeOf(planned).model)];
+  }
+
+  ResidentIndex ResidentOf(const ModelFacts& model) {
+    const auto [found, is_new] = residents_.emplace(
+        ResidentName(model), static_cast<ResidentIndex>(made_.problem.models.size()));
+    if (is_new) {
+      const auto workers = static_cast<size_t>(options_.workers);
+      made_.problem.models.push_back({model.name,
+                                      std::vector<double>(workers, model.profile.load_s),
+                                      std::vector<int64_t>(workers, model.profile.weights_bytes)});
+    }
+    return found->second;
+  }
+
+  /// Where the first operator of the source that `position` belongs to stands.
+  size_t FirstOf(size_t position) const {
+    const PlannedOperator& planned = plan_.operators[position];
+    return position - static_cast<size_t>(planned.op);
+  }
+
+  /// The task of another operator of the same source, or of the one whose calls serve it. -1: none.
+  TaskIndex TaskOf(size_t position, OperatorIndex other) const {
+    size_t at = FirstOf(position) + static_cast<size_t>(other);
+    if (plan_.operators[at].same_as >= 0) at = static_cast<size_t>(plan_.operators[at].same_as);
+    return task_of_[at];
+  }
+
+  void AddTask(size_t position) {
+    const PlannedOperator& planned = plan_.operators[position];
+    const LogicalNode& node = NodeOf(planned);
+    const OperatorEstimate& estimate = planned.estimate;
+    const auto index = static_cast<TaskIndex>(made_.problem.tasks.size());
+    SchedulingTask task;
+    task.name = sources_[planned.source].plan->operator_of(planned.op).id;
+    const double rows = std::max(1.0, estimate.instances.value);
+    const double blocks =
+        std::max(1.0, std::ceil(rows / static_cast<double>(options_.rows_side_by_side)));
+    std::map<TaskIndex, double> parents;
+    for (const OperatorIndex input : node.waits_for) {
+      const TaskIndex parent = TaskOf(position, input);
+      // An operator that is served by one of another source may read what comes later there.
+      if (parent >= 0 && parent < index) parents[parent] = 1.0 / blocks;
+    }
+    for (const auto& [parent, lag] : parents) task.parents.push_back({parent, lag});
+    if (node.model == kNoModel) {
+      // So many at once; the last round is one whole call.
+      const double calls = std::max(1.0, estimate.calls.value);
+      task.tool_s = estimate.busy_s.value / calls * std::ceil(calls / kToolsAtOnce);
+    } else {
+      AddWork(planned, node, task);
+      const TaskIndex source = node.kv_source < 0 ? -1 : TaskOf(position, node.kv_source);
+      if (parents.contains(source)) AddKvSource(planned, source, task);
+    }
+    task_of_[position] = index;
+    made_.problem.tasks.push_back(std::move(task));
+    made_.operators.push_back(position);
+  }
+
+  /// Half the rows take a little more than half the time: decode steps are shared by fewer.
+  void AddWork(const PlannedOperator& planned, const LogicalNode&, SchedulingTask& task) {
+    const ModelFacts& model = ModelOf(planned);
+    const OperatorEstimate& estimate = planned.estimate;
+    task.model = ResidentOf(model);
+    const auto workers = static_cast<size_t>(options_.workers);
+    const double most = std::max(1.0, std::floor(estimate.calls.value));
+    const int32_t shares = static_cast<int32_t>(std::min<double>(options_.workers, most));
+    for (int32_t k = 1; k <= shares; ++k) {
+      const double calls = estimate.calls.value / k;
+      const double whole_batch = BatchOf(estimate.calls.value, model.sequences);
+      const double batch = BatchOf(calls, model.sequences);
+      const double context = estimate.prompt_tokens.value + estimate.output_tokens.value / 2.0;
+      const double tokens =
+          estimate.calls.value * std::max(0.0, estimate.output_tokens.value - 1.0);
+      const double slower = DecodeSeconds(model.profile, tokens, batch, context) -
+                            DecodeSeconds(model.profile, tokens, whole_batch, context);
+      const double seconds = std::max(0.0, (estimate.busy_s.value + std::max(0.0, slower)) / k);
+      task.work_s.emplace_back(workers, seconds);
+    }
+    const double cells = (estimate.prompt_tokens.value + estimate.output_tokens.value) *
+                         BatchOf(estimate.calls.value, model.sequences);
+    const auto bytes =
+        static_cast<int64_t>(cells * static_cast<double>(model.profile.kv_token_bytes));
+    task.kv_bytes.assign(workers, Fitting(model, bytes));
+  }
+
+  static double BatchOf(double calls, int32_t sequences) {
+    return std::max(1.0, std::min(calls, static_cast<double>(sequences)));
+  }
+
+  /// Where memory is tight fewer sequences run; the plan does not fail for it.
+  int64_t Fitting(const ModelFacts& model, int64_t bytes) const {
+    const int64_t room = options_.worker_memory_bytes - model.profile.weights_bytes;
+    return std::max<int64_t>(0, std::min(bytes, room));
+  }
+
+  /// What its prompts do not compute where the KV lies ready; elsewhere it is computed again.
+  void AddKvSource(const PlannedOperator& planned, TaskIndex source, SchedulingTask& task) {
+    const ModelFacts& model = ModelOf(planned);
+    if (made_.problem.tasks[static_cast<size_t>(source)].model != task.model) return;
+    const double saved_s = PrefillSeconds(model.profile, planned.estimate.calls.value,
+                                          planned.estimate.reused_tokens.value, 0.0);
+    task.kv_source = source;
+    task.kv_saved_s.assign(static_cast<size_t>(options_.workers), saved_s);
+    for (std::vector<double>& line : task.work_s) {
+      const auto shares = static_cast<double>(&line - task.work_s.data() + 1);
+      // The estimate has the KV; without it the work is more.
+      for (double& seconds : line) seconds += saved_s / shares;
+    }
+  }
+
+  const std::vector<OptimizerSource>& sources_;
+  const OptimizerOptions& options_;
+  const PhysicalPlan& plan_;
+  std::vector<TaskIndex> task_of_;  // [operators] -1: none
+  std::map<std::string, ResidentIndex> residents_;
+  ProblemOfPlan made_;
+};
+
+}  // namespace
+
+void PlaceOperators(const std::vector<OptimizerSource>& sources, const OptimizerOptions& options,
+                    PhysicalPlan& plan) {
+  const ProblemOfPlan made = ProblemBuilder(sources, options, plan).Build();
+  PlannerOptions planner;
+  planner.now_s = options.now_s;
+  const Schedule schedule = PlanByName(options.planner, made.problem, planner);
+  plan.planner = schedule.planner;
+  for (const PlannedWorker& worker : made.problem.workers)
+    plan.workers.push_back({worker.name, worker.memory_bytes});
+  double loads_s = 0.0;
+  for (const PlacedShard& shard : schedule.shards) {
+    plan.placements.push_back({made.operators[static_cast<size_t>(shard.task)], shard.worker,
+                               shard.shard, shard.shards, shard.start_s, shard.end_s,
+                               shard.load_s});
+    loads_s += shard.load_s;
+  }
+  plan.engine_busy_s = {};
+  for (const PlannedOperator& planned : plan.operators) {
+    const LogicalNode& node = sources[planned.source].plan->at(planned.op);
+    if (node.model != kNoModel) plan.engine_busy_s += planned.estimate.busy_s;
+  }
+  // The machine's error is the plan's; what lies between its work is as the schedule has it.
+  const double between_s =
+      schedule.makespan_s - plan.engine_busy_s.value / std::max(1, options.workers);
+  plan.elapsed_s = plan.engine_busy_s * (1.0 / std::max(1, options.workers)) +
+                   Estimate::Exactly(std::max(0.0, between_s));
+  plan.lower_bound_s = schedule.lower_bound_s;
+  plan.load_s = loads_s;
+}
+
+}  // namespace halo

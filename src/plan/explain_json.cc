@@ -1,0 +1,111 @@
+// EXPLAIN for programs.
+#include <nlohmann/json.hpp>
+
+#include "plan/physical_plan.h"
+
+namespace halo {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json EstimateJson(const Estimate& estimate) {
+  return {{"value", estimate.value}, {"low", estimate.low}, {"high", estimate.high}};
+}
+
+const char* KindName(OperatorKind kind) {
+  switch (kind) {
+    case OperatorKind::kInference:
+      return "llm";
+    case OperatorKind::kSql:
+      return "sql";
+    case OperatorKind::kHttp:
+      return "http";
+    case OperatorKind::kFunction:
+      return "function";
+  }
+  return "?";
+}
+
+Json OperatorJson(const PhysicalPlan& plan, const PlannedOperator& planned) {
+  const PlannedSource& source = plan.sources[planned.source];
+  const LogicalNode& node = source.plan->at(planned.op);
+  const Operator& op = source.plan->operator_of(planned.op);
+  Json waits_for = Json::array();
+  for (const OperatorIndex input : node.waits_for)
+    waits_for.push_back(source.plan->operator_of(input).id);
+  Json said = {{"workflow", source.workflow},
+               {"id", op.id},
+               {"kind", KindName(op.kind)},
+               {"target", TargetOf(*source.plan, planned.op)},
+               {"waits_for", std::move(waits_for)},
+               {"order", node.order},
+               {"removed", node.removed},
+               {"same_as", planned.same_as < 0 ? Json() : Json(planned.same_as)},
+               {"constant", planned.is_constant},
+               {"prefix_group", planned.prefix_group < 0 ? Json() : Json(planned.prefix_group)}};
+  if (op.is_inference()) said["prompt_layout"] = PromptLayoutName(node.layout);
+  const OperatorEstimate& e = planned.estimate;
+  said["estimate"] = {{"instances", EstimateJson(e.instances)},
+                      {"calls", EstimateJson(e.calls)},
+                      {"prompt_tokens", EstimateJson(e.prompt_tokens)},
+                      {"reused_tokens", EstimateJson(e.reused_tokens)},
+                      {"output_tokens", EstimateJson(e.output_tokens)},
+                      {"busy_s", EstimateJson(e.busy_s)},
+                      {"assumptions", e.assumptions}};
+  if (planned.actual) {
+    const OperatorActual& a = *planned.actual;
+    said["actual"] = {{"instances", a.instances},         {"calls", a.calls},
+                      {"prompt_tokens", a.prompt_tokens}, {"reused_tokens", a.reused_tokens},
+                      {"output_tokens", a.output_tokens}, {"busy_s", a.busy_s}};
+  }
+  return said;
+}
+
+}  // namespace
+
+std::string ExplainJson(const PhysicalPlan& plan) {
+  Json sources = Json::array(), operators = Json::array(), groups = Json::array(),
+       rules = Json::array(), workers = Json::array(), placements = Json::array();
+  for (const PlannedSource& source : plan.sources) {
+    sources.push_back(
+        {{"workflow", source.workflow}, {"rows", source.rows < 0 ? Json() : Json(source.rows)}});
+  }
+  for (const PlannedOperator& planned : plan.operators)
+    operators.push_back(OperatorJson(plan, planned));
+  for (const PrefixGroup& group : plan.prefix_groups)
+    groups.push_back({{"operators", group.operators}, {"tokens", group.tokens}});
+  for (const AppliedRule& rule : plan.rules) {
+    rules.push_back({{"name", rule.name},
+                     {"on", rule.is_on},
+                     {"changes", rule.changes},
+                     {"saved_s", rule.saved_s}});
+  }
+  for (const PlanWorker& worker : plan.workers)
+    workers.push_back({{"name", worker.name}, {"memory_bytes", worker.memory_bytes}});
+  for (const PlacedOperator& placed : plan.placements) {
+    placements.push_back({{"operator", placed.op},
+                          {"worker", placed.worker},
+                          {"share", placed.share},
+                          {"shares", placed.shares},
+                          {"start_s", placed.start_s},
+                          {"end_s", placed.end_s},
+                          {"load_s", placed.load_s}});
+  }
+  const Json said = {{"version", 1},
+                     {"sources", sources},
+                     {"operators", operators},
+                     {"prefix_groups", groups},
+                     {"rules", rules},
+                     {"planner", plan.planner},
+                     {"workers", workers},
+                     {"placements", placements},
+                     {"costs_known", plan.has_costs},
+                     {"engine_busy_s", EstimateJson(plan.engine_busy_s)},
+                     {"elapsed_s", EstimateJson(plan.elapsed_s)},
+                     {"load_s", plan.load_s},
+                     {"lower_bound_s", plan.lower_bound_s},
+                     {"notes", plan.notes}};
+  return said.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace halo

@@ -1,0 +1,219 @@
+// EXPLAIN for people: text, and Mermaid for documents.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "plan/physical_plan.h"
+
+namespace halo {
+namespace {
+
+/// A count that nobody needs to the last digit.
+std::string Rounded(double value) {
+  if (value < 9.95) return fmt::format("{:g}", std::round(value * 10.0) / 10.0);
+  return fmt::format("{:.0f}", value);
+}
+
+std::string Seconds(double seconds) {
+  if (seconds < 0.0005) return "0 s";
+  if (seconds < 0.9995) return fmt::format("{:.0f} ms", seconds * 1000.0);
+  if (seconds < 99.95) return fmt::format("{:.1f} s", seconds);
+  if (seconds < 5999.5) return fmt::format("{:.0f} min", seconds / 60.0);
+  return fmt::format("{:.1f} h", seconds / 3600.0);
+}
+
+std::string WithInterval(const Estimate& seconds) {
+  if (seconds.is_exact()) return Seconds(seconds.value);
+  return fmt::format("{} ({} to {})", Seconds(seconds.value), Seconds(seconds.low),
+                     Seconds(seconds.high));
+}
+
+std::string CountWithInterval(const Estimate& count) {
+  if (count.is_exact()) return Rounded(count.value);
+  return fmt::format("{} ({} to {})", Rounded(count.value), Rounded(count.low),
+                     Rounded(count.high));
+}
+
+/// The larger over the smaller.
+double ErrorFactor(double estimated, double actual) {
+  if (estimated <= 0.0 || actual <= 0.0) return estimated == actual ? 1.0 : INFINITY;
+  return std::max(estimated / actual, actual / estimated);
+}
+
+std::string Compared(const char* what, double estimated, double actual, const char* unit) {
+  const double factor = ErrorFactor(estimated, actual);
+  const std::string error = std::isinf(factor) ? "" : fmt::format(", factor {:.2f}", factor);
+  return fmt::format("{} {}{} (estimated {}{})", what, Rounded(actual), unit, Rounded(estimated),
+                     error);
+}
+
+class TextPrinter {
+ public:
+  explicit TextPrinter(const PhysicalPlan& plan) : plan_(plan) {}
+
+  std::string Print() {
+    for (size_t s = 0; s < plan_.sources.size(); ++s) PrintSource(s);
+    PrintRules();
+    PrintPlacements();
+    PrintTotals();
+    return std::move(text_);
+  }
+
+ private:
+  void PrintSource(size_t index) {
+    const PlannedSource& source = plan_.sources[index];
+    const std::string rows =
+        source.rows < 0 ? "rows not known"
+                        : fmt::format("{} row{}", source.rows, source.rows == 1 ? "" : "s");
+    text_ += fmt::format("workflow {}: {} operators, {} models, {}\n", source.workflow,
+                         source.plan->nodes.size(), source.plan->models.size(), rows);
+    for (const PlannedOperator& planned : plan_.operators) {
+      if (planned.source != index) continue;
+      const LogicalNode& node = source.plan->at(planned.op);
+      text_ += PrintOperator(*source.plan, node);
+      PrintEstimate(planned, node);
+    }
+  }
+
+  void Line(const char* head, const std::string& what) {
+    text_ += fmt::format("       {:<7} {}\n", head, what);
+  }
+
+  std::string NameOf(size_t position) const {
+    const PlannedOperator& planned = plan_.operators[position];
+    const PlannedSource& source = plan_.sources[planned.source];
+    const std::string& id = source.plan->operator_of(planned.op).id;
+    return plan_.sources.size() == 1 ? id : id + " of " + source.workflow;
+  }
+
+  void PrintEstimate(const PlannedOperator& planned, const LogicalNode& node) {
+    if (node.removed) return Line("is", "not run: no output needs it");
+    if (planned.same_as >= 0)
+      return Line("takes", "the answers of " + NameOf(static_cast<size_t>(planned.same_as)));
+    const OperatorEstimate& e = planned.estimate;
+    std::string calls = CountWithInterval(e.calls) + (e.calls.value == 1.0 ? " call" : " calls");
+    if (node.model == kNoModel) {
+      Line("costs", calls + ", " + WithInterval(e.busy_s));
+    } else {
+      const std::string seconds = plan_.has_costs ? ", " + WithInterval(e.busy_s) : "";
+      Line("costs", fmt::format("{}, each {} tokens in, {} of them reused, {} out{}", calls,
+                                Rounded(e.prompt_tokens.value), Rounded(e.reused_tokens.value),
+                                Rounded(e.output_tokens.value), seconds));
+    }
+    for (const std::string& assumption : e.assumptions) Line("assumed", assumption);
+    if (planned.actual) PrintActual(planned, node);
+  }
+
+  void PrintActual(const PlannedOperator& planned, const LogicalNode& node) {
+    const OperatorActual& a = *planned.actual;
+    const OperatorEstimate& e = planned.estimate;
+    std::string what = Compared("calls", e.calls.value, static_cast<double>(a.calls), "");
+    if (node.model != kNoModel) {
+      what += "; " + Compared("tokens in", e.prompt_tokens.value, a.prompt_tokens, "");
+      what += "; " + Compared("out", e.output_tokens.value, a.output_tokens, "");
+    } else {
+      what += "; " + Compared("busy", e.busy_s.value, a.busy_s, " s");
+    }
+    Line("actual", what);
+  }
+
+  void PrintRules() {
+    text_ += "rules\n";
+    for (const AppliedRule& rule : plan_.rules) {
+      if (!rule.is_on) {
+        text_ += fmt::format("  {:<18} off\n", rule.name);
+        continue;
+      }
+      if (rule.changes.empty()) continue;
+      const bool saved = plan_.has_costs && rule.saved_s >= 0.0005;
+      text_ += fmt::format("  {:<18} {}{}\n", rule.name, rule.what,
+                           saved ? ": saves " + Seconds(rule.saved_s) : "");
+      for (const std::string& change : rule.changes) text_ += "      " + change + "\n";
+    }
+  }
+
+  void PrintPlacements() {
+    if (!plan_.has_costs || plan_.placements.empty()) return;
+    text_ += fmt::format("placement by {}\n", plan_.planner);
+    for (size_t w = 0; w < plan_.workers.size(); ++w) {
+      text_ += fmt::format("  {}\n", plan_.workers[w].name);
+      for (const PlacedOperator& placed : plan_.placements) {
+        if (placed.worker != static_cast<int32_t>(w)) continue;
+        const std::string share =
+            placed.shares == 1 ? ""
+                               : fmt::format(", part {} of {}", placed.share + 1, placed.shares);
+        const std::string load =
+            placed.load_s > 0.0 ? fmt::format(", after {} of loading", Seconds(placed.load_s)) : "";
+        text_ += fmt::format("    {:>8} to {:>8}  {}{}{}\n", Seconds(placed.start_s),
+                             Seconds(placed.end_s), NameOf(placed.op), share, load);
+      }
+    }
+  }
+
+  void PrintTotals() {
+    if (plan_.has_costs) {
+      text_ += fmt::format("total: engine busy for {}, elapsed {}\n",
+                           WithInterval(plan_.engine_busy_s), WithInterval(plan_.elapsed_s));
+    }
+    for (const std::string& note : plan_.notes) text_ += "note: " + note + "\n";
+  }
+
+  const PhysicalPlan& plan_;
+  std::string text_;
+};
+
+/// Characters that Mermaid would take for its own.
+std::string Escaped(const std::string& text) {
+  std::string escaped;
+  for (const char c : text) {
+    switch (c) {
+      case '"':
+        escaped += "#quot;";
+        break;
+      case '<':
+        escaped += "#lt;";
+        break;
+      case '>':
+        escaped += "#gt;";
+        break;
+      case '\n':
+        escaped += ' ';
+        break;
+      default:
+        escaped += c;
+    }
+  }
+  return escaped;
+}
+
+}  // namespace
+
+std::string ExplainText(const PhysicalPlan& plan) { return TextPrinter(plan).Print(); }
+
+std::string ExplainMermaid(const PhysicalPlan& plan) {
+  std::string text = "flowchart TD\n";
+  size_t first = 0;
+  for (size_t i = 0; i < plan.operators.size(); ++i) {
+    const PlannedOperator& planned = plan.operators[i];
+    if (i > 0 && planned.source != plan.operators[i - 1].source) first = i;
+    const PlannedSource& source = plan.sources[planned.source];
+    const LogicalNode& node = source.plan->at(planned.op);
+    if (node.removed) continue;
+    const Operator& op = source.plan->operator_of(planned.op);
+    const std::string calls =
+        planned.same_as >= 0 ? "shared" : Rounded(planned.estimate.calls.value) + " calls";
+    const std::string seconds =
+        plan.has_costs && planned.same_as < 0 ? ", " + Seconds(planned.estimate.busy_s.value) : "";
+    const char* open = op.is_inference() ? "[\"" : "([\"";
+    const char* close = op.is_inference() ? "\"]" : "\"])";
+    text += fmt::format("  o{}{}{}<br/>{}<br/>{}{}{}\n", i, open, Escaped(op.id),
+                        Escaped(TargetOf(*source.plan, planned.op)), calls, seconds, close);
+    for (const OperatorIndex input : node.waits_for)
+      text += fmt::format("  o{} --> o{}\n", first + static_cast<size_t>(input), i);
+    if (planned.same_as >= 0) text += fmt::format("  o{} -.-> o{}\n", planned.same_as, i);
+  }
+  return text;
+}
+
+}  // namespace halo
