@@ -2,13 +2,13 @@
 
 #include <cstdint>
 #include <memory>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "base/clock.h"
 #include "sql/statement.h"
+#include "tool/sql/duckdb_catalogue.h"
 #include "tool/tool_backend.h"
 
 namespace halo {
@@ -23,15 +23,6 @@ struct DuckDbConnection {
   int64_t memory_bytes = int64_t{1} << 30;
   int64_t statement_timeout_us = 30'000'000;  ///< of a statement without an earlier deadline
   std::string spill_folder;                   ///< for what does not fit in memory; "": none
-};
-
-/// What DuckDB's catalogue says about names, for statements whose text alone does not tell. Names
-/// are in lower case, without a schema.
-struct DuckDbCatalogue {
-  /// Macros and views of the user's own among them, those that use volatile ones included.
-  std::set<SqlName> volatile_functions, volatile_relations;
-  /// There are views, or macros that read tables: a write to a table changes what they show.
-  bool writes_spread = false;
 };
 
 /// Statements on embedded DuckDB databases, by threads of its own, one statement on each. A

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/text.h"
+#include "tool/sql/sql_arguments.h"
 
 namespace halo {
 namespace {
@@ -16,11 +17,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr int kMostDigits = 38;  // of a DECIMAL
-
-std::string TextOf(const Json& value) {
-  return value.is_string() ? value.get<std::string>()
-                           : value.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
+constexpr SqlArgumentWords kWords = {"text in UTF-8", "a decimal number of at most 38 digits",
+                                     "a time such as 2026-01-31T12:30:00"};
 
 /// Null for what is not UTF-8: DuckDB throws through its C interface there.
 duckdb_value Text(const std::string& text) {
@@ -82,7 +80,7 @@ std::optional<duckdb_time_struct> TakeTime(std::string_view& text) {
 }
 
 duckdb_value DateValue(const Json& value) {
-  const std::string text = TextOf(value);
+  const std::string text = ArgumentText(value);
   if (text == "infinity") return duckdb_create_date({INT32_MAX});
   if (text == "-infinity") return duckdb_create_date({-INT32_MAX});
   std::string_view rest = text;
@@ -91,14 +89,14 @@ duckdb_value DateValue(const Json& value) {
 }
 
 duckdb_value TimeValue(const Json& value) {
-  const std::string text = TextOf(value);
+  const std::string text = ArgumentText(value);
   std::string_view rest = text;
   const auto time = TakeTime(rest);
   return time && rest.empty() ? duckdb_create_time(duckdb_to_time(*time)) : nullptr;
 }
 
 duckdb_value TimestampValue(const Json& value) {
-  const std::string text = TextOf(value);
+  const std::string text = ArgumentText(value);
   if (text == "infinity") return duckdb_create_timestamp({INT64_MAX});
   if (text == "-infinity") return duckdb_create_timestamp({-INT64_MAX});
   std::string_view rest = text;
@@ -118,7 +116,7 @@ duckdb_value TimestampValue(const Json& value) {
 duckdb_value UuidValue(const Json& value) {
   duckdb_uhugeint bits{0, 0};
   int digits = 0;
-  for (const char c : TextOf(value)) {
+  for (const char c : ArgumentText(value)) {
     if (c == '-') continue;
     const int digit = c >= '0' && c <= '9'   ? c - '0'
                       : c >= 'a' && c <= 'f' ? c - 'a' + 10
@@ -133,7 +131,7 @@ duckdb_value UuidValue(const Json& value) {
 
 /// Up to 38 digits, as they are written.
 std::optional<duckdb_decimal> ReadDecimal(const Json& value) {
-  const std::string text = TextOf(value);
+  const std::string text = ArgumentText(value);
   std::string_view rest = text;
   const bool negative = TakeSign(rest, '-');
   if (!negative) TakeSign(rest, '+');
@@ -169,7 +167,7 @@ duckdb_value IntegerValue(const Json& value) {
   if (value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX))
     return duckdb_create_uint64(value.get<uint64_t>());
   if (value.is_number_integer()) return duckdb_create_int64(value.get<int64_t>());
-  const std::string text = TextOf(value);
+  const std::string text = ArgumentText(value);
   const char* const last = text.data() + text.size();
   int64_t number = 0;
   const auto [end, fault] = std::from_chars(text.data(), last, number);
@@ -182,7 +180,7 @@ duckdb_value IntegerValue(const Json& value) {
 
 duckdb_value DoubleValue(const Json& value) {
   if (value.is_number()) return duckdb_create_double(value.get<double>());
-  const std::string text = TextOf(value);
+  const std::string text = ArgumentText(value);
   double number = 0;
   const auto [end, fault] = std::from_chars(text.data(), text.data() + text.size(), number);
   const bool whole = fault == std::errc() && end == text.data() + text.size();
@@ -191,7 +189,7 @@ duckdb_value DoubleValue(const Json& value) {
 
 duckdb_value BooleanValue(const Json& value) {
   if (value.is_boolean()) return duckdb_create_bool(value.get<bool>());
-  const std::string text = TextOf(value);
+  const std::string text = ArgumentText(value);
   if (text == "true" || text == "True") return duckdb_create_bool(true);
   return text == "false" || text == "False" ? duckdb_create_bool(false) : nullptr;
 }
@@ -200,12 +198,12 @@ duckdb_value AnyValue(const Json& value) {
   if (value.is_boolean()) return duckdb_create_bool(value.get<bool>());
   if (value.is_number_integer()) return IntegerValue(value);
   if (value.is_number()) return duckdb_create_double(value.get<double>());
-  return Text(TextOf(value));
+  return Text(ArgumentText(value));
 }
 
 /// A text is JSON already.
 duckdb_value JsonValue(const Json& value) {
-  const std::string text = TextOf(value);
+  const std::string text = ArgumentText(value);
   return Json::accept(text) ? Text(text) : nullptr;
 }
 
@@ -215,7 +213,7 @@ duckdb_value ScalarValue(SqlParameterType type, const Json& value) {
     case SqlParameterType::kAny:
       return AnyValue(value);
     case SqlParameterType::kText:
-      return Text(TextOf(value));
+      return Text(ArgumentText(value));
     case SqlParameterType::kJson:
       return JsonValue(value);
     case SqlParameterType::kInteger:
@@ -236,31 +234,6 @@ duckdb_value ScalarValue(SqlParameterType type, const Json& value) {
       return UuidValue(value);
   }
   return nullptr;
-}
-
-const char* Expected(SqlParameterType type) {
-  switch (type) {
-    case SqlParameterType::kInteger:
-      return "a whole number of at most 64 bits";
-    case SqlParameterType::kDouble:
-      return "a number";
-    case SqlParameterType::kBoolean:
-      return "true or false";
-    case SqlParameterType::kDecimal:
-      return "a decimal number of at most 38 digits";
-    case SqlParameterType::kDate:
-      return "a date such as 2026-01-31";
-    case SqlParameterType::kTime:
-      return "a time such as 12:30:00";
-    case SqlParameterType::kTimestamp:
-      return "a time such as 2026-01-31T12:30:00";
-    case SqlParameterType::kUuid:
-      return "a UUID";
-    case SqlParameterType::kJson:
-      return "JSON";
-    default:
-      return "text in UTF-8";
-  }
 }
 
 duckdb_type ElementType(SqlParameterType type) {
@@ -284,14 +257,6 @@ duckdb_type ElementType(SqlParameterType type) {
   }
 }
 
-/// "expected WHAT, got ...", of a long value its beginning.
-std::string Refusal(const std::string& expected, const Json& value) {
-  constexpr size_t kShown = 80;
-  std::string text = TextOf(value).substr(0, kShown);
-  text.resize(CompleteUtf8Length(text));
-  return "expected " + expected + ", got " + ReplaceInvalidUtf8(text);
-}
-
 /// The type of a list's elements; null where decimals have no type in common that loses no digit.
 duckdb_logical_type ElementsType(const SqlArgument& argument) {
   if (argument.type != SqlParameterType::kDecimal)
@@ -310,14 +275,14 @@ duckdb_logical_type ElementsType(const SqlArgument& argument) {
 
 duckdb_value ListValue(const SqlArgument& argument, std::string& fault) {
   if (!argument.value.is_array()) {
-    fault = Refusal("a list", argument.value);
+    fault = ArgumentRefusal("a list", argument.value);
     return nullptr;
   }
   std::vector<duckdb_value> elements;
   for (const Json& element : argument.value) {
     duckdb_value value = ScalarValue(argument.type, element);
     if (value == nullptr) {
-      fault = Refusal(Expected(argument.type), element);
+      fault = ArgumentRefusal(ExpectedArgument(argument.type, kWords), element);
       break;
     }
     elements.push_back(value);
@@ -344,7 +309,8 @@ duckdb_value MakeDuckValue(const SqlArgument& argument, std::string& fault) {
   if (argument.value.is_null()) return duckdb_create_null_value();
   if (argument.is_list) return ListValue(argument, fault);
   duckdb_value value = ScalarValue(argument.type, argument.value);
-  if (value == nullptr) fault = Refusal(Expected(argument.type), argument.value);
+  if (value == nullptr)
+    fault = ArgumentRefusal(ExpectedArgument(argument.type, kWords), argument.value);
   return value;
 }
 

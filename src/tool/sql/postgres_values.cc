@@ -10,6 +10,7 @@
 
 #include "base/text.h"
 #include "sql/json_row.h"
+#include "tool/sql/sql_arguments.h"
 
 namespace halo {
 namespace {
@@ -150,11 +151,9 @@ bool TakeOffset(TextReader& text) {
 
 // ---- values to texts
 
-/// A text as it is, everything else as compact JSON.
-std::string TextOf(const Json& value) {
-  if (value.is_string()) return value.get<std::string>();
-  return value.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
+constexpr SqlArgumentWords kWords = {"a text",
+                                     "a decimal number, as text if it has more than 15 digits",
+                                     "a time such as 2026-01-31T12:30:00 or 2026-01-31T12:30:00Z"};
 
 using MaybeText = std::optional<std::string>;
 
@@ -165,7 +164,7 @@ MaybeText IntegerText(const Json& value) {
     if (std::trunc(number) != number || std::abs(number) > kMostExact) return std::nullopt;
     return std::to_string(static_cast<int64_t>(number));
   }
-  const std::string text = TextOf(value);
+  const std::string text = ArgumentText(value);
   if (!value.is_string() && !value.is_number()) return std::nullopt;
   const size_t sign = !text.empty() && text[0] == '+' ? 1 : 0;
   int64_t number = 0;
@@ -175,7 +174,7 @@ MaybeText IntegerText(const Json& value) {
 }
 
 MaybeText DoubleText(const Json& value) {
-  if (value.is_number()) return TextOf(value);
+  if (value.is_number()) return ArgumentText(value);
   if (!value.is_string()) return std::nullopt;
   const std::string text = value.get<std::string>();
   double number = 0;
@@ -184,7 +183,7 @@ MaybeText DoubleText(const Json& value) {
 }
 
 MaybeText BooleanText(const Json& value) {
-  const std::string text = TextOf(value);
+  const std::string text = ArgumentText(value);
   if (text == "true" || text == "True") return "true";
   if (text == "false" || text == "False") return "false";
   return std::nullopt;
@@ -194,7 +193,7 @@ MaybeText BooleanText(const Json& value) {
 MaybeText DecimalText(const Json& value) {
   constexpr size_t kExactDigits = 15;
   if (!value.is_number() && !value.is_string()) return std::nullopt;
-  const std::string text = TextOf(value);
+  const std::string text = ArgumentText(value);
   if (text == "nan" || text == "inf" || text == "-inf") return text;
   TextReader reader(text);
   if (!reader.Take("-")) reader.Take("+");
@@ -213,7 +212,7 @@ MaybeText DecimalText(const Json& value) {
 }
 
 MaybeText DateText(const Json& value) {
-  const std::string text = TextOf(value);
+  const std::string text = ArgumentText(value);
   if (text == "infinity" || text == "-infinity") return text;
   TextReader reader(text);
   const auto date = TakeIsoDate(reader);
@@ -223,7 +222,7 @@ MaybeText DateText(const Json& value) {
 }
 
 MaybeText TimeText(const Json& value) {
-  const std::string text = TextOf(value);
+  const std::string text = ArgumentText(value);
   TextReader reader(text);
   const bool is_time = value.is_string() && TakeTimeOfDay(reader) && reader.AtEnd();
   return is_time ? MaybeText(text) : std::nullopt;
@@ -232,7 +231,7 @@ MaybeText TimeText(const Json& value) {
 /// `zoned`: whether it has a zone.
 MaybeText TimestampText(const Json& value, bool& zoned) {
   zoned = false;
-  const std::string text = TextOf(value);
+  const std::string text = ArgumentText(value);
   if (text == "infinity" || text == "-infinity") return text;
   TextReader reader(text);
   const auto date = TakeIsoDate(reader);
@@ -250,7 +249,7 @@ MaybeText TimestampText(const Json& value, bool& zoned) {
 }
 
 MaybeText UuidText(const Json& value) {
-  const std::string text = TextOf(value);
+  const std::string text = ArgumentText(value);
   size_t digits = 0;
   for (const char c : text) {
     const bool hex = IsDigit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
@@ -262,7 +261,7 @@ MaybeText UuidText(const Json& value) {
 
 /// A text must hold JSON and is sent as it is; everything else is JSON already.
 MaybeText JsonText(const Json& value) {
-  std::string text = TextOf(value);
+  std::string text = ArgumentText(value);
   if (value.is_string() && !Json::accept(text)) return std::nullopt;
   return text;
 }
@@ -292,46 +291,13 @@ MaybeText ScalarText(SqlParameterType type, const Json& value) {
     case SqlParameterType::kText:
       break;
   }
-  return TextOf(value);
-}
-
-const char* Expected(SqlParameterType type) {
-  switch (type) {
-    case SqlParameterType::kInteger:
-      return "a whole number of at most 64 bits";
-    case SqlParameterType::kDouble:
-      return "a number";
-    case SqlParameterType::kBoolean:
-      return "true or false";
-    case SqlParameterType::kDecimal:
-      return "a decimal number, as text if it has more than 15 digits";
-    case SqlParameterType::kDate:
-      return "a date such as 2026-01-31";
-    case SqlParameterType::kTime:
-      return "a time such as 12:30:00";
-    case SqlParameterType::kTimestamp:
-      return "a time such as 2026-01-31T12:30:00 or 2026-01-31T12:30:00Z";
-    case SqlParameterType::kUuid:
-      return "a UUID";
-    case SqlParameterType::kJson:
-      return "JSON";
-    default:
-      return "a text";
-  }
-}
-
-std::string Refusal(const char* expected, const Json& value) {
-  constexpr size_t kShownBytes = 80;
-  std::string shown = TextOf(value);
-  if (shown.size() > kShownBytes)
-    shown = shown.substr(0, CompleteUtf8Length(shown.substr(0, kShownBytes))) + "...";
-  return fmt::format("expected {}, got {}", expected, shown);
+  return ArgumentText(value);
 }
 
 /// The text of one value that is not null.
 std::string CheckedText(SqlParameterType type, const Json& value, std::string& fault) {
   MaybeText text = ScalarText(type, value);
-  if (!text) fault = Refusal(Expected(type), value);
+  if (!text) fault = ArgumentRefusal(ExpectedArgument(type, kWords), value);
   if (text && text->find('\0') != std::string::npos)
     fault = "a text with a NUL character, which PostgreSQL cannot hold";
   return text.value_or("");
@@ -552,7 +518,7 @@ PostgresArguments TextsOfArguments(const std::vector<SqlArgument>& arguments, st
     } else if (argument.value.is_array()) {
       texts.texts.emplace_back(ArrayLiteral(argument, why));
     } else {
-      why = Refusal("a list", argument.value);
+      why = ArgumentRefusal("a list", argument.value);
     }
     if (why.empty()) continue;
     fault = fmt::format("parameter {}: {}", texts.types.size(), why);
