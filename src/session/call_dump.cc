@@ -22,20 +22,6 @@ const char* FinishName(FinishReason reason) {
   return "?";
 }
 
-const char* KindName(OperatorKind kind) {
-  switch (kind) {
-    case OperatorKind::kInference:
-      return "llm";
-    case OperatorKind::kSql:
-      return "sql";
-    case OperatorKind::kHttp:
-      return "http";
-    case OperatorKind::kFunction:
-      return "function";
-  }
-  return "?";
-}
-
 constexpr double kSecondsPerUs = 1e-6;
 
 }  // namespace
@@ -50,9 +36,12 @@ CallDump::~CallDump() {
 }
 
 void CallDump::Write(const CallRecord& call) {
-  nlohmann::ordered_json line = {
-      {"kind", KindName(call.op.kind)}, {"source", call.source},       {"row", call.row.id},
-      {"operator", call.op.id},         {"model", call.op.model.name}, {"merged", call.merged}};
+  nlohmann::ordered_json line = {{"kind", OperatorKindName(call.op.kind)},
+                                 {"source", call.source},
+                                 {"row", call.row.id},
+                                 {"operator", call.op.id},
+                                 {"model", call.op.model.name},
+                                 {"merged", call.merged}};
   if (call.op.lora)
     line["adapter"] = {{"file", call.op.lora->file}, {"scale", call.op.lora->scale}};
   if (call.prompt.text.empty()) {
@@ -78,7 +67,7 @@ void CallDump::Write(const CallRecord& call) {
 
 void CallDump::Write(const ToolCallRecord& call) {
   const size_t behind_kind = call.target.find(' ') + 1;
-  nlohmann::ordered_json line = {{"kind", KindName(call.op.kind)},
+  nlohmann::ordered_json line = {{"kind", OperatorKindName(call.op.kind)},
                                  {"source", call.source},
                                  {"row", call.row.id},
                                  {"operator", call.op.id},

@@ -9,20 +9,6 @@ using Json = nlohmann::ordered_json;
 
 double Seconds(int64_t us) { return static_cast<double>(us) * 1e-6; }
 
-const char* KindName(OperatorKind kind) {
-  switch (kind) {
-    case OperatorKind::kInference:
-      return "llm";
-    case OperatorKind::kSql:
-      return "sql";
-    case OperatorKind::kHttp:
-      return "http";
-    case OperatorKind::kFunction:
-      return "function";
-  }
-  return "?";
-}
-
 /// `coalesced`: instances that took the result of an equal call.
 Json ToolJson(const OperatorCounts& c) {
   return {
@@ -31,7 +17,7 @@ Json ToolJson(const OperatorCounts& c) {
 
 Json OperatorJson(const OperatorCounts& c) {
   return {{"id", c.id},
-          {"kind", KindName(c.kind)},
+          {"kind", OperatorKindName(c.kind)},
           {"model", c.model},
           {"logical", c.logical},
           {"merged", c.merged},

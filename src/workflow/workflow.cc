@@ -198,6 +198,20 @@ void AddColumns(const Template& reader, std::set<std::string>& columns) {
 
 }  // namespace
 
+const char* OperatorKindName(OperatorKind kind) {
+  switch (kind) {
+    case OperatorKind::kInference:
+      return "llm";
+    case OperatorKind::kSql:
+      return "sql";
+    case OperatorKind::kHttp:
+      return "http";
+    case OperatorKind::kFunction:
+      return "function";
+  }
+  return "?";
+}
+
 std::optional<OperatorIndex> Workflow::Find(const std::string& operator_id) const {
   for (size_t i = 0; i < operators.size(); ++i) {
     if (operators[i].id == operator_id) return static_cast<OperatorIndex>(i);

@@ -97,6 +97,9 @@ struct LoraSpec {
 /// What kind of call an operator makes.
 enum class OperatorKind : uint8_t { kInference, kSql, kHttp, kFunction };
 
+/// "llm", "sql", "http" or "function": what the summary and the dump of calls say.
+const char* OperatorKindName(OperatorKind kind);
+
 /// One call a row.
 struct Operator {
   std::string id;
