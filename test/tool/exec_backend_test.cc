@@ -35,7 +35,9 @@ std::string ReadFile(const std::string& path) {
   return text.str();
 }
 
-/// Returns when `holds` does, or after a minute with false.
+/// Returns when `holds` does, or after a minute with false. For what other processes do (a file is
+/// written, a process ends), of which the kernel tells nobody who is not their parent: so it looks
+/// again and again. Nothing is said about time, since a minute is far more than any of it takes.
 bool Eventually(const std::function<bool()>& holds) {
   constexpr int kLooks = 6000;
   for (int i = 0; i < kLooks; ++i) {
@@ -134,7 +136,7 @@ class ExecBackendTest : public testing::Test {
     return static_cast<pid_t>(std::atoi(ReadFile(folder_ + "/" + file).c_str()));
   }
 
-  const Census before_;
+  const Census before_{};
   const std::set<pid_t> children_before_ = Children();
   BackendRig rig_;
   std::string folder_;

@@ -20,6 +20,7 @@ using Json = nlohmann::ordered_json;
 class TlsServer {
  public:
   TlsServer() {
+    // mkdtemp() puts letters of its own in place of the six X.
     std::string folder = (std::filesystem::temp_directory_path() / "halo-tls-XXXXXX").string();
     if (mkdtemp(folder.data()) == nullptr) ADD_FAILURE() << "no folder " << folder;
     folder_ = folder;
