@@ -14,11 +14,11 @@
 #include "demo_model/model_file.h"
 #include "demo_model/trainer.h"
 #include "model/part_file.h"
+#include "run_program.h"
 
 namespace halo::demo {
 namespace {
 
-constexpr int kExitOk = 0, kExitFailed = 1, kExitUsage = 2;
 constexpr uint64_t kMeasuredConversations = 200;
 
 struct Flags {
@@ -182,18 +182,7 @@ int Main(int argc, char** argv) {
   for (CLI::App* command : app.get_subcommands({}))
     command->add_option("--seed", flags.training.seed, "Of corpus and weights")
         ->capture_default_str();
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? kExitOk : kExitUsage;
-  } catch (const Error& error) {
-    std::cerr << error.what() << "\n";
-    return error.code() == ErrorCode::kUsage ? kExitUsage : kExitFailed;
-  } catch (const std::exception& error) {
-    std::cerr << "halo-demo-model: " << error.what() << "\n";
-    return kExitFailed;
-  }
-  return kExitOk;
+  return RunProgram(app, "halo-demo-model", argc, argv);
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "run_program.h"
 #include "workload/datasets.h"
 #include "workload/duck_sink.h"
 #include "workload/mock_api.h"
@@ -18,8 +19,6 @@
 
 namespace halo::workload {
 namespace {
-
-constexpr int kExitOk = 0, kExitFailed = 1, kExitUsage = 2;
 
 struct Flags {
   DataOptions data;
@@ -159,18 +158,7 @@ int Main(int argc, char** argv) {
   AddGenerate(app, flags);
   AddRows(app, flags);
   AddServe(app, flags);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? kExitOk : kExitUsage;
-  } catch (const Error& error) {
-    std::cerr << error.what() << "\n";
-    return error.code() == ErrorCode::kUsage ? kExitUsage : kExitFailed;
-  } catch (const std::exception& error) {
-    std::cerr << "halo-workload: " << error.what() << "\n";
-    return kExitFailed;
-  }
-  return kExitOk;
+  return RunProgram(app, "halo-workload", argc, argv);
 }
 
 }  // namespace
