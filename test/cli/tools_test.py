@@ -267,12 +267,22 @@ for line in sys.stdin:
     elif t == "error": print(json.dumps({"error": "asked for"}), flush=True)
     else: print(json.dumps(t.upper()), flush=True)
 """)
+        # Only the row that must time out has a time limit that a busy machine could hit.
         workflow = self.graph("exec.yaml", f"""
 - id: x
   type: processor
   processor: exec
   inputs: [t]
-  timeout_s: 2
+  when: "t != 'hang'"
+  timeout_s: {support.seconds(120)}
+  retry: {{max: 0}}
+  config: {{command: [python3, {program}], most_bytes: 1000}}
+- id: hangs
+  type: processor
+  processor: exec
+  inputs: [t]
+  when: "t == 'hang'"
+  timeout_s: 1
   retry: {{max: 0}}
   config: {{command: [python3, {program}], most_bytes: 1000}}
 """)
@@ -281,6 +291,7 @@ for line in sys.stdin:
                                      "--allow", "exec", expect=3)
         ends = [row["outputs"]["x"] if row["status"] == "ok" else row["error"]["code"] for row in rows]
         self.assertEqual(ends, ["A", "exec_crashed", "B", "timeout", "exec_garbage", "C", "result_too_large", "exec_error", "D"], error)
+        self.assertEqual([row["id"] for row in rows if (row["error"] or {}).get("operator") == "hangs"], [3], error)
         self.assertIn("it broke", rows[1]["error"]["message"])
         self.assertEqual(descendants(), [])
 

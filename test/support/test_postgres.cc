@@ -119,6 +119,9 @@ std::vector<std::vector<std::string>> TestPostgres::Rows(const std::string& sql,
 }
 
 void TestPostgres::Await(const std::string& sql, const std::string& value) const {
+  // What the server's other sessions do (one ends, one waits for a lock) shows in its views alone,
+  // and no view tells when it changes: so it is asked again and again. The bound only ends a test
+  // that would wait for ever.
   constexpr int kMostTries = 3'000;
   std::string last;
   for (int i = 0; i < kMostTries; ++i) {
