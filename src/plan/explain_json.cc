@@ -12,20 +12,6 @@ Json EstimateJson(const Estimate& estimate) {
   return {{"value", estimate.value}, {"low", estimate.low}, {"high", estimate.high}};
 }
 
-const char* KindName(OperatorKind kind) {
-  switch (kind) {
-    case OperatorKind::kInference:
-      return "llm";
-    case OperatorKind::kSql:
-      return "sql";
-    case OperatorKind::kHttp:
-      return "http";
-    case OperatorKind::kFunction:
-      return "function";
-  }
-  return "?";
-}
-
 Json OperatorJson(const PhysicalPlan& plan, const PlannedOperator& planned) {
   const PlannedSource& source = plan.sources[planned.source];
   const LogicalNode& node = source.plan->at(planned.op);
@@ -35,7 +21,7 @@ Json OperatorJson(const PhysicalPlan& plan, const PlannedOperator& planned) {
     waits_for.push_back(source.plan->operator_of(input).id);
   Json said = {{"workflow", source.workflow},
                {"id", op.id},
-               {"kind", KindName(op.kind)},
+               {"kind", OperatorKindName(op.kind)},
                {"target", TargetOf(*source.plan, planned.op)},
                {"waits_for", std::move(waits_for)},
                {"order", node.order},
