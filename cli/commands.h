@@ -14,6 +14,7 @@ void AddRunCommand(CLI::App& app, int& exit_code);
 void AddExplainCommand(CLI::App& app, int& exit_code);
 void AddValidateCommand(CLI::App& app, int& exit_code);
 void AddModelsCommand(CLI::App& app, int& exit_code);
+void AddCalibrateCommand(CLI::App& app, int& exit_code);
 void AddVersionCommand(CLI::App& app, int& exit_code);
 
 /// Exit codes of contract section 1 that are not halo::RunStatus.
@@ -25,6 +26,11 @@ inline constexpr int kExitUsage = 2;
 std::string Environment(const char* name);
 /// Nothing if the variable is not set.
 std::optional<std::string> EnvironmentIfSet(const std::string& name);
+
+/// Where this machine's cost profile for so many threads (0: one a core) is kept: $HALO_PROFILE,
+/// else a file of its own under $XDG_STATE_HOME/halo/profiles or ~/.local/state/halo/profiles; ""
+/// if none of them is set.
+std::string DefaultProfilePath(int threads);
 
 /// A folder beside the program, bin/../share/halo/NAME, whether it exists or not.
 std::string ShareFolder(const char* name);

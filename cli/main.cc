@@ -120,6 +120,7 @@ int Main(int argc, char** argv) {
   AddExplainCommand(app, exit_code);
   AddValidateCommand(app, exit_code);
   AddModelsCommand(app, exit_code);
+  AddCalibrateCommand(app, exit_code);
   AddVersionCommand(app, exit_code);
   try {
     app.parse(argc, argv);

@@ -1,77 +1,33 @@
 #include "engine/llama/llama_engine.h"
 
-#include <ggml-backend.h>
 #include <llama.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <mutex>
 
 #include "base/check.h"
 #include "base/random.h"
 #include "base/text.h"
 #include "engine/llama/exactness.h"
+#include "engine/llama/loaded_model.h"
 
 namespace halo {
 namespace {
 
 constexpr int32_t kSequenceLimit = 256;  // LLAMA_MAX_SEQ
 constexpr int32_t kRoomGranularity = 256;
-constexpr int32_t kBatchTokens = 2048;
 
 int64_t MachineMemoryBytes() {
   return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) *
          static_cast<int64_t>(sysconf(_SC_PAGE_SIZE));
 }
 
-/// llama.cpp's log goes nowhere but here; the last error line is put into our own error messages.
-std::string& LastLlamaError() {
-  static thread_local std::string text;
-  return text;
-}
-
-void CaptureLog(ggml_log_level level, const char* text, void*) {
-  if (level == GGML_LOG_LEVEL_ERROR) LastLlamaError() = text;
-}
-
-void InitializeBackend() {
-  static std::once_flag once;
-  std::call_once(once, [] {
-    llama_log_set(CaptureLog, nullptr);
-    llama_backend_init();
-  });
-}
-
-/// Width of a head's keys or values; by default what its share of the embedding is.
-int64_t HeadWidth(const llama_model* model, const char* which) {
-  char text[64] = {};
-  std::string architecture = "llama";
-  if (llama_model_meta_val_str(model, "general.architecture", text, sizeof(text)) > 0)
-    architecture = text;
-  const std::string key = architecture + ".attention." + which + "_length";
-  if (llama_model_meta_val_str(model, key.c_str(), text, sizeof(text)) > 0)
-    return std::max(1, std::atoi(text));
-  return llama_model_n_embd(model) / std::max(1, llama_model_n_head(model));
-}
-
-int64_t KvBytesPerToken(const llama_model* model) {
-  constexpr int64_t kHalfBytes = 2;
-  return static_cast<int64_t>(llama_model_n_layer(model)) * llama_model_n_head_kv(model) *
-         (HeadWidth(model, "key") + HeadWidth(model, "value")) * kHalfBytes;
-}
-
 int64_t RoundUp(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
 }  // namespace
 
-void LlamaEngine::ModelDeleter::operator()(llama_model* model) const { llama_model_free(model); }
-
 LlamaEngine::LlamaEngine(LlamaEngineOptions options, const Clock& clock)
     : options_(std::move(options)), clock_(clock), grammars_(options_.vocabulary) {
-  InitializeBackend();
-  LastLlamaError().clear();
-  llama_model_params params = llama_model_default_params();
   if (options_.exactness != Exactness::kOff) {
     std::string why_not =
         WhyNotExact(options_.model_path, options_.layout, options_.exactness == Exactness::kIfFree);
@@ -83,18 +39,8 @@ LlamaEngine::LlamaEngine(LlamaEngineOptions options, const Clock& clock)
                   options_.model_name + ": --deterministic is not known to hold here: " + why_not);
     }
     exact_ = why_not.empty();
-    // Weights laid out anew for wide batches have kernels of their own for single rows.
-    if (exact_) params.use_extra_bufts = false;
   }
-  model_.reset(llama_model_load_from_file(options_.model_path.c_str(), params));
-  if (!model_) {
-    throw Error(ErrorCode::kModel,
-                options_.model_path + ": llama.cpp cannot load this model: " +
-                    (LastLlamaError().empty() ? "no reason given" : LastLlamaError()));
-  }
-  if (llama_model_has_encoder(model_.get()) || llama_model_is_diffusion(model_.get())) {
-    throw Error(ErrorCode::kModel, options_.model_path + ": only decoder models can run here");
-  }
+  model_ = LoadLlamaModel(options_.model_path, exact_);
   LoadAdapters();
   can_cut_ = options_.reuse && llama_model_n_swa(model_.get()) == 0 &&
              !llama_model_is_recurrent(model_.get()) && !llama_model_is_hybrid(model_.get());
@@ -102,10 +48,7 @@ LlamaEngine::LlamaEngine(LlamaEngineOptions options, const Clock& clock)
   for (TokenId token = 0; token < vocabulary.size(); ++token) {
     if (vocabulary.IsEndOfGeneration(token)) end_tokens_.push_back(token);
   }
-  for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
-    on_gpu_ =
-        on_gpu_ || ggml_backend_dev_type(ggml_backend_dev_get(i)) == GGML_BACKEND_DEVICE_TYPE_GPU;
-  }
+  on_gpu_ = !AcceleratorNames().empty();
   const int32_t trained = std::max(1, llama_model_n_ctx_train(model_.get()));
   const int64_t kv_bytes = options_.kv_bytes > 0 ? options_.kv_bytes : MachineMemoryBytes() / 4;
   if (options_.kept_bytes == 0) options_.kept_bytes = MachineMemoryBytes() / 8;
@@ -134,7 +77,7 @@ void LlamaEngine::LoadAdapters() {
   groups_.emplace_back();
   for (const LlamaAdapter& adapter : options_.adapters) {
     HALO_CHECK(!adapter.name.empty(), "an adapter has a name");
-    LastLlamaError().clear();
+    ForgetLlamaError();
     Group& group = groups_.emplace_back();
     group.adapter = adapter.name;
     group.scale = static_cast<float>(adapter.scale);
@@ -316,9 +259,7 @@ std::vector<LlamaEngine::Live*> LlamaEngine::ChoosePrefill() const {
   // rest. On a CPU four prompts of 330 tokens ran 17 % faster than one, eight 12 %, of 650 tokens
   // 3 %; so a few long ones go together, and short ones last, so that they gather. Urgent tokens
   // wait for one at a time.
-  constexpr int32_t kLong = 128;
-  constexpr size_t kMostTogether = 4;
-  const size_t most_long = AnyRuns(Live::State::kDecoding, true) ? 1 : kMostTogether;
+  const size_t most_long = AnyRuns(Live::State::kDecoding, true) ? 1 : kLongTogether;
   const bool urgent = AnyRuns(Live::State::kPrefilling, true);
   std::vector<Live*> long_ones;
   std::vector<Live*> together;
@@ -327,7 +268,8 @@ std::vector<LlamaEngine::Live*> LlamaEngine::ChoosePrefill() const {
     if (live == nullptr || live->state != Live::State::kPrefilling) continue;
     if (live->request.urgent < urgent) continue;
     together.push_back(live);
-    const bool is_long = static_cast<int32_t>(live->tokens.size()) - live->computed >= kLong;
+    const bool is_long =
+        static_cast<int32_t>(live->tokens.size()) - live->computed >= kLongPromptTokens;
     if (is_long && long_ones.size() < most_long) long_ones.push_back(live);
   }
   return on_gpu_ || long_ones.empty() ? together : long_ones;

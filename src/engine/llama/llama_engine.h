@@ -13,6 +13,7 @@
 #include "engine/engine.h"
 #include "engine/llama/grammar_cache.h"
 #include "engine/llama/kv_room.h"
+#include "engine/llama/loaded_model.h"
 #include "engine/llama/sampler.h"
 #include "engine/llama/token_tree.h"
 #include "model/vocabulary.h"
@@ -87,6 +88,9 @@ struct LlamaEngineOptions {
 class LlamaEngine final : public Engine {
  public:
   static constexpr int32_t kDefaultSequences = 64;
+  static constexpr int32_t kBatchTokens = 2048;      ///< most tokens of one prefill step
+  static constexpr int32_t kLongPromptTokens = 128;  ///< prompts to be computed by few together
+  static constexpr int32_t kLongTogether = 4;        ///< most of them in one step on a CPU
 
   /// Loads the weights. Throws Error(kModel) or Error(kConfig).
   LlamaEngine(LlamaEngineOptions options, const Clock& clock);
@@ -218,13 +222,9 @@ class LlamaEngine final : public Engine {
   void Fail(Live& live, const char* code, std::string message, bool retriable);
   void Detach(Live& live);
 
-  struct ModelDeleter {
-    void operator()(llama_model* model) const;
-  };
-
   LlamaEngineOptions options_;
   const Clock& clock_;
-  std::unique_ptr<llama_model, ModelDeleter> model_;
+  LlamaModelPointer model_;
   EngineDescription description_;
   std::unique_ptr<KvRoom> room_;
   bool exact_ = false;

@@ -1,0 +1,89 @@
+#include "engine/llama/loaded_model.h"
+
+#include <ggml-backend.h>
+#include <llama.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <mutex>
+
+#include "base/error.h"
+
+namespace halo {
+namespace {
+
+std::string& ErrorOfThread() {
+  static thread_local std::string text;
+  return text;
+}
+
+void CaptureLog(ggml_log_level level, const char* text, void*) {
+  if (level == GGML_LOG_LEVEL_ERROR) ErrorOfThread() = text;
+}
+
+void InitializeBackend() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    llama_log_set(CaptureLog, nullptr);
+    llama_backend_init();
+  });
+}
+
+/// Width of a head's keys or values; by default what its share of the embedding is.
+int64_t HeadWidth(const llama_model* model, const char* which) {
+  char text[64] = {};
+  std::string architecture = "llama";
+  if (llama_model_meta_val_str(model, "general.architecture", text, sizeof(text)) > 0)
+    architecture = text;
+  const std::string key = architecture + ".attention." + which + "_length";
+  if (llama_model_meta_val_str(model, key.c_str(), text, sizeof(text)) > 0)
+    return std::max(1, std::atoi(text));
+  return llama_model_n_embd(model) / std::max(1, llama_model_n_head(model));
+}
+
+}  // namespace
+
+void LlamaModelDeleter::operator()(llama_model* model) const { llama_model_free(model); }
+
+LlamaModelPointer LoadLlamaModel(const std::string& path, bool exact) {
+  InitializeBackend();
+  ForgetLlamaError();
+  llama_model_params params = llama_model_default_params();
+  // Weights laid out anew for wide batches have kernels of their own for single rows.
+  if (exact) params.use_extra_bufts = false;
+  LlamaModelPointer model(llama_model_load_from_file(path.c_str(), params));
+  if (!model) {
+    throw Error(ErrorCode::kModel,
+                path + ": llama.cpp cannot load this model: " +
+                    (LastLlamaError().empty() ? "no reason given" : LastLlamaError()));
+  }
+  if (llama_model_has_encoder(model.get()) || llama_model_is_diffusion(model.get()))
+    throw Error(ErrorCode::kModel, path + ": only decoder models can run here");
+  return model;
+}
+
+const std::string& LastLlamaError() { return ErrorOfThread(); }
+void ForgetLlamaError() { ErrorOfThread().clear(); }
+
+int64_t KvBytesPerToken(const llama_model* model) {
+  constexpr int64_t kHalfBytes = 2;
+  return static_cast<int64_t>(llama_model_n_layer(model)) * llama_model_n_head_kv(model) *
+         (HeadWidth(model, "key") + HeadWidth(model, "value")) * kHalfBytes;
+}
+
+int64_t WeightsBytes(const llama_model* model) {
+  return static_cast<int64_t>(llama_model_size(model));
+}
+
+std::string AcceleratorNames() {
+  InitializeBackend();
+  std::string names;
+  for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
+    ggml_backend_dev_t device = ggml_backend_dev_get(i);
+    if (ggml_backend_dev_type(device) != GGML_BACKEND_DEVICE_TYPE_GPU) continue;
+    names += (names.empty() ? "" : ", ") + std::string(ggml_backend_dev_description(device));
+  }
+  return names;
+}
+
+}  // namespace halo
