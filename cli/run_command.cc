@@ -50,6 +50,7 @@ struct RunFlags {
   std::vector<std::string> also, models, connections, allow, settings;
   std::string on_error = "continue", order = "input";
   bool quiet = false;
+  std::string rules_off, format = "text";
   int deterministic = 0;  ///< how often it was asked for, less how often it was refused
   RunOptions options;
 };
@@ -161,6 +162,14 @@ RunOptions OptionsFrom(const RunFlags& flags) {
   }
   if (!flags.kept_memory.empty())
     options.kept_memory_bytes = ParseSize(flags.kept_memory, "--kept-memory");
+  std::istringstream rules(flags.rules_off);
+  for (std::string rule; std::getline(rules, rule, ',');) options.rules_off.insert(rule);
+  if (options.profile_file.empty()) options.profile_file = DefaultProfilePath(options.threads);
+  // Beside the profiles of all machines: token counts are no machine's.
+  if (!options.profile_file.empty()) {
+    options.history_file =
+        (std::filesystem::path(options.profile_file).parent_path() / "history.json").string();
+  }
   options.models_folder = Environment("HALO_MODELS");
   options.shipped_models = ShareFolder("models");
   const std::string hub = Environment("HF_HUB_CACHE");
@@ -215,6 +224,15 @@ void AddFlags(CLI::App& command, RunFlags& flags) {
       ->check(CLI::Range(2, 1 << 30));
   command.add_option("--kv-layout", options.kv_layout, "auto, split or unified")
       ->check(CLI::IsMember({"auto", "split", "unified"}));
+  command.add_option("--planner", options.planner,
+                     "What places operators on workers: auto, dp, beam, list or milp");
+  command.add_option(
+      "--rules-off", flags.rules_off,
+      "Rules of the optimizer that are not applied, with commas (explain lists them)");
+  command.add_option("--profile", options.profile_file,
+                     "Costs of this machine, as halo calibrate stored them");
+  command.add_flag("!--no-history", options.use_history,
+                   "Plan without what earlier runs turned out to be");
   command.add_option("--seed", options.seed, "Seed of all draws")->envname("HALO_SEED");
   command.add_option("--date", options.date,
                      "The date that chat templates see, YYYY-MM-DD (default: today)");
@@ -320,8 +338,12 @@ void AddExplainCommand(CLI::App& app, int& exit_code) {
   auto flags = std::make_shared<RunFlags>();  // as above
   CLI::App* command = app.add_subcommand("explain", "Print the plan of a workflow; runs nothing");
   AddFlags(*command, *flags);
+  command->add_option("--format", flags->format, "text, json, mermaid or html")
+      ->check(CLI::IsMember({"text", "json", "mermaid", "html"}));
+  command->add_option("--workers", flags->options.workers, "Workers to plan for (default 1)")
+      ->check(CLI::Range(1, 1024));
   command->callback([flags, &exit_code] {
-    std::cout << Session(OptionsFrom(*flags)).Explain();
+    std::cout << Session(OptionsFrom(*flags)).Explain(flags->format);
     exit_code = kExitOk;
   });
 }

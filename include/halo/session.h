@@ -68,6 +68,14 @@ struct RunOptions {
   std::string dump_prompts;        ///< JSONL of every call, its ids included; "": none
   std::string summary_json;  ///< where the caller will write the summary, so that this is no other
                              ///< file of the run; "": nowhere
+
+  // Planning
+  std::set<std::string> rules_off;  ///< rules of the optimizer that are not applied, by name
+  std::string planner = "auto";     ///< auto, dp, beam, list or milp
+  int32_t workers = 1;              ///< that the plan is made for; runs have one so far
+  std::string profile_file;  ///< costs of this machine, as `halo calibrate` stores them; "": none
+  std::string history_file;  ///< what operators turned out to be in earlier runs; "": none
+  bool use_history = true;   ///< plans look at it; runs add to it in any case
   std::string spool_folder;  ///< where standard input and rows of SQL are kept; "": a fresh folder
                              ///< for temporary files
 };
@@ -115,8 +123,9 @@ class Session {
 
   /// What a person should know about the workflows and is no error; reads workflow files only.
   std::vector<std::string> Notices();
-  /// The logical plan as text; reads workflow files only.
-  std::string Explain();
+  /// The plan, in the form that `format` names: text, json, mermaid or html. Reads workflow files,
+  /// rows and models as far as they are there; runs nothing.
+  std::string Explain(const std::string& format = "text");
   /// Checks the workflows' statements against their databases, executing none.
   void CheckConnections();
   /// Runs to the end. `stop`: 1 finishes what runs and starts nothing new, 2 ends at once.

@@ -122,6 +122,7 @@ struct OperatorCounts {
           failed = 0, unfinished = 0, calls = 0;
   int64_t prompt_tokens = 0, reused_tokens = 0, prefilled_tokens = 0, recomputed_tokens = 0,
           output_tokens = 0;
+  double output_tokens_squared = 0.0;  ///< summed over calls
   int64_t busy_us = 0;
 };
 

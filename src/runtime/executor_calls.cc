@@ -405,6 +405,8 @@ void Executor::Impl::CountCompletion(const Call& call, const Completion& complet
   }
   counts.recomputed_tokens += completion.recomputed_tokens;
   counts.output_tokens += completion.output_tokens;
+  const auto output = static_cast<double>(completion.output_tokens);
+  counts.output_tokens_squared += output * output;
   if (completion.started_us > 0)
     counts.busy_us += std::max<int64_t>(0, completion.finished_us - completion.started_us);
 }

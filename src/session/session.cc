@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <thread>
 #include <utility>
@@ -24,9 +25,11 @@
 #include "model/gguf_check.h"
 #include "model/lora_adapter.h"
 #include "model/model_names.h"
+#include "optimizer/rule.h"
 #include "plan/logical_plan.h"
 #include "runtime/executor.h"
 #include "session/call_dump.h"
+#include "session/planning.h"
 #include "session/prompt_estimate.h"
 #include "session/summary.h"
 #include "session/tool_setup.h"
@@ -112,7 +115,8 @@ struct Input {
   Workflow workflow;
   LogicalPlan plan;
   std::string column;
-  std::vector<std::string> adapters;  // [plan adapters] their names in the engines
+  std::unique_ptr<RowStatistics> statistics;  // of rows that were scanned; null: none were
+  std::vector<std::string> adapters;          // [plan adapters] their names in the engines
   std::unique_ptr<RowSource> rows;
   std::unique_ptr<RowFeed> feed;
   std::unique_ptr<ResultSink> sink;
@@ -172,6 +176,8 @@ struct Session::Impl {
   std::map<ModelRequest, std::string> model_paths;
   std::unique_ptr<TemporaryFolder> temporary;
   RunTools tools;
+  std::optional<Planning> planning;
+  PhysicalPlan physical;
 
   explicit Impl(RunOptions o) : options(std::move(o)) {}
 
@@ -180,6 +186,9 @@ struct Session::Impl {
   void Resolve();
   void ResolveAdapters();
   void OpenInputs();
+  void LoadVocabularies();
+  void PlanBatch();
+  void ResolveWhatIsThere();
   void LoadModels();
   void CheckPaths() const;
   void NameOutputs();
@@ -204,7 +213,7 @@ void Session::Impl::LoadWorkflows() {
       faults.insert(faults.end(), error.diagnostics().begin(), error.diagnostics().end());
       continue;
     }
-    input->plan = MakeLogicalPlan(input->workflow);
+    input->plan = MakeLogicalPlan(input->workflow, options.all_outputs);
     if (input->workflow.is_graph && !options.column.empty()) {
       throw Error(ErrorCode::kUsage,
                   "--column: " + given.workflow +
@@ -279,25 +288,81 @@ void Session::Impl::OpenInputs() {
     rows.required_columns = RequiredColumns(inputs[i]->workflow, inputs[i]->column);
     rows.limit = options.limit;
     if (rows.spec == "-" || rows.spec.starts_with("sql:")) rows.spool_folder = SpoolFolder();
+    // Standard input is not scanned: nothing is known of its rows.
+    if (rows.spec != "-") {
+      inputs[i]->statistics =
+          std::make_unique<RowStatistics>(ColumnSetsOf(inputs[i]->plan, inputs[i]->column));
+      rows.on_scan = [&statistics = *inputs[i]->statistics](const auto& values) {
+        statistics.Add(values);
+      };
+    }
     inputs[i]->rows = OpenRows(rows);
     inputs[i]->feed = FeedFrom(*inputs[i]->rows);
   }
 }
 
-void Session::Impl::LoadModels() {
+void Session::Impl::LoadVocabularies() {
   const std::string date = options.date.empty() ? TodayUtc() : options.date;
-  const int32_t threads =
-      options.threads > 0 ? options.threads
-                          : static_cast<int32_t>(std::max(1U, std::thread::hardware_concurrency()));
-  const auto share = [&](int64_t bytes) { return bytes / static_cast<int64_t>(models.size()); };
-  const int64_t memory = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE);
-  const KvLayout layout = LayoutByName(options.kv_layout);
   for (auto& [path, model] : models) {
     model.vocabulary = Vocabulary::Load(path);
     model.chat = std::make_shared<ChatTemplate>(model.vocabulary->chat_template(),
                                                 model.vocabulary->bos_text(),
                                                 model.vocabulary->eos_text(), date);
   }
+}
+
+/// For EXPLAIN: a model whose file is not known costs estimates, not the plan.
+void Session::Impl::ResolveWhatIsThere() {
+  const ModelSearchPath search{options.models, options.models_file, options.models_folder,
+                               options.hugging_face_cache, options.shipped_models};
+  std::set<ModelRequest> requests;
+  for (const auto& input : inputs)
+    requests.insert(input->plan.models.begin(), input->plan.models.end());
+  for (const ModelRequest& request : requests) {
+    try {
+      ResolvedModel resolved = ResolveModels({request}, search).front();
+      model_paths.emplace(request, resolved.path);
+      const std::string path = resolved.path;
+      models[path].resolved = std::move(resolved);
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kModel) throw;
+    }
+  }
+}
+
+void Session::Impl::PlanBatch() {
+  std::vector<InputToPlan> to_plan;
+  for (const auto& input : inputs) {
+    InputToPlan source{&input->plan, input->column, input->statistics.get(), {}};
+    for (const ModelRequest& request : input->plan.models) {
+      const auto path = model_paths.find(request);
+      if (path == model_paths.end()) {
+        source.models.emplace_back();
+      } else {
+        const LoadedModel& model = models.at(path->second);
+        source.models.push_back({&model.resolved, model.vocabulary, model.chat});
+      }
+    }
+    to_plan.push_back(std::move(source));
+  }
+  // The reference applies what prompts are made of, and nothing else.
+  if (options.naive) {
+    for (const auto& rule : AllRules()) {
+      if (std::string(rule->name()) != "prompt_layout") options.rules_off.insert(rule->name());
+    }
+  }
+  constexpr int64_t kRowsSideBySide = LlamaEngine::kDefaultSequences / 2;
+  planning.emplace(options, clock);
+  physical = planning->Plan(to_plan, kRowsSideBySide);
+}
+
+void Session::Impl::LoadModels() {
+  const int32_t threads =
+      options.threads > 0 ? options.threads
+                          : static_cast<int32_t>(std::max(1U, std::thread::hardware_concurrency()));
+  const auto share = [&](int64_t bytes) { return bytes / static_cast<int64_t>(models.size()); };
+  const int64_t memory = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE);
+  const KvLayout layout = LayoutByName(options.kv_layout);
   for (auto& [path, model] : models) {
     LlamaEngineOptions engine;
     engine.model_name = model.resolved.request.name;
@@ -480,11 +545,23 @@ std::vector<std::string> Session::Notices() {
   return notices;
 }
 
-std::string Session::Explain() {
-  impl_->LoadWorkflows();
-  std::string text;
-  for (const auto& input : impl_->inputs) text += PrintLogicalPlan(input->plan);
-  return text;
+std::string Session::Explain(const std::string& format) {
+  Impl& impl = *impl_;
+  impl.LoadWorkflows();
+  bool has_rows = true;
+  for (size_t i = 0; i < impl.inputs.size(); ++i) {
+    const std::string& rows = impl.options.inputs[i].rows;
+    has_rows =
+        has_rows && rows != "-" && (!rows.empty() || !impl.inputs[i]->workflow.dataset.empty());
+  }
+  if (has_rows) impl.OpenInputs();
+  impl.ResolveWhatIsThere();
+  impl.LoadVocabularies();
+  impl.PlanBatch();
+  if (format == "text") return ExplainText(impl.physical);
+  if (format == "json") return ExplainJson(impl.physical);
+  if (format == "mermaid") return ExplainMermaid(impl.physical);
+  throw Error(ErrorCode::kUsage, "--format: expected text, json or mermaid, got '" + format + "'");
 }
 
 void Session::CheckConnections() {
@@ -503,6 +580,8 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   impl.tools = OpenTools(impl.Workflows(), impl.options,
                          impl.options.naive ? "" : impl.SpoolFolder(), impl.clock);
   impl.CheckPaths();
+  impl.LoadVocabularies();
+  impl.PlanBatch();
   impl.LoadModels();
   const ExecutorOptions how = impl.HowToExecute();
   impl.OpenOutputs();
@@ -516,7 +595,9 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
     const int64_t rows = input->rows->total();
     const bool known = rows >= 0 && rows_total >= 0;
     rows_total = known ? rows_total + rows : -1;
-    calls_total = known ? calls_total + rows * static_cast<int64_t>(input->plan.nodes.size()) : -1;
+    const auto operators = std::count_if(input->plan.nodes.begin(), input->plan.nodes.end(),
+                                         [](const LogicalNode& node) { return !node.removed; });
+    calls_total = known ? calls_total + rows * static_cast<int64_t>(operators) : -1;
   }
   Reporter reporter(dump.get(), rows_total, calls_total, on_progress, impl.clock);
   const int64_t ready_us = impl.clock.NowUs();
@@ -530,7 +611,7 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   summary.elapsed_s = static_cast<double>(impl.clock.NowUs() - ready_us) * 1e-6;
   summary.setup_s = static_cast<double>(ready_us - start_us) * 1e-6;
   summary.seed = impl.options.seed;
-  summary.planner = impl.options.naive ? "naive" : "logical";
+  summary.planner = impl.options.naive ? "naive" : impl.physical.planner;
   summary.deterministic = true;
   for (const auto& input : impl.inputs) summary.workflows.push_back(input->workflow.name);
   for (const auto& [path, model] : impl.models) {
@@ -541,6 +622,8 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   outcome.first_failures = reporter.failures();
   outcome.notices = impl.tools.notices;
   outcome.notices.insert(outcome.notices.end(), report.notices.begin(), report.notices.end());
+  const std::string fault = impl.planning->Remember(report);
+  if (!fault.empty()) outcome.notices.push_back(fault);
   outcome.summary_json = SummaryJson(summary).dump(2);
   for (const auto& input : impl.inputs) {
     if (input->output != "-") {

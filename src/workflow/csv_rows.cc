@@ -19,6 +19,7 @@ class CsvSource final : public RowSource {
     columns_ = std::move(record.fields);
     // Every row has all columns of the header, so the scan need not look for missing ones.
     RowScan scan(file_.path(), {});
+    scan.Observe(options.on_scan);
     const int64_t limit = options.limit < 0 ? std::numeric_limits<int64_t>::max() : options.limit;
     while (scan.rows() < limit && reader.Next(record)) ScanRecord(record, scan);
     scan.Finish();

@@ -21,6 +21,7 @@ class JsonLinesSource final : public RowSource {
  public:
   explicit JsonLinesSource(const RowOptions& options) : file_(options.spec) {
     RowScan scan(options.spec, options.required_columns);
+    scan.Observe(options.on_scan);
     LineReader lines(file_.fd(), file_.path());
     while (scan.rows() < LimitOf(options)) {
       const auto line = lines.Next();
@@ -75,6 +76,7 @@ class JsonArraySource final : public RowSource {
  public:
   explicit JsonArraySource(const RowOptions& options) : file_(options.spec) {
     RowScan scan(options.spec, options.required_columns);
+    scan.Observe(options.on_scan);
     JsonArrayReader elements(file_.fd(), file_.path());
     while (scan.rows() < LimitOf(options)) {
       const auto element = elements.Next();

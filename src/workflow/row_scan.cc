@@ -134,6 +134,7 @@ void RowScan::AddFault(int64_t line, int64_t column, std::string message) {
 
 void RowScan::AddRow(int64_t line, int32_t id_column, const JsonRow& row) {
   const int64_t index = rows_++;
+  if (observer_) observer_(row.values);
   for (const auto& [key, value] : row.values.items()) columns_.Add(key);
   for (RequiredColumn& column : required_) {
     if (row.values.contains(column.name)) {

@@ -1,10 +1,12 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -73,6 +75,11 @@ class RowScan {
   RowScan(std::string file, std::vector<std::string> required_columns,
           std::string row_at = "row at line");
 
+  /// `observer` (may be null) sees the values of every row that is taken from now on.
+  void Observe(std::function<void(const nlohmann::ordered_json&)> observer) {
+    observer_ = std::move(observer);
+  }
+
   /// Takes a row that begins in `line`; `id_column` (from 1) is the place of the `id` key, 0 if it
   /// is not known.
   void AddRow(int64_t line, int32_t id_column, const JsonRow& row);
@@ -99,6 +106,7 @@ class RowScan {
 
   std::string file_;
   std::string row_at_;
+  std::function<void(const nlohmann::ordered_json&)> observer_;
   std::vector<RequiredColumn> required_;
   ColumnList columns_;
   IdTable ids_;

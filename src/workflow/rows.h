@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -28,6 +29,9 @@ struct RowOptions {
   std::string spool_folder;   ///< where rows that can be had only once (standard input, SQL) are
                               ///< kept; must exist for these
   int standard_input_fd = 0;  ///< what "-" reads; the caller keeps it open
+  /// Sees the values of every row that the scan takes; may be null. Not those of standard input,
+  /// which is not scanned.
+  std::function<void(const nlohmann::ordered_json&)> on_scan;
 };
 
 /// Rows in order, one at a time, in bounded memory.

@@ -40,6 +40,7 @@ class ParquetSource final : public RowSource {
     columns_ = reader->columns();
     CheckColumns(file_.path(), 0, "", columns_, options.required_columns);
     RowScan scan(file_.path(), {}, "row");
+    scan.Observe(options.on_scan);
     ScanRows(*reader, LimitOf(options), scan, [](int64_t, const JsonRow&) {});
     scan.Finish();
     total_ = scan.rows();
@@ -117,6 +118,7 @@ class SqlSource final : public RowSource {
     RowSpool kept(options.spool_folder, "sql");
     kept_path_ = kept.path();
     RowScan scan("sql", {}, "row");
+    scan.Observe(options.on_scan);
     std::string buffer;
     ScanRows(*reader, LimitOf(options), scan, [&](int64_t number, const JsonRow& row) {
       const size_t before = buffer.size();

@@ -14,7 +14,8 @@ class SeenStates {
   bool Dominated(StateKey key, const std::vector<double>& times) {
     std::vector<size_t>& places = places_[key];
     for (const size_t place : places) {
-      if (std::equal(times.begin(), times.end(), times_.begin() + static_cast<std::ptrdiff_t>(place),
+      if (std::equal(times.begin(), times.end(),
+                     times_.begin() + static_cast<std::ptrdiff_t>(place),
                      [](double now, double before) { return before <= now; })) {
         return true;
       }
@@ -64,8 +65,8 @@ class TreeSearch {
   double limit_s() const { return result_.makespan_s * (1.0 - 1e-9); }
 
   bool Stopped() {
-    if (!stopped_ && (!budget_->Spend() ||
-                      (budget_->states() % 64 == 0 && !budget_->UsedLessThan(share_)))) {
+    if (!stopped_ &&
+        (!budget_->Spend() || (budget_->states() % 64 == 0 && !budget_->UsedLessThan(share_)))) {
       stopped_ = true;
     }
     return stopped_;

@@ -6,8 +6,8 @@
 
 namespace halo {
 
-/// What a search tree found. `bound_s` holds for all schedules of the tree's space: every task is placed
-/// whole, all its shards at once, after all that were placed before.
+/// What a search tree found. `bound_s` holds for all schedules of the tree's space: every task is
+/// placed whole, all its shards at once, after all that were placed before.
 struct TreeResult {
   std::vector<TaskPlacement> best;  ///< empty: nothing better than the schedule that it was given
   double makespan_s = kNever;
@@ -15,9 +15,10 @@ struct TreeResult {
   bool exhausted = false;
 };
 
-/// All ways to place a task now that a better schedule may need: every number of shards, every choice of
-/// workers (of workers that are alike in all, the first), every least set of models to drop.
-/// At more than 6 workers only the sets on which it ends first; false where something was left out.
+/// All ways to place a task now that a better schedule may need: every number of shards, every
+/// choice of workers (of workers that are alike in all, the first), every least set of models to
+/// drop. At more than 6 workers only the sets on which it ends first; false where something was
+/// left out.
 bool PlacementsOf(const PartialSchedule& state, TaskIndex task,
                   std::vector<TaskPlacement>* placements);
 

@@ -118,7 +118,8 @@ class ListRun {
   double makespan_s() const { return state_.makespan_s(); }
 
  private:
-  /// Sets candidate_ to the workers on which the task's weighed end is least; returns its start there.
+  /// Sets candidate_ to the workers on which the task's weighed end is least; returns its start
+  /// there.
   double ChooseWorkers(TaskIndex task) {
     double best = kNever, best_start = 0.0;
     for (const int32_t shards : ShardCounts(tables_.most_shards(task))) {
@@ -207,9 +208,8 @@ std::vector<TaskPlacement> BestListPlacements(const ProblemTables& tables, Searc
     for (const double rank_weight : {kNever, 1.0, 0.3, 0.1}) {
       if (!first && budget->spent()) return best;
       double makespan_s = 0.0;
-      const ListRule rule{.area_weight = area_weight,
-                          .rank_weight = rank_weight,
-                          .most_candidates = candidates};
+      const ListRule rule{
+          .area_weight = area_weight, .rank_weight = rank_weight, .most_candidates = candidates};
       std::vector<TaskPlacement> placements =
           ListPlacements(tables, rule, rank, budget, &makespan_s);
       if (first || makespan_s < best_makespan_s) {

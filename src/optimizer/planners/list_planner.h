@@ -30,16 +30,17 @@ class SearchBudget {
   bool spent_ = false;
 };
 
-/// What a task waits for on the way to the end, by the seconds that a typical worker takes: the order in
-/// which list planners ask. Later first parents come after their parents.
+/// What a task waits for on the way to the end, by the seconds that a typical worker takes: the
+/// order in which list planners ask. Later first parents come after their parents.
 std::vector<double> UpwardRank(const ProblemTables& tables);
 
 /// How list scheduling decides; see ListPlacements.
 struct ListRule {
-  /// Seconds of the end that a worker-second, shared by all workers, is worth: how dear it is to share a
-  /// task out, or to load a model once more.
+  /// Seconds of the end that a worker-second, shared by all workers, is worth: how dear it is to
+  /// share a task out, or to load a model once more.
   double area_weight = 1.0;
-  /// Among the tasks that may be placed: below infinity, the one of least (start - rank_weight * rank).
+  /// Among the tasks that may be placed: below infinity, the one of least (start - rank_weight *
+  /// rank).
   double rank_weight = kNever;
   /// How many of the highest rank are looked at.
   int32_t most_candidates = 16;

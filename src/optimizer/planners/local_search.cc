@@ -112,7 +112,8 @@ class SequenceMoves {
 
  private:
   /// Where in `sequence` a shard of the task may stand: [first, last].
-  std::pair<size_t, size_t> Room(const std::vector<SequencedShard>& sequence, TaskIndex task) const {
+  std::pair<size_t, size_t> Room(const std::vector<SequencedShard>& sequence,
+                                 TaskIndex task) const {
     size_t first = 0, last = sequence.size();
     const auto among = [](const std::vector<TaskIndex>& tasks, TaskIndex asked) {
       return std::find(tasks.begin(), tasks.end(), asked) != tasks.end();

@@ -96,8 +96,7 @@ PartialSchedule::Times PartialSchedule::Place(TaskIndex task, int32_t shards, Wo
   makespan_s_ = std::max(makespan_s_, times.end_s);
   const double duration = times.end_s - times.start_s;
   for (const ProblemTables::Child& child : tables_->children(task)) {
-    release_s_[child.task] =
-        std::max(release_s_[child.task], times.start_s + child.lag * duration);
+    release_s_[child.task] = std::max(release_s_[child.task], times.start_s + child.lag * duration);
   }
   if (--shards_left_[task] == 0) Complete(task);
   return times;
@@ -137,20 +136,21 @@ void PartialSchedule::Complete(TaskIndex task) {
 
 // Proof that LowerBound() holds for every completion, by what a completion must do:
 //
-// Chains. By induction in topological order, start[t] is at most the start of any shard of t and end[t]
-// at most the end of the latest one. What is placed has its own times. For the rest, a shard on worker w
-// of a task in k shards begins after free(w), after the load of its model if that is not resident there
-// now (nothing makes it resident but a load, after free(w)), and after what its parents' starts and ends
-// demand, taken from their bounds and their least durations; its duration is at least work - saving.
-// Ends for one w grow with each of these. The k shards are on k workers, so the latest of them ends no
-// earlier than the k-th smallest over the workers. From there to the end of the schedule the static
-// tails hold (ProblemTables::FillTails).
+// Chains. By induction in topological order, start[t] is at most the start of any shard of t and
+// end[t] at most the end of the latest one. What is placed has its own times. For the rest, a shard
+// on worker w of a task in k shards begins after free(w), after the load of its model if that is
+// not resident there now (nothing makes it resident but a load, after free(w)), and after what its
+// parents' starts and ends demand, taken from their bounds and their least durations; its duration
+// is at least work - saving. Ends for one w grow with each of these. The k shards are on k workers,
+// so the latest of them ends no earlier than the k-th smallest over the workers. From there to the
+// end of the schedule the static tails hold (ProblemTables::FillTails).
 //
-// Work. Let J be tasks not begun, a(w) = max(free(w), least start in J), q the least tail in J. Every
-// shard of J runs on some worker w within [a(w), makespan - q]: workers do one thing at a time, so for any
-// weights v(w) >= 0 the sum of v(w) * max(0, makespan - q - a(w)) is at least the sum over J of the least
-// weighted work, and the smallest makespan for which that is so is a bound. With a(w) = free(w), the loads
-// of models that J needs and that no worker holds fall into the window too, one of each at least.
+// Work. Let J be tasks not begun, a(w) = max(free(w), least start in J), q the least tail in J.
+// Every shard of J runs on some worker w within [a(w), makespan - q]: workers do one thing at a
+// time, so for any weights v(w) >= 0 the sum of v(w) * max(0, makespan - q - a(w)) is at least the
+// sum over J of the least weighted work, and the smallest makespan for which that is so is a bound.
+// With a(w) = free(w), the loads of models that J needs and that no worker holds fall into the
+// window too, one of each at least.
 double PartialSchedule::LowerBound() const {
   // Storage that outlives the call; a search asks millions of times.
   thread_local std::vector<double> start, end;
@@ -173,8 +173,8 @@ double PartialSchedule::BoundByChains(std::vector<double>* start, std::vector<do
     double release = release_s_[task];
     for (const TaskDependency& need : asked.parents) {
       if (shards_left_[need.parent] < 0) {
-        release = std::max(release,
-                           (*start)[need.parent] + need.lag * tables_->least_s(need.parent));
+        release =
+            std::max(release, (*start)[need.parent] + need.lag * tables_->least_s(need.parent));
       }
     }
     double first_start = kNever, last_end = kNever;
@@ -189,8 +189,9 @@ double PartialSchedule::BoundByChains(std::vector<double>* start, std::vector<do
           if (duration == kNever) continue;
           duration -= tables_->saved_s(task, shards, worker);
           const bool resident = (residents_[worker] >> asked.model & 1) != 0;
-          begin = std::max(begin, free_s_[worker] +
-                                      (resident ? 0.0 : problem.models[asked.model].load_s[worker]));
+          begin =
+              std::max(begin, free_s_[worker] +
+                                  (resident ? 0.0 : problem.models[asked.model].load_s[worker]));
         }
         for (const TaskDependency& need : asked.parents) {
           begin = std::max(begin, (*end)[need.parent] - (1.0 - need.lag) * duration);
@@ -204,7 +205,8 @@ double PartialSchedule::BoundByChains(std::vector<double>* start, std::vector<do
     }
     (*start)[task] = first_start;
     (*end)[task] = last_end;
-    bound = std::max({bound, first_start + tables_->rank_s(task), last_end + tables_->tail_s(task)});
+    bound =
+        std::max({bound, first_start + tables_->rank_s(task), last_end + tables_->tail_s(task)});
   }
   return bound;
 }
@@ -289,7 +291,8 @@ double PartialSchedule::WorkerContent(WorkerIndex worker, StateKey* content) con
   }
   Add(content, needed);
   for (const TaskIndex task : tables_->calls()) {
-    if (!tables_->is_kv_source(task) || shards_left_[task] < 0 || children_left_[task] == 0) continue;
+    if (!tables_->is_kv_source(task) || shards_left_[task] < 0 || children_left_[task] == 0)
+      continue;
     if (IsOn(task, worker)) {
       Add(content, static_cast<uint64_t>(task) << 32 | static_cast<uint64_t>(shards_[task]));
     }

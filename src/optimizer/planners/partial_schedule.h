@@ -21,11 +21,11 @@ struct StateKey {
   friend bool operator==(const StateKey&, const StateKey&) = default;
 };
 
-/// A schedule of some of the tasks, closed under parents: what list, beam, dp and the local search grow
-/// shard by shard. Every shard begins as soon as its worker, its model's load and its parents allow,
-/// and so does every tool once its parents are placed; since all constraints have the form "not before
-/// another time plus a constant", and the makespan only grows with any end, no later start can help.
-/// Copies are cheap into a state that has been used before (its storage is kept).
+/// A schedule of some of the tasks, closed under parents: what list, beam, dp and the local search
+/// grow shard by shard. Every shard begins as soon as its worker, its model's load and its parents
+/// allow, and so does every tool once its parents are placed; since all constraints have the form
+/// "not before another time plus a constant", and the makespan only grows with any end, no later
+/// start can help. Copies are cheap into a state that has been used before (its storage is kept).
 class PartialSchedule {
  public:
   struct Times {
@@ -50,8 +50,8 @@ class PartialSchedule {
   /// The sum of the times from which workers are free: less leaves more room.
   double TotalFree() const;
 
-  /// When one of `shards` shares of a task whose parents are placed would run on `worker`, after what is
-  /// there. kNever where it cannot.
+  /// When one of `shards` shares of a task whose parents are placed would run on `worker`, after
+  /// what is there. kNever where it cannot.
   Times TimesOf(TaskIndex task, int32_t shards, WorkerIndex worker) const;
   /// Puts it there. Of a task's shards the first says how many there are.
   Times Place(TaskIndex task, int32_t shards, WorkerIndex worker, uint64_t drops);
@@ -65,8 +65,8 @@ class PartialSchedule {
 
   /// What two states must share for their times to be comparable, and those times: of two states of
   /// equal key, the one with no time later can be completed as early as the other, by the same
-  /// decisions. Workers of one class are put in an order of their contents, so that states which differ
-  /// in the names of equal workers have one key.
+  /// decisions. Workers of one class are put in an order of their contents, so that states which
+  /// differ in the names of equal workers have one key.
   StateKey KeyAndTimes(std::vector<double>* times) const;
 
   const ProblemTables& tables() const { return *tables_; }
@@ -104,7 +104,8 @@ class ScheduleBuilder {
  public:
   explicit ScheduleBuilder(const ProblemTables& tables);
   const PartialSchedule& state() const { return state_; }
-  /// The shard of its task on a worker has the number of its kv_source's shard there, where it has one.
+  /// The shard of its task on a worker has the number of its kv_source's shard there, where it has
+  /// one.
   void Place(TaskIndex task, int32_t shards, WorkerIndex worker, uint64_t drops);
   void Place(const TaskPlacement& placement);
   /// Of a complete one.

@@ -87,8 +87,8 @@ Schedule PlanByName(const std::string& name, const SchedulingProblem& problem,
   if (name == "dp") return PlanByDp(problem, options);
   if (name == "list") return PlanByList(problem, options);
   if (name == "milp") return PlanByMilp(problem, options);
-  throw Error(ErrorCode::kUsage, "no planner is called '" + name +
-                                     "'; there are auto, beam, dp, list and milp");
+  throw Error(ErrorCode::kUsage,
+              "no planner is called '" + name + "'; there are auto, beam, dp, list and milp");
 }
 
 }  // namespace halo

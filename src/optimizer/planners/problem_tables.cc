@@ -151,8 +151,7 @@ void ProblemTables::FillWork() {
     std::vector<double>& load = least_load_.emplace_back(problem_.models.size(), kNever);
     for (size_t model = 0; model < problem_.models.size(); ++model) {
       for (WorkerIndex worker = 0; worker < worker_count(); ++worker) {
-        load[model] =
-            std::min(load[model], problem_.models[model].load_s[worker] * weight[worker]);
+        load[model] = std::min(load[model], problem_.models[model].load_s[worker] * weight[worker]);
       }
     }
   }

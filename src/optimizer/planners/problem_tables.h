@@ -10,8 +10,8 @@ namespace halo {
 
 inline constexpr double kNever = std::numeric_limits<double>::infinity();
 
-/// What every search asks of a problem again and again, worked out once. Refers to the problem, which
-/// must outlive it.
+/// What every search asks of a problem again and again, worked out once. Refers to the problem,
+/// which must outlive it.
 class ProblemTables {
  public:
   struct Child {
@@ -56,8 +56,8 @@ class ProblemTables {
   double tail_s(TaskIndex task) const { return tail_s_[task]; }
   /// From the start of any shard of the task to the end of the schedule, at least.
   double rank_s(TaskIndex task) const { return rank_s_[task]; }
-  /// Weights of workers under which the bound by work is good (it holds under any): all 1, and, where
-  /// workers are unequal, how fast each is beside the best.
+  /// Weights of workers under which the bound by work is good (it holds under any): all 1, and,
+  /// where workers are unequal, how fast each is beside the best.
   const std::vector<std::vector<double>>& weights() const { return weights_; }
 
   bool fits(uint64_t residents, WorkerIndex worker, int64_t kv_bytes) const;

@@ -9,7 +9,8 @@
 namespace halo {
 namespace {
 
-/// The checks of FaultOf, in the order in which they lean on each other. Each returns "" or the fault.
+/// The checks of FaultOf, in the order in which they lean on each other. Each returns "" or the
+/// fault.
 class ScheduleVerifier {
  public:
   ScheduleVerifier(const SchedulingProblem& problem, const Schedule& schedule)
@@ -52,8 +53,9 @@ class ScheduleVerifier {
       if (!std::isfinite(shard.start_s) || !std::isfinite(shard.end_s)) {
         return Name(shard) + ": its times are not numbers";
       }
-      if (before != nullptr && (shard.worker < before->worker ||
-                                (shard.worker == before->worker && shard.start_s < before->start_s))) {
+      if (before != nullptr &&
+          (shard.worker < before->worker ||
+           (shard.worker == before->worker && shard.start_s < before->start_s))) {
         return Name(shard) + ": shards do not stand by worker and start";
       }
       before = &shard;
@@ -111,7 +113,8 @@ class ScheduleVerifier {
         }
         held.insert(task.model);
         int64_t bytes = task.kv_bytes[worker];
-        for (const ResidentIndex model : held) bytes += problem_.models[model].weights_bytes[worker];
+        for (const ResidentIndex model : held)
+          bytes += problem_.models[model].weights_bytes[worker];
         if (bytes > machine.memory_bytes) {
           return Name(shard) + ": needs " + std::to_string(bytes) + " bytes of " +
                  std::to_string(machine.memory_bytes);
@@ -168,9 +171,9 @@ class ScheduleVerifier {
         double allowed = 0.0;
         for (const TaskDependency& need : problem_.tasks[task].parents) {
           for (const Span& parent : SpansOf(need.parent)) {
-            allowed = std::max(
-                {allowed, parent.start_s + need.lag * (parent.end_s - parent.start_s),
-                 parent.end_s + need.lag * duration - duration});
+            allowed =
+                std::max({allowed, parent.start_s + need.lag * (parent.end_s - parent.start_s),
+                          parent.end_s + need.lag * duration - duration});
           }
         }
         if (Before(span.start_s, allowed)) {

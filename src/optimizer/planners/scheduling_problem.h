@@ -36,7 +36,7 @@ struct TaskDependency {
 /// One operator over all its rows.
 struct SchedulingTask {
   std::string name;
-  ResidentIndex model = kNoResident;  ///< kNoResident: a tool, which needs no worker
+  ResidentIndex model = kNoResident;    ///< kNoResident: a tool, which needs no worker
   std::vector<TaskDependency> parents;  ///< earlier tasks, each once
   /// Of a tool: seconds from its start to its end. It starts as soon as it may.
   double tool_s = 0.0;
@@ -64,7 +64,8 @@ struct SchedulingTask {
 /// - Each shard of a child, duration d, keeps to each shard of a parent, duration p:
 ///     start >= start(parent) + lag * p   and   start + d >= end(parent) + lag * d.
 ///   A tool is one shard, and starts at the first time that this allows.
-/// - KV counts by share: share i of a child finds the KV of share i of its kv_source, both of equally
+/// - KV counts by share: share i of a child finds the KV of share i of its kv_source, both of
+/// equally
 ///   many, on the same worker, whatever ran there in between.
 ///
 /// Times are finite and not negative; at most 64 models.
@@ -74,11 +75,11 @@ struct SchedulingProblem {
   std::vector<SchedulingTask> tasks;  ///< topological order
 };
 
-/// One share of a task on a worker. Before it the worker drops `dropped`, and, if the task's model is
-/// not resident, loads it for `load_s` seconds, from start_s - load_s on at the latest.
+/// One share of a task on a worker. Before it the worker drops `dropped`, and, if the task's model
+/// is not resident, loads it for `load_s` seconds, from start_s - load_s on at the latest.
 struct PlacedShard {
   TaskIndex task = 0;
-  int32_t shard = 0;   ///< which of `shards`
+  int32_t shard = 0;  ///< which of `shards`
   int32_t shards = 1;
   WorkerIndex worker = 0;
   double start_s = 0.0, end_s = 0.0;
@@ -110,8 +111,9 @@ void VerifyProblem(const SchedulingProblem& problem);
 std::string FaultOf(const SchedulingProblem& problem, const Schedule& schedule);
 
 /// A bound that holds for every schedule: the largest of the longest chain (each task at its best
-/// workers and number of shards, lags and first loads counted) and, for sets of tasks that can neither
-/// begin early nor end late, the least total work over the workers. The proof is beside the code.
+/// workers and number of shards, lags and first loads counted) and, for sets of tasks that can
+/// neither begin early nor end late, the least total work over the workers. The proof is beside the
+/// code.
 double LowerBound(const SchedulingProblem& problem);
 
 }  // namespace halo

@@ -1,0 +1,169 @@
+#include "session/planning.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <thread>
+
+#include "base/check.h"
+#include "base/error.h"
+#include "model/model_digest.h"
+#include "model/part_file.h"
+#include "session/machine.h"
+#include "session/profile_store.h"
+
+namespace halo {
+namespace {
+
+constexpr int64_t kHalfPrecisionBytes = 2;
+
+/// KV of one token in half precision, from the shape alone.
+int64_t KvTokenBytes(const GgufSummary& summary) {
+  const int64_t head = summary.head_width > 0 || summary.heads == 0 ? summary.head_width
+                                                                    : summary.width / summary.heads;
+  return 2 * summary.layers * summary.kv_heads * head * kHalfPrecisionBytes;
+}
+
+/// What the chat template adds to an operator's first turn.
+int64_t ChatTokens(const ModelToPlan& model) {
+  if (model.vocabulary == nullptr || model.chat == nullptr) return 0;
+  const std::string word = "x";
+  try {
+    const std::vector<ChatMessage> turns = {{"system", {PromptSpan::Data(word)}},
+                                            {"user", {PromptSpan::Data(word)}}};
+    return static_cast<int64_t>(
+        model.vocabulary->TokenizePrompt(model.chat->Render(turns, true)).size());
+  } catch (const Failure&) {
+    return 0;  // a template that refuses a system's turn adds little
+  }
+}
+
+std::string ReadFile(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+}  // namespace
+
+Planning::Planning(const RunOptions& options, Clock& clock) : options_(options), clock_(clock) {
+  if (!options.profile_file.empty() && std::filesystem::exists(options.profile_file)) {
+    const int32_t threads =
+        options.threads > 0
+            ? options.threads
+            : static_cast<int32_t>(std::max(1U, std::thread::hardware_concurrency()));
+    LoadedProfile loaded = LoadProfileFor(options.profile_file, MachineFingerprint(threads));
+    if (loaded.profile) profile_ = std::move(*loaded.profile);
+    if (!loaded.why_not.empty()) notes_.push_back(loaded.why_not);
+  }
+  if (options.history_file.empty() || !std::filesystem::exists(options.history_file)) return;
+  try {
+    history_ = OperatorHistory::Read(ReadFile(options.history_file), options.history_file);
+  } catch (const Error& error) {
+    notes_.emplace_back(error.what());
+  }
+}
+
+ModelFacts Planning::FactsOf(const std::string& name, const ModelToPlan& model) {
+  ModelFacts facts;
+  facts.name = name;
+  if (options_.sequences > 0) facts.sequences = options_.sequences;
+  if (model.resolved == nullptr) {
+    facts.profile = DefaultProfile(name, 0, 0);
+    return facts;
+  }
+  facts.digest = ModelFileDigest(model.resolved->path);
+  const ModelProfile* measured = profile_.Find(facts.digest);
+  facts.profile =
+      measured != nullptr
+          ? *measured
+          : DefaultProfile(name, static_cast<int64_t>(model.resolved->summary.file_bytes),
+                           KvTokenBytes(model.resolved->summary));
+  if (model.vocabulary != nullptr) {
+    facts.count_tokens = [vocabulary = model.vocabulary](const std::string& text) {
+      return static_cast<int64_t>(vocabulary->TokenizePart({PromptSpan::Data(text)}).size());
+    };
+  }
+  facts.chat_tokens = ChatTokens(model);
+  return facts;
+}
+
+PhysicalPlan Planning::Plan(const std::vector<InputToPlan>& inputs, int64_t rows_side_by_side) {
+  sources_.clear();
+  for (const InputToPlan& input : inputs) {
+    OptimizerSource source;
+    source.plan = input.plan;
+    source.prompt_column = input.prompt_column;
+    source.rows = input.rows;
+    for (size_t i = 0; i < input.models.size(); ++i)
+      source.models.push_back(FactsOf(input.plan->models[i].name, input.models[i]));
+    sources_.push_back(std::move(source));
+  }
+  OptimizerOptions how;
+  how.rules_off = options_.rules_off;
+  how.planner = options_.planner;
+  how.workers = options_.workers;
+  how.worker_memory_bytes = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE);
+  how.rows_side_by_side = rows_side_by_side;
+  how.now_s = [this] { return static_cast<double>(clock_.NowUs()) * 1e-6; };
+  PhysicalPlan plan = Optimize(sources_, options_.use_history ? &history_ : nullptr, how);
+  plan.notes.insert(plan.notes.begin(), notes_.begin(), notes_.end());
+  return plan;
+}
+
+void Planning::AddActuals(const RunReport& report, PhysicalPlan& plan) {
+  HALO_CHECK(report.operators.size() == plan.operators.size(), "a run is of its plan");
+  for (size_t i = 0; i < plan.operators.size(); ++i) {
+    const OperatorCounts& counts = report.operators[i];
+    OperatorActual actual;
+    actual.instances = counts.logical;
+    actual.calls = counts.calls;
+    const double calls = static_cast<double>(std::max<int64_t>(1, counts.calls));
+    actual.prompt_tokens = static_cast<double>(counts.prompt_tokens) / calls;
+    actual.reused_tokens = static_cast<double>(counts.reused_tokens) / calls;
+    actual.output_tokens = static_cast<double>(counts.output_tokens) / calls;
+    actual.busy_s = static_cast<double>(counts.busy_us) * 1e-6;
+    plan.operators[i].actual = actual;
+  }
+}
+
+std::string Planning::Remember(const RunReport& report) const {
+  if (options_.history_file.empty() || report.end != RunEnd::kFinished) return "";
+  OperatorHistory history = history_;
+  size_t position = 0;
+  for (const OptimizerSource& source : sources_) {
+    const std::vector<OperatorIdentity> identities =
+        IdentifyOperators(*source.plan, source.prompt_column);
+    for (const LogicalNode& node : source.plan->nodes) {
+      const OperatorCounts& counts = report.operators[position++];
+      if (counts.calls == 0) continue;
+      const std::string digest =
+          node.model == kNoModel ? "" : source.models[static_cast<size_t>(node.model)].digest;
+      history.Add(
+          identities[static_cast<size_t>(node.op)].signature, digest,
+          {static_cast<double>(counts.logical), static_cast<double>(counts.calls),
+           static_cast<double>(counts.prompt_tokens), static_cast<double>(counts.reused_tokens),
+           static_cast<double>(counts.output_tokens), counts.output_tokens_squared,
+           node.model == kNoModel ? static_cast<double>(counts.busy_us) * 1e-6 : 0.0});
+    }
+  }
+  std::error_code fault;
+  std::filesystem::create_directories(std::filesystem::path(options_.history_file).parent_path(),
+                                      fault);
+  try {
+    const std::string text = history.ToJson();
+    PartFile file(options_.history_file);
+    file.WriteHeader(text, text.size());
+    file.Keep();
+  } catch (const Error& error) {
+    return std::string("what this run took is not remembered: ") + error.what();
+  }
+  return "";
+}
+
+}  // namespace halo

@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "halo/session.h"
+#include "model/chat_template.h"
+#include "model/model_names.h"
+#include "model/vocabulary.h"
+#include "optimizer/optimizer.h"
+#include "plan/physical_plan.h"
+#include "runtime/executor.h"
+
+namespace halo {
+
+/// One model file as planning knows it.
+struct ModelToPlan {
+  const ResolvedModel* resolved = nullptr;       ///< null: no file is known for the name
+  std::shared_ptr<const Vocabulary> vocabulary;  ///< shared with engine and prompts; may be null
+  std::shared_ptr<const ChatTemplate> chat;      ///< shared as the vocabulary
+};
+
+/// One (workflow, rows) pair as planning knows it.
+struct InputToPlan {
+  LogicalPlan* plan = nullptr;
+  std::string prompt_column;
+  const RowStatistics* rows = nullptr;  ///< null: not known
+  std::vector<ModelToPlan> models;      ///< [plan models]
+};
+
+/// Planning of one run: reads the machine's profile and the history of earlier runs, plans, and
+/// writes down what the run turned out to be. Neither file is needed, and what is wrong with one is
+/// a note of the plan.
+class Planning {
+ public:
+  Planning(const RunOptions& options, Clock& clock);
+
+  /// Rewrites the logical plans.
+  PhysicalPlan Plan(const std::vector<InputToPlan>& inputs, int64_t rows_side_by_side);
+
+  /// Puts what happened beside the estimates.
+  static void AddActuals(const RunReport& report, PhysicalPlan& plan);
+  /// Adds the run to the history. Returns what went wrong, or "": a run does not fail for it.
+  std::string Remember(const RunReport& report) const;
+
+ private:
+  ModelFacts FactsOf(const std::string& name, const ModelToPlan& model);
+
+  const RunOptions& options_;
+  Clock& clock_;
+  CostProfile profile_;
+  OperatorHistory history_;
+  std::vector<std::string> notes_;
+  std::vector<OptimizerSource> sources_;  // of the last Plan
+};
+
+}  // namespace halo
