@@ -104,6 +104,14 @@ const std::vector<std::unique_ptr<Rule>>& AllRules() {
   return rules;
 }
 
+std::set<std::string> RulesOffForNaive() {
+  std::set<std::string> off;
+  for (const auto& rule : AllRules()) {
+    if (dynamic_cast<const ChoosePromptLayout*>(rule.get()) == nullptr) off.insert(rule->name());
+  }
+  return off;
+}
+
 const PlannedOperator& OptimizerState::at(size_t source, OperatorIndex op) const {
   size_t position = static_cast<size_t>(op);
   for (size_t s = 0; s < source; ++s) position += sources[s].plan->nodes.size();

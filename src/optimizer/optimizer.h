@@ -23,6 +23,10 @@ struct OptimizerOptions {
   std::function<double()> now_s;
 };
 
+/// Names of the rules that `--naive` does without: all but those that say what prompts are made of,
+/// since answers depend on that.
+std::set<std::string> RulesOffForNaive();
+
 /// Plans a batch: rewrites the logical plans of `sources` and returns what is to be carried out,
 /// with what it is expected to cost. Throws Error(kUsage) for a rule or a planner that there is
 /// not. Pure but for `now_s`. `history` may be null.

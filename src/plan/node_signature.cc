@@ -1,6 +1,6 @@
 #include "plan/node_signature.h"
 
-#include <bit>
+#include <algorithm>
 
 namespace halo {
 namespace {
@@ -11,7 +11,7 @@ class IdentityBuilder {
 
   void Text(std::string_view text) { signature_.Add(text); }
   void Number(int64_t number) { signature_.Add(number); }
-  void Real(double number) { signature_.Add(std::bit_cast<int64_t>(number)); }
+  void Real(double number) { signature_.Add(number); }
   void TemplateText(const Template* text) {
     Text(text == nullptr ? std::string_view() : text->source());
   }
@@ -32,9 +32,7 @@ class IdentityBuilder {
   void Producers(const std::vector<OperatorIndex>& producers) {
     Number(static_cast<int64_t>(producers.size()));
     for (const OperatorIndex producer : producers) {
-      const Signature& of = known_[static_cast<size_t>(producer)].signature;
-      Number(static_cast<int64_t>(of.low));
-      Number(static_cast<int64_t>(of.high));
+      signature_.Add(known_[static_cast<size_t>(producer)].signature);
     }
   }
   void When(const Condition& condition) {
@@ -147,6 +145,35 @@ void AddTool(const ToolSpec& tool, IdentityBuilder& identity) {
   identity.Real(tool.timeout_unit_s);
 }
 
+bool Reads(const Template* text, const std::string& name) {
+  if (text == nullptr) return false;
+  return std::any_of(text->reads().begin(), text->reads().end(), [&](const std::string& path) {
+    return path == name || path.starts_with(name + ".");
+  });
+}
+
+bool IsNamed(const Operator& op, const std::string& name) {
+  return Reads(op.instruction.get(), name) || Reads(op.body.get(), name) ||
+         Reads(op.sampling.max_tokens.expression.get(), name) ||
+         Reads(op.sampling.min_tokens.expression.get(), name) ||
+         std::any_of(op.messages.begin(), op.messages.end(), [&](const MessageSpec& message) {
+           return Reads(message.content.get(), name);
+         });
+}
+
+/// What names mean without what nobody calls them: in `ops` every parent has one.
+std::vector<NameBinding> NamesThatCount(const Operator& op) {
+  std::vector<NameBinding> names;
+  for (NameBinding name : op.names) {
+    const bool is_called =
+        !op.is_inference() || op.form == PromptForm::kInputs || IsNamed(op, name.name);
+    if (!is_called && !name.required) continue;
+    if (!is_called) name.name.clear();
+    names.push_back(std::move(name));
+  }
+  return names;
+}
+
 bool IsVolatile(const std::optional<SqlStatement>& statement) {
   return statement && statement->is_volatile;
 }
@@ -184,7 +211,7 @@ std::vector<OperatorIdentity> IdentifyOperators(const LogicalPlan& plan,
     } else {
       AddTool(*op.tool, identity);
     }
-    identity.Names(op.names);
+    identity.Names(NamesThatCount(op));
     identity.When(op.when);
     for (const Condition& until : op.over) identity.When(until);
     identity.Number(static_cast<int64_t>(op.on_error));

@@ -25,7 +25,6 @@
 #include "model/gguf_check.h"
 #include "model/lora_adapter.h"
 #include "model/model_names.h"
-#include "optimizer/rule.h"
 #include "plan/logical_plan.h"
 #include "runtime/executor.h"
 #include "session/call_dump.h"
@@ -346,11 +345,7 @@ void Session::Impl::PlanBatch() {
     to_plan.push_back(std::move(source));
   }
   // The reference applies what prompts are made of, and nothing else.
-  if (options.naive) {
-    for (const auto& rule : AllRules()) {
-      if (std::string(rule->name()) != "prompt_layout") options.rules_off.insert(rule->name());
-    }
-  }
+  if (options.naive) options.rules_off.merge(RulesOffForNaive());
   constexpr int64_t kRowsSideBySide = LlamaEngine::kDefaultSequences / 2;
   planning.emplace(options, clock);
   physical = planning->Plan(to_plan, kRowsSideBySide);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <regex>
+#include <sstream>
 #include <stdexcept>
 
 #include "runtime/simulated_tools.h"
@@ -41,6 +42,7 @@ const char* FinishName(const Completion& completion) {
 struct Outcome {
   RunReport report;
   std::vector<Json> rows;
+  std::string plan;  // as EXPLAIN prints it
   bool output_finished = false;
   int64_t elapsed_us = 0;
   std::map<std::string, int64_t> running, peak_running;  // by operator; "": all
@@ -93,7 +95,7 @@ class HalotestRunner {
   void Run(bool update) {
     if (!file_.error.empty()) return CheckErrors();
     const Outcome outcome = Execute(Option("naive", "false") == "true");
-    CheckExplain();
+    CheckExplain(outcome.plan);
     CheckEnsure(outcome);
     CheckPrompts(outcome);
     ExpectAccounting(outcome.report);
@@ -101,6 +103,11 @@ class HalotestRunner {
       Update(outcome);
     } else {
       CheckRows(outcome);
+    }
+    for (const std::string& rule : RulesOffForNaive()) {
+      if (!file_.same_as_naive) break;
+      SCOPED_TRACE("without " + rule);
+      EXPECT_EQ(JoinRows(outcome.rows), JoinRows(Execute(false, {rule}).rows));
     }
     if (file_.same_as_naive) {
       SCOPED_TRACE("the naive run");
@@ -231,14 +238,16 @@ class HalotestRunner {
     return rows;
   }
 
-  Outcome Execute(bool naive) const {
+  Outcome Execute(bool naive, std::set<std::string> rules_off = {}) const {
     Outcome outcome;
     SimulatedEngineOptions engine_options;
     engine_options.sequences = std::stoi(Option("sequences", "64"));
     engine_options.context_tokens = std::stoi(Option("context", "1000000"));
     const Clock* clock = nullptr;
     engine_options.script = [&](const Request& request) { return Reply(request, outcome, *clock); };
-    SimulatedRig rig(file_.workflow, "flow.yaml", engine_options);
+    rules_off.merge(RulesOff(naive));
+    SimulatedRig rig(file_.workflow, "flow.yaml", engine_options,
+                     Option("all_outputs", "false") == "true");
     clock = &rig.clock;
     SimulatedTools tools(
         {std::stoi(Option("tools", "32")),
@@ -251,6 +260,7 @@ class HalotestRunner {
       chat = std::make_shared<ChatTemplate>("", "", "", "2026-01-31");
     RunSource source = rig.Source(feed, sink, chat);
     source.prompt_column = ResolveColumn(rig.workflow, Option("column", ""));
+    outcome.plan = ExplainText(rig.Optimize(Rows(), source.prompt_column, rules_off));
     source.row_timeout_us = std::stoll(Option("row_timeout_ms", "0")) * 1000;
 
     ExecutorOptions options;
@@ -281,10 +291,14 @@ class HalotestRunner {
     return outcome;
   }
 
-  void CheckExplain() const {
-    if (file_.explain.empty()) return;
-    const Workflow workflow = ParseWorkflow(file_.workflow, "flow.yaml");
-    const std::string plan = PrintLogicalPlan(MakeLogicalPlan(workflow));
+  std::set<std::string> RulesOff(bool naive) const {
+    std::set<std::string> off = naive ? RulesOffForNaive() : std::set<std::string>();
+    std::istringstream names(Option("rules_off", ""));
+    for (std::string name; std::getline(names, name, ',');) off.insert(name);
+    return off;
+  }
+
+  void CheckExplain(const std::string& plan) const {
     size_t from = 0;
     for (const TestLine& line : file_.explain) {
       const size_t found = plan.find(line.text, from);

@@ -52,14 +52,36 @@ void ExpectAccounting(const RunReport& report, int64_t rows_total) {
 }
 
 SimulatedRig::SimulatedRig(const std::string& yaml, const std::string& name,
-                           SimulatedEngineOptions options)
-    : workflow(ParseWorkflow(yaml, name)), plan(MakeLogicalPlan(workflow)) {
+                           SimulatedEngineOptions options, bool all_outputs)
+    : workflow(ParseWorkflow(yaml, name)), plan(MakeLogicalPlan(workflow, all_outputs)) {
   timeline = std::make_shared<SimulatedTimeline>();
   options.timeline = timeline;
   for (const ModelRequest& model : plan.models) {
     options.model_name = model.name;
     engines.push_back(std::make_unique<SimulatedEngine>(options, clock));
   }
+}
+
+PhysicalPlan SimulatedRig::Optimize(const std::vector<Row>& rows, const std::string& column,
+                                    const std::set<std::string>& rules_off) {
+  RowStatistics statistics(ColumnSetsOf(plan, column));
+  for (const Row& row : rows) statistics.Add(row.values);
+  std::vector<OptimizerSource> sources(1);
+  sources[0].plan = &plan;
+  sources[0].prompt_column = column;
+  sources[0].rows = &statistics;
+  for (const ModelRequest& model : plan.models) {
+    ModelFacts facts;
+    facts.name = facts.digest = model.name;
+    constexpr int64_t kWeightsBytes = 1 << 20, kKvTokenBytes = 1 << 10;
+    facts.profile = DefaultProfile(model.name, kWeightsBytes, kKvTokenBytes);
+    sources[0].models.push_back(std::move(facts));
+  }
+  OptimizerOptions options;
+  options.rules_off = rules_off;
+  options.worker_memory_bytes = int64_t{1} << 40;
+  options.planner = "list";
+  return halo::Optimize(sources, nullptr, options);
 }
 
 RunSource SimulatedRig::Source(RowFeed& rows, ResultSink& sink,

@@ -4,10 +4,12 @@
 #include <deque>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "engine/simulated/simulated_engine.h"
+#include "optimizer/optimizer.h"
 #include "plan/logical_plan.h"
 #include "runtime/executor.h"
 
@@ -55,9 +57,14 @@ void ExpectAccounting(const RunReport& report, int64_t rows_total = -1);
 /// clock.
 class SimulatedRig {
  public:
-  SimulatedRig(const std::string& yaml, const std::string& name, SimulatedEngineOptions options);
+  SimulatedRig(const std::string& yaml, const std::string& name, SimulatedEngineOptions options,
+               bool all_outputs = false);
   SimulatedRig(const SimulatedRig&) = delete;
   SimulatedRig& operator=(const SimulatedRig&) = delete;
+
+  /// Plans the run as a session does, all but `rules_off`; rewrites `plan`.
+  PhysicalPlan Optimize(const std::vector<Row>& rows, const std::string& column,
+                        const std::set<std::string>& rules_off);
 
   RunSource Source(RowFeed& rows, ResultSink& sink,
                    std::shared_ptr<const ChatTemplate> chat = nullptr);
