@@ -15,6 +15,8 @@ struct PlannerOptions {
   /// budget is kept, and only `most_states` bounds the search.
   std::function<double()> now_s;
   int64_t most_states = 2'000'000;
+  /// For milp: a schedule that is known already; none longer is looked for. Null: that of `list`.
+  const Schedule* known = nullptr;
 };
 
 /// Every planner: same problem, same schedule (where the budget in time does not end it).
