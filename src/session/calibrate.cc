@@ -37,7 +37,8 @@ std::vector<DecodePoint> DecodePoints(const std::vector<MeasuredPass>& measured)
     // A longer context is never quicker; what looks like it is noise.
     point.context_s =
         std::max(0.0, (steps[i].seconds - less.seconds) / (steps[i].context - less.context));
-    point.base_s = std::max(0.0, less.seconds - point.context_s * less.context);
+    // Nor is a short context most of a step, which reads every weight.
+    point.base_s = std::max(less.seconds / 2.0, less.seconds - point.context_s * less.context);
   }
   return points;
 }

@@ -617,6 +617,88 @@ ops:
         self.assertEqual((code, out), (2, ""))
         self.assertIn("other-adapter.gguf: it changes 'blk.2.", error)
 
+    def calibrate(self, *args, **options):
+        # As little as can be measured: one round of the fewest points. Threads that wait for each other are slow on a
+        # machine that is busy with other tests.
+        return halo("calibrate", "--seconds", "0.1", "--threads", "1", *args, **options)
+
+    def test_calibrating_stores_what_a_model_costs_here(self):
+        profile = os.path.join(support.SCRATCH, "profiles", "p.json")
+        code, out, error = self.calibrate("--model", f"m={model()}", "--profile", profile)
+        self.assertEqual(code, 0, error)
+        self.assertIn("stored in " + profile, error)
+        self.assertRegex(out, r"prefill +prompts +tokens +context +ms +tokens/s")
+        with open(profile, encoding="utf-8") as file:
+            first = json.load(file)
+        self.assertEqual(first["version"], 1)
+        self.assertIn(first["machine"], out)
+        self.assertEqual(first["threads"], 1)
+        self.assertIn(" 1 threads, halo ", first["machine"])
+        (measured,) = first["models"]
+        self.assertEqual(measured["model"], "m")
+        self.assertTrue(measured["measured"])
+        self.assertEqual(measured["kv_token_bytes"], 2 * 2 * 64 * 2 * 2)  # layers, KV heads, width, K and V, F16
+        self.assertGreater(measured["weights_bytes"], 1 << 20)
+        for points in (measured["prefill"], measured["decode"]):
+            self.assertGreater(len(points), 3)
+            for point in points:
+                self.assertGreater(point["base_s"], 0)
+        for cost in ("sampling_token_s", "greedy_token_s", "load_s", "copy_token_s", "spill_token_s", "room_byte_s"):
+            self.assertGreaterEqual(measured[cost], 0, cost)
+            self.assertLess(measured[cost], 1000, cost)
+        self.assertGreater(measured["load_s"], 0)
+
+        # Another model joins it; the same one takes its own place, whatever its name.
+        other = os.path.join(support.SCRATCH, "other.gguf")
+        self.assertEqual(halo("models", "synth", "--shape", "tiny", "--layers", "1", "--seed", "9", "-o", other)[0], 0)
+        code, _, error = self.calibrate("--model", f"o={other}", "--model", f"again={model()}", "--profile", profile, "--quiet")
+        self.assertEqual((code, error), (0, ""))
+        with open(profile, encoding="utf-8") as file:
+            second = json.load(file)
+        self.assertEqual([entry["model"] for entry in second["models"]], ["again", "o"])
+        self.assertEqual(second["models"][0]["model_digest"], measured["model_digest"])
+        self.assertNotEqual(second["models"][1]["model_digest"], measured["model_digest"])
+        self.assertEqual(os.listdir(os.path.dirname(profile)), ["p.json"])
+
+        # What another machine measured is left alone.
+        second["machine"] = "another one"
+        write("profiles/p.json", json.dumps(second))
+        code, out, error = self.calibrate("--model", f"m={model()}", "--profile", profile)
+        self.assertEqual((code, out), (2, ""))
+        self.assertIn("was measured on another machine or by another build (another one)", error)
+        with open(profile, encoding="utf-8") as file:
+            self.assertEqual(json.load(file), second)
+
+    def test_calibrating_finds_a_place_for_its_profile(self):
+        state = os.path.join(support.SCRATCH, "state")
+        args = ["--model", f"m={model()}"]
+        code, _, error = self.calibrate(*args, env={"XDG_STATE_HOME": state})
+        self.assertEqual(code, 0, error)
+        (name,) = os.listdir(os.path.join(state, "halo", "profiles"))
+        self.assertRegex(name, r"^[0-9a-f]{16}\.json$")
+        named = os.path.join(support.SCRATCH, "named.json")
+        code, _, error = self.calibrate(*args, env={"XDG_STATE_HOME": state, "HALO_PROFILE": named})
+        self.assertEqual(code, 0, error)
+        self.assertTrue(os.path.exists(named))
+        code, _, error = self.calibrate(*args, env={"XDG_STATE_HOME": "", "HOME": ""})
+        self.assertEqual(code, 2)
+        self.assertIn("no place for the profile: give --profile FILE", error)
+
+    def test_calibrating_refuses_what_it_cannot_measure_or_store(self):
+        code, _, error = self.calibrate("--model", "m=", "--profile", "p.json")
+        self.assertEqual(code, 2)
+        self.assertIn("--model: expected NAME=FILE.gguf, got 'm='", error)
+        code, _, error = self.calibrate("--model", "m=nothing.gguf", "--profile", "p.json")
+        self.assertEqual(code, 2)
+        self.assertIn("nothing.gguf", error)
+        broken = write("broken-profile.json", "{}")
+        code, out, error = self.calibrate("--model", f"m={model()}", "--profile", broken)
+        self.assertEqual((code, out), (2, ""))
+        self.assertIn("broken-profile.json: version: missing", error)
+        code, _, error = self.calibrate("--model", f"m={model()}", "--profile", os.path.join(broken, "p.json"))
+        self.assertIn("cannot make this folder for profiles", error)
+        self.assertEqual(code, 1)
+
     def test_two_workflows_run_as_one_batch(self):
         other = write("other.yaml", "name: other\n" + WORKFLOW)
         folder = os.path.join(support.SCRATCH, "several")

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <deque>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
@@ -27,6 +28,8 @@ namespace {
 constexpr int32_t kMostRounds = 9;
 constexpr int32_t kDecodeSteps = 4;  // of a reading, after one that is not counted
 constexpr double kQuietShare = 0.9;
+constexpr int32_t kMostTries = 4;  // of a disturbed reading, at once
+constexpr double kCheapSeconds = 0.25;
 constexpr size_t kBlobsHeld = 4;
 /// What answers are often kept to.
 constexpr const char* kSchema = R"({"type": "object", "properties": {
@@ -47,16 +50,15 @@ struct Reading {
   bool quiet = true;
 };
 
-/// The median of the quiet readings, or of all if there are none.
-double MedianOf(const std::vector<Reading>& readings) {
+/// The median of the quiet readings; without any the least, since what disturbs only adds.
+double TypicalOf(const std::vector<Reading>& readings) {
   std::vector<double> seconds;
-  for (const bool all : {false, true}) {
-    for (const Reading& reading : readings) {
-      if (all || reading.quiet) seconds.push_back(reading.seconds);
-    }
-    if (!seconds.empty()) break;
+  double least_s = std::numeric_limits<double>::infinity();
+  for (const Reading& reading : readings) {
+    if (reading.quiet) seconds.push_back(reading.seconds);
+    least_s = std::min(least_s, reading.seconds);
   }
-  if (seconds.empty()) return 0.0;
+  if (seconds.empty()) return readings.empty() ? 0.0 : least_s;
   const size_t middle = seconds.size() / 2;
   std::nth_element(seconds.begin(), seconds.begin() + static_cast<std::ptrdiff_t>(middle),
                    seconds.end());
@@ -289,17 +291,17 @@ void Calibrator::MeasureMoves(KvRoom& room, int32_t tokens) {
 void Calibrator::Measure(Place& place, int32_t context) {
   for (Subject& subject : place.subjects) {
     if (subject.point.context != context) continue;
-    if (subject.point.is_decode) {
-      MeasureDecode(*place.room, subject);
-    } else {
-      MeasurePrefill(*place.room, subject);
-    }
-    for (int32_t sequence = 0; sequence < subject.point.sequences; ++sequence) {
-      if (context == 0) {
-        place.room->Clear(sequence);
+    for (int32_t tries = 0; tries < kMostTries; ++tries) {
+      if (subject.point.is_decode) {
+        MeasureDecode(*place.room, subject);
       } else {
-        place.room->Cut(sequence, context);
+        MeasurePrefill(*place.room, subject);
       }
+      for (int32_t sequence = 0; sequence < subject.point.sequences; ++sequence)
+        place.room->Cut(sequence, context);
+      const Reading& last = subject.readings.back();
+      const bool is_late = Now() - start_s_ > options_.budget_s / 2.0;
+      if (last.quiet || last.seconds > kCheapSeconds || is_late) break;
     }
   }
 }
@@ -374,7 +376,7 @@ void Calibrator::MeasureGrammar(KvRoom& room) {
     }
   }
   room.Clear(0);
-  grammar_token_s_ = tokens > 0 ? std::max(0.0, spent_s / tokens - MedianOf(greedy_)) : 0.0;
+  grammar_token_s_ = tokens > 0 ? std::max(0.0, spent_s / tokens - TypicalOf(greedy_)) : 0.0;
 }
 
 Calibration Calibrator::Run() {
@@ -397,7 +399,7 @@ std::vector<MeasuredMove> MovesOf(const std::vector<int32_t>& tokens,
                                   const std::vector<std::vector<Reading>>& readings) {
   std::vector<MeasuredMove> moves;
   for (size_t i = 0; i < tokens.size(); ++i) {
-    if (!readings[i].empty()) moves.push_back({tokens[i], MedianOf(readings[i])});
+    if (!readings[i].empty()) moves.push_back({tokens[i], TypicalOf(readings[i])});
   }
   return moves;
 }
@@ -409,14 +411,14 @@ Calibration Calibrator::Results() const {
       const CalibrationPoint& point = subject.point;
       (point.is_decode ? result.decode : result.prefill)
           .push_back({point.sequences, point.tokens, point.context, point.held_out,
-                      MedianOf(subject.readings), static_cast<int32_t>(subject.readings.size())});
+                      TypicalOf(subject.readings), static_cast<int32_t>(subject.readings.size())});
     }
   }
   result.copies = MovesOf(move_tokens_, copies_);
   result.spills = MovesOf(move_tokens_, spills_);
   result.restores = MovesOf(move_tokens_, restores_);
-  result.sampling_token_s = MedianOf(drawn_);
-  result.greedy_token_s = MedianOf(greedy_);
+  result.sampling_token_s = TypicalOf(drawn_);
+  result.greedy_token_s = TypicalOf(greedy_);
   result.grammar_token_s = grammar_token_s_;
   result.load_s = load_s_;
   result.room_byte_s = room_byte_s_;

@@ -42,7 +42,7 @@ struct MeasuredMove {
 struct Calibration {
   std::vector<MeasuredPass> prefill, decode;
   std::vector<MeasuredMove> copies, spills, restores;
-  double sampling_token_s = 0.0;  ///< a draw at temperature 0.7 and top_p 0.9, median
+  double sampling_token_s = 0.0;  ///< a draw at temperature 0.7 and top_p 0.9
   double greedy_token_s = 0.0;    ///< median
   /// What a token under a grammar costs more than a greedy one, mean over an answer whose kind was
   /// seen before.
@@ -63,8 +63,9 @@ struct Calibration {
 ///
 /// Everything is measured once in each of several rounds, in another order each time, so that what
 /// happens on the machine meanwhile hits all alike; the result is the median. Readings during which
-/// this process had less than nine tenths of its threads' time are left out where there are others.
-/// The first touch of memory is kept out by a warm-up.
+/// this process had less than nine tenths of its threads' time are disturbed: short ones are tried
+/// again at once, and they count only where there are no others, the least of them then. The first
+/// touch of memory is kept out by a warm-up.
 ///
 /// Contexts are filled once and then taken from a copy: what KV says is of no matter to its speed.
 /// Models so slow that a full round takes much of the budget are measured at fewer points.
