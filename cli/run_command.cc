@@ -49,7 +49,7 @@ struct RunFlags {
   std::string workflow, rows, output = "-", max_failures, worker_memory, kept_memory;
   std::vector<std::string> also, models, connections, allow, settings;
   std::string on_error = "continue", order = "input";
-  bool quiet = false;
+  bool quiet = false, analyze = false;
   std::string rules_off, format = "text";
   int deterministic = 0;  ///< how often it was asked for, less how often it was refused
   RunOptions options;
@@ -334,6 +334,25 @@ void AddRunCommand(CLI::App& app, int& exit_code) {
   command->callback([flags, &exit_code] { exit_code = Run(*flags); });
 }
 
+/// Runs over all rows, keeps no results, and prints what happened beside what was expected.
+int Analyze(const RunFlags& flags) {
+  RunOptions options = OptionsFrom(flags);
+  options.discard_results = true;
+  Session session(std::move(options));
+  InstallSignals();
+  ProgressDisplay display(flags.quiet);
+  const RunOutcome outcome = session.Run(stop_requests, [&](const Progress& progress) {
+    started = true;
+    display.Show(progress);
+  });
+  display.Close();
+  std::cout << session.Explain(flags.format);
+  for (const std::string& failure : outcome.first_failures)
+    std::cerr << "failed: " << failure << "\n";
+  if (outcome.status == RunStatus::kInterrupted) return kSignalBase + stop_signal.load();
+  return static_cast<int>(outcome.status);
+}
+
 void AddExplainCommand(CLI::App& app, int& exit_code) {
   auto flags = std::make_shared<RunFlags>();  // as above
   CLI::App* command = app.add_subcommand("explain", "Print the plan of a workflow; runs nothing");
@@ -342,9 +361,16 @@ void AddExplainCommand(CLI::App& app, int& exit_code) {
       ->check(CLI::IsMember({"text", "json", "mermaid", "html"}));
   command->add_option("--workers", flags->options.workers, "Workers to plan for (default 1)")
       ->check(CLI::Range(1, 1024));
+  command->add_flag("--analyze", flags->analyze,
+                    "Run it, keep no results, and print what happened beside the estimates");
+  command->add_flag("--quiet", flags->quiet, "With --analyze: no progress on standard error");
   command->callback([flags, &exit_code] {
-    std::cout << Session(OptionsFrom(*flags)).Explain(flags->format);
     exit_code = kExitOk;
+    if (flags->analyze) {
+      exit_code = Analyze(*flags);
+    } else {
+      std::cout << Session(OptionsFrom(*flags)).Explain(flags->format);
+    }
   });
 }
 

@@ -30,6 +30,8 @@ struct RunOptions {
   std::string output =
       "-";  ///< .jsonl, .csv or .parquet path, "-" for standard output; a folder for several inputs
 
+  bool discard_results = false;  ///< rows are run and written nowhere
+
   std::map<std::string, std::string> models;  ///< name -> GGUF file
   std::string models_file;                    ///< YAML mapping of names to files
   std::string models_folder;                  ///< where names are looked up as files
@@ -124,7 +126,8 @@ class Session {
   /// What a person should know about the workflows and is no error; reads workflow files only.
   std::vector<std::string> Notices();
   /// The plan, in the form that `format` names: text, json, mermaid or html. Reads workflow files,
-  /// rows and models as far as they are there; runs nothing.
+  /// rows and models as far as they are there; runs nothing. After Run it has the run's figures
+  /// beside the estimates.
   std::string Explain(const std::string& format = "text");
   /// Checks the workflows' statements against their databases, executing none.
   void CheckConnections();

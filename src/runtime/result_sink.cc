@@ -302,4 +302,17 @@ std::unique_ptr<ResultSink> OpenResultSink(const std::string& spec,
         "'-' for JSONL on standard output"}});
 }
 
+namespace {
+
+class DiscardingSink final : public ResultSink {
+ public:
+  void Write(const RowResult&) override {}
+  void Finish() override {}
+  void Flush() override {}
+};
+
+}  // namespace
+
+std::unique_ptr<ResultSink> DiscardResults() { return std::make_unique<DiscardingSink>(); }
+
 }  // namespace halo

@@ -47,4 +47,7 @@ std::unique_ptr<ResultSink> OpenResultSink(const std::string& spec,
                                            const std::vector<std::string>& output_names,
                                            int standard_output_fd);
 
+/// Keeps nothing.
+std::unique_ptr<ResultSink> DiscardResults();
+
 }  // namespace halo

@@ -187,6 +187,7 @@ struct Session::Impl {
   void OpenInputs();
   void LoadVocabularies();
   void PlanBatch();
+  void PlanForExplain();
   void ResolveWhatIsThere();
   void LoadModels();
   void CheckPaths() const;
@@ -196,6 +197,7 @@ struct Session::Impl {
   int32_t SequencesFor(const std::string& model_path) const;
   std::vector<RunSource> Sources();
   int64_t RowsSideBySide() const;
+  RunOutcome OutcomeOf(const RunReport& report, SummaryInput summary) const;
   ExecutorOptions HowToExecute();
   std::string SpoolFolder();
 };
@@ -463,7 +465,8 @@ void Session::Impl::CheckPaths() const {
 
 /// Where each workflow's results go: `output`, or a file of its own there.
 void Session::Impl::NameOutputs() {
-  const bool several = inputs.size() > 1;
+  const bool several = inputs.size() > 1 && !options.discard_results;
+  if (options.discard_results) options.output = "-";
   if (several && options.output == "-") {
     throw Error(ErrorCode::kUsage,
                 "several workflows need -o FOLDER: each gets a file of its own there");
@@ -482,8 +485,13 @@ void Session::Impl::NameOutputs() {
 }
 
 void Session::Impl::OpenOutputs() {
-  if (inputs.size() > 1) std::filesystem::create_directories(options.output);
+  const bool is_kept = !options.discard_results;
+  if (inputs.size() > 1 && is_kept) std::filesystem::create_directories(options.output);
   for (const auto& input : inputs) {
+    if (!is_kept) {
+      input->sink = DiscardResults();
+      continue;
+    }
     std::vector<std::string> names;
     const Workflow& workflow = input->workflow;
     for (const NameBinding& output : options.all_outputs ? workflow.all_outputs : workflow.outputs)
@@ -542,21 +550,25 @@ std::vector<std::string> Session::Notices() {
 
 std::string Session::Explain(const std::string& format) {
   Impl& impl = *impl_;
-  impl.LoadWorkflows();
-  bool has_rows = true;
-  for (size_t i = 0; i < impl.inputs.size(); ++i) {
-    const std::string& rows = impl.options.inputs[i].rows;
-    has_rows =
-        has_rows && rows != "-" && (!rows.empty() || !impl.inputs[i]->workflow.dataset.empty());
-  }
-  if (has_rows) impl.OpenInputs();
-  impl.ResolveWhatIsThere();
-  impl.LoadVocabularies();
-  impl.PlanBatch();
+  // After a run the plan has what happened beside what was expected.
+  if (!impl.planning) impl.PlanForExplain();
   if (format == "text") return ExplainText(impl.physical);
   if (format == "json") return ExplainJson(impl.physical);
   if (format == "mermaid") return ExplainMermaid(impl.physical);
   throw Error(ErrorCode::kUsage, "--format: expected text, json or mermaid, got '" + format + "'");
+}
+
+void Session::Impl::PlanForExplain() {
+  LoadWorkflows();
+  bool has_rows = true;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const std::string& rows = options.inputs[i].rows;
+    has_rows = has_rows && rows != "-" && (!rows.empty() || !inputs[i]->workflow.dataset.empty());
+  }
+  if (has_rows) OpenInputs();
+  ResolveWhatIsThere();
+  LoadVocabularies();
+  PlanBatch();
 }
 
 void Session::CheckConnections() {
@@ -600,27 +612,34 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   RunReport report = executor.Run(stop);
   if (dump) dump->Finish();
 
+  Planning::AddActuals(report, impl.physical);
+
   SummaryInput summary;
   summary.report = &report;
   summary.rows_total = rows_total;
   summary.elapsed_s = static_cast<double>(impl.clock.NowUs() - ready_us) * 1e-6;
   summary.setup_s = static_cast<double>(ready_us - start_us) * 1e-6;
-  summary.seed = impl.options.seed;
-  summary.planner = impl.options.naive ? "naive" : impl.physical.planner;
+  RunOutcome outcome = impl.OutcomeOf(report, std::move(summary));
+  outcome.first_failures = reporter.failures();
+  return outcome;
+}
+
+RunOutcome Session::Impl::OutcomeOf(const RunReport& report, SummaryInput summary) const {
+  summary.seed = options.seed;
+  summary.planner = options.naive ? "naive" : physical.planner;
   summary.deterministic = true;
-  for (const auto& input : impl.inputs) summary.workflows.push_back(input->workflow.name);
-  for (const auto& [path, model] : impl.models) {
+  for (const auto& input : inputs) summary.workflows.push_back(input->workflow.name);
+  for (const auto& [path, model] : models) {
     summary.deterministic = summary.deterministic && model.engine->Describe().exact;
     summary.engines.push_back({model.resolved.request.name, model.engine->Statistics()});
   }
   RunOutcome outcome;
-  outcome.first_failures = reporter.failures();
-  outcome.notices = impl.tools.notices;
+  outcome.notices = tools.notices;
   outcome.notices.insert(outcome.notices.end(), report.notices.begin(), report.notices.end());
-  const std::string fault = impl.planning->Remember(report);
+  const std::string fault = planning->Remember(report);
   if (!fault.empty()) outcome.notices.push_back(fault);
   outcome.summary_json = SummaryJson(summary).dump(2);
-  for (const auto& input : impl.inputs) {
+  for (const auto& input : inputs) {
     if (input->output != "-") {
       outcome.outputs.push_back(report.end == RunEnd::kFinished ? input->output
                                                                 : input->output + ".part");
