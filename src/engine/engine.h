@@ -104,6 +104,7 @@ struct Completion {
   int64_t recomputed_tokens = 0;  ///< computed again after a preemption
   int64_t output_tokens = 0;
   int64_t started_us = 0, finished_us = 0;
+  int64_t engine_us = 0;     ///< its share of the passes that computed it: by tokens, by sequences
   uint64_t logits_hash = 0;  ///< over the logits of every sampled token, in order, where the engine
                              ///< was made to hash them
 

@@ -171,7 +171,7 @@ Json ToJson(const Completion& c) {
           {"counts",
            {c.prompt_tokens, c.reused_tokens, c.prefilled_tokens, c.recomputed_tokens,
             c.output_tokens}},
-          {"times", {c.started_us, c.finished_us}},
+          {"times", {c.started_us, c.finished_us, c.engine_us}},
           {"logits_hash", c.logits_hash}};
 }
 
@@ -195,6 +195,7 @@ Completion CompletionFrom(const Json& j) {
   Read(counts.at(4), c.output_tokens);
   Read(j.at("times").at(0), c.started_us);
   Read(j.at("times").at(1), c.finished_us);
+  Read(j.at("times").at(2), c.engine_us);
   Read(j.at("logits_hash"), c.logits_hash);
   return c;
 }

@@ -112,9 +112,9 @@ class TextPrinter {
     if (node.model != kNoModel) {
       what += "; " + Compared("tokens in", e.prompt_tokens.value, a.prompt_tokens, "");
       what += "; " + Compared("out", e.output_tokens.value, a.output_tokens, "");
-    } else {
-      what += "; " + Compared("busy", e.busy_s.value, a.busy_s, " s");
     }
+    if (plan_.has_costs)
+      what += "; " + Compared("busy ms", e.busy_s.value * 1e3, a.busy_s * 1e3, "");
     Line("actual", what);
   }
 

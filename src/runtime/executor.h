@@ -123,7 +123,8 @@ struct OperatorCounts {
   int64_t prompt_tokens = 0, reused_tokens = 0, prefilled_tokens = 0, recomputed_tokens = 0,
           output_tokens = 0;
   double output_tokens_squared = 0.0;  ///< summed over calls
-  int64_t busy_us = 0;
+  int64_t busy_us = 0;                 ///< from start to end of its calls, added up
+  int64_t engine_us = 0;               ///< of inference: its share of the engine's passes
 };
 
 struct RunCounts {

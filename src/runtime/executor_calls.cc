@@ -407,6 +407,7 @@ void Executor::Impl::CountCompletion(const Call& call, const Completion& complet
   counts.output_tokens += completion.output_tokens;
   const auto output = static_cast<double>(completion.output_tokens);
   counts.output_tokens_squared += output * output;
+  counts.engine_us += completion.engine_us;
   if (completion.started_us > 0)
     counts.busy_us += std::max<int64_t>(0, completion.finished_us - completion.started_us);
 }

@@ -127,7 +127,8 @@ void Planning::AddActuals(const RunReport& report, PhysicalPlan& plan) {
     actual.prompt_tokens = static_cast<double>(counts.prompt_tokens) / calls;
     actual.reused_tokens = static_cast<double>(counts.reused_tokens) / calls;
     actual.output_tokens = static_cast<double>(counts.output_tokens) / calls;
-    actual.busy_s = static_cast<double>(counts.busy_us) * 1e-6;
+    const bool is_tool = counts.kind != OperatorKind::kInference;
+    actual.busy_s = static_cast<double>(is_tool ? counts.busy_us : counts.engine_us) * 1e-6;
     plan.operators[i].actual = actual;
   }
 }

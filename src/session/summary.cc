@@ -34,7 +34,8 @@ Json OperatorJson(const OperatorCounts& c) {
           {"prefilled_tokens", c.prefilled_tokens},
           {"recomputed_tokens", c.recomputed_tokens},
           {"output_tokens", c.output_tokens},
-          {"busy_s", Seconds(c.busy_us)}};
+          {"busy_s", Seconds(c.busy_us)},
+          {"engine_s", Seconds(c.engine_us)}};
 }
 
 Json EngineJson(const std::string& model, const EngineStatistics& s) {

@@ -80,7 +80,7 @@ halo::Completion AnyCompletion(FuzzedDataProvider& from) {
   for (int64_t* number :
        {&completion.prompt_tokens, &completion.reused_tokens, &completion.prefilled_tokens,
         &completion.recomputed_tokens, &completion.output_tokens, &completion.started_us,
-        &completion.finished_us}) {
+        &completion.finished_us, &completion.engine_us}) {
     *number = Any<int64_t>(from);
   }
   completion.logits_hash = Any<uint64_t>(from);

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/check.h"
 #include "base/random.h"
@@ -302,7 +303,8 @@ bool LlamaEngine::PrefillStep() {
   if (batch.empty()) return false;
   const int64_t start_us = clock_.NowUs();
   const bool worked = RunBatch(batch, lives);
-  statistics_.prefill_us += clock_.NowUs() - start_us;
+  const int64_t pass_us = clock_.NowUs() - start_us;
+  statistics_.prefill_us += pass_us;
   if (!worked) return true;
   statistics_.prefill_tokens += static_cast<int64_t>(batch.size());
 
@@ -315,6 +317,8 @@ bool LlamaEngine::PrefillStep() {
   for (Live* live : lives) {
     const int32_t before = live->computed;
     live->computed = computed.at(live->sequence);
+    live->engine_us += static_cast<double>(pass_us) * (live->computed - before) /
+                       static_cast<double>(batch.size());
     // First attempts count as prefilled, prompt tokens only; whatever was computed before counts as
     // recomputed.
     live->completion.recomputed_tokens +=
@@ -345,12 +349,14 @@ void LlamaEngine::DecodeStep() {
   }
   const int64_t start_us = clock_.NowUs();
   const bool worked = RunBatch(batch, lives);
-  statistics_.decode_us += clock_.NowUs() - start_us;
+  const int64_t step_us = clock_.NowUs() - start_us;
+  statistics_.decode_us += step_us;
   if (!worked) return;
   ++statistics_.decode_steps;
   statistics_.decode_tokens += static_cast<int64_t>(batch.size());
   for (size_t i = 0; i < lives.size(); ++i) {
     lives[i]->computed = static_cast<int32_t>(lives[i]->tokens.size());
+    lives[i]->engine_us += static_cast<double>(step_us) / static_cast<double>(lives.size());
     lives[i]->high_water = std::max(lives[i]->high_water, lives[i]->computed);
     SampleNext(*lives[i], room_->Logits(static_cast<int32_t>(i)));
   }
@@ -386,7 +392,9 @@ void LlamaEngine::SampleNext(Live& live, const float* logits) {
   bool must_end = false;
   try {
     token = ChooseToken(live, {logits, static_cast<size_t>(options_.vocabulary->size())}, sampled);
-    statistics_.sampling_us += clock_.NowUs() - start_us;
+    const int64_t sampling_us = clock_.NowUs() - start_us;
+    statistics_.sampling_us += sampling_us;
+    live.engine_us += static_cast<double>(sampling_us);
     must_end = token >= 0 && live.grammar != nullptr && FollowGrammar(live, token);
   } catch (const Failure& failure) {
     return Fail(live, failure.code.c_str(), failure.message, failure.retriable);
@@ -478,6 +486,7 @@ void LlamaEngine::Finish(Live& live, FinishReason reason) {
   if (reason == FinishReason::kMaxTokens) live.text.resize(CompleteUtf8Length(live.text));
   completion.text = ReplaceInvalidUtf8(live.text);
   completion.finished_us = clock_.NowUs();
+  completion.engine_us = std::llround(live.engine_us);
   KeepOrFree(live);
   completed_.push_back(std::move(completion));
   live_.erase(live.request.id);
@@ -491,6 +500,7 @@ void LlamaEngine::Fail(Live& live, const char* code, std::string message, bool r
       completion.reused_tokens + completion.prefilled_tokens;  // what was looked at
   completion.output_tokens = static_cast<int64_t>(live.tokens.size()) - live.prompt_size;
   completion.finished_us = clock_.NowUs();
+  completion.engine_us = std::llround(live.engine_us);
   GroupOf(live).waiting.erase(RankOf(live));
   if (live.request.consumes != 0 && live.state == Live::State::kWaiting && !live.counted) {
     Consume(live.request.consumes);

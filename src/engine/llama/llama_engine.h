@@ -129,6 +129,7 @@ class LlamaEngine final : public Engine {
     int32_t sequence = -1;
     HolderId holder = -1;
     size_t group = 0;        ///< index into groups_
+    double engine_us = 0.0;  ///< its share of passes so far
     int32_t high_water = 0;  ///< most tokens that were ever computed: below it is recomputation
     std::shared_ptr<const KvBlob> spilled;
     std::string text;                       ///< pieces of the answer so far, raw bytes
