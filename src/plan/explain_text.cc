@@ -5,47 +5,16 @@
 #include <cmath>
 
 #include "plan/physical_plan.h"
+#include "plan/plan_words.h"
 
 namespace halo {
 namespace {
 
-/// A count that nobody needs to the last digit.
-std::string Rounded(double value) {
-  if (value < 9.95) return fmt::format("{:g}", std::round(value * 10.0) / 10.0);
-  return fmt::format("{:.0f}", value);
-}
-
-std::string Seconds(double seconds) {
-  if (seconds < 0.0005) return "0 s";
-  if (seconds < 0.9995) return fmt::format("{:.0f} ms", seconds * 1000.0);
-  if (seconds < 99.95) return fmt::format("{:.1f} s", seconds);
-  if (seconds < 5999.5) return fmt::format("{:.0f} min", seconds / 60.0);
-  return fmt::format("{:.1f} h", seconds / 3600.0);
-}
-
-std::string WithInterval(const Estimate& seconds) {
-  if (seconds.is_exact()) return Seconds(seconds.value);
-  return fmt::format("{} ({} to {})", Seconds(seconds.value), Seconds(seconds.low),
-                     Seconds(seconds.high));
-}
-
-std::string CountWithInterval(const Estimate& count) {
-  if (count.is_exact()) return Rounded(count.value);
-  return fmt::format("{} ({} to {})", Rounded(count.value), Rounded(count.low),
-                     Rounded(count.high));
-}
-
-/// The larger over the smaller.
-double ErrorFactor(double estimated, double actual) {
-  if (estimated <= 0.0 || actual <= 0.0) return estimated == actual ? 1.0 : INFINITY;
-  return std::max(estimated / actual, actual / estimated);
-}
-
 std::string Compared(const char* what, double estimated, double actual, const char* unit) {
   const double factor = ErrorFactor(estimated, actual);
   const std::string error = std::isinf(factor) ? "" : fmt::format(", factor {:.2f}", factor);
-  return fmt::format("{} {}{} (estimated {}{})", what, Rounded(actual), unit, Rounded(estimated),
-                     error);
+  return fmt::format("{} {}{} (estimated {}{})", what, RoundedWords(actual), unit,
+                     RoundedWords(estimated), error);
 }
 
 class TextPrinter {
@@ -92,14 +61,15 @@ class TextPrinter {
     if (planned.same_as >= 0)
       return Line("takes", "the answers of " + NameOf(static_cast<size_t>(planned.same_as)));
     const OperatorEstimate& e = planned.estimate;
-    std::string calls = CountWithInterval(e.calls) + (e.calls.value == 1.0 ? " call" : " calls");
+    std::string calls = CountWords(e.calls) + (e.calls.value == 1.0 ? " call" : " calls");
     if (node.model == kNoModel) {
-      Line("costs", calls + ", " + WithInterval(e.busy_s));
+      Line("costs", calls + ", " + SecondsWords(e.busy_s));
     } else {
-      const std::string seconds = plan_.has_costs ? ", " + WithInterval(e.busy_s) : "";
-      Line("costs", fmt::format("{}, each {} tokens in, {} of them reused, {} out{}", calls,
-                                Rounded(e.prompt_tokens.value), Rounded(e.reused_tokens.value),
-                                Rounded(e.output_tokens.value), seconds));
+      const std::string seconds = plan_.has_costs ? ", " + SecondsWords(e.busy_s) : "";
+      Line("costs",
+           fmt::format("{}, each {} tokens in, {} of them reused, {} out{}", calls,
+                       RoundedWords(e.prompt_tokens.value), RoundedWords(e.reused_tokens.value),
+                       RoundedWords(e.output_tokens.value), seconds));
     }
     for (const std::string& assumption : e.assumptions) Line("assumed", assumption);
     if (planned.actual) PrintActual(planned, node);
@@ -128,7 +98,7 @@ class TextPrinter {
       if (rule.changes.empty()) continue;
       const bool saved = plan_.has_costs && rule.saved_s >= 0.0005;
       text_ += fmt::format("  {:<18} {}{}\n", rule.name, rule.what,
-                           saved ? ": saves " + Seconds(rule.saved_s) : "");
+                           saved ? ": saves " + SecondsWords(rule.saved_s) : "");
       for (const std::string& change : rule.changes) text_ += "      " + change + "\n";
     }
   }
@@ -144,9 +114,10 @@ class TextPrinter {
             placed.shares == 1 ? ""
                                : fmt::format(", part {} of {}", placed.share + 1, placed.shares);
         const std::string load =
-            placed.load_s > 0.0 ? fmt::format(", after {} of loading", Seconds(placed.load_s)) : "";
-        text_ += fmt::format("    {:>8} to {:>8}  {}{}{}\n", Seconds(placed.start_s),
-                             Seconds(placed.end_s), NameOf(placed.op), share, load);
+            placed.load_s > 0.0 ? fmt::format(", after {} of loading", SecondsWords(placed.load_s))
+                                : "";
+        text_ += fmt::format("    {:>8} to {:>8}  {}{}{}\n", SecondsWords(placed.start_s),
+                             SecondsWords(placed.end_s), NameOf(placed.op), share, load);
       }
     }
   }
@@ -154,7 +125,7 @@ class TextPrinter {
   void PrintTotals() {
     if (plan_.has_costs) {
       text_ += fmt::format("total: engine busy for {}, elapsed {}\n",
-                           WithInterval(plan_.engine_busy_s), WithInterval(plan_.elapsed_s));
+                           SecondsWords(plan_.engine_busy_s), SecondsWords(plan_.elapsed_s));
     }
     for (const std::string& note : plan_.notes) text_ += "note: " + note + "\n";
   }
@@ -202,9 +173,10 @@ std::string ExplainMermaid(const PhysicalPlan& plan) {
     if (node.removed) continue;
     const Operator& op = source.plan->operator_of(planned.op);
     const std::string calls =
-        planned.same_as >= 0 ? "shared" : Rounded(planned.estimate.calls.value) + " calls";
-    const std::string seconds =
-        plan.has_costs && planned.same_as < 0 ? ", " + Seconds(planned.estimate.busy_s.value) : "";
+        planned.same_as >= 0 ? "shared" : RoundedWords(planned.estimate.calls.value) + " calls";
+    const std::string seconds = plan.has_costs && planned.same_as < 0
+                                    ? ", " + SecondsWords(planned.estimate.busy_s.value)
+                                    : "";
     const char* open = op.is_inference() ? "[\"" : "([\"";
     const char* close = op.is_inference() ? "\"]" : "\"])";
     text += fmt::format("  o{}{}{}<br/>{}<br/>{}{}{}\n", i, open, Escaped(op.id),

@@ -555,7 +555,9 @@ std::string Session::Explain(const std::string& format) {
   if (format == "text") return ExplainText(impl.physical);
   if (format == "json") return ExplainJson(impl.physical);
   if (format == "mermaid") return ExplainMermaid(impl.physical);
-  throw Error(ErrorCode::kUsage, "--format: expected text, json or mermaid, got '" + format + "'");
+  if (format == "html") return ExplainHtml(impl.physical);
+  throw Error(ErrorCode::kUsage,
+              "--format: expected text, json, mermaid or html, got '" + format + "'");
 }
 
 void Session::Impl::PlanForExplain() {

@@ -1,0 +1,239 @@
+#include "optimizer/optimizer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+
+#include "base/error.h"
+#include "optimizer/rule.h"
+
+namespace halo {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using testing::Contains;
+using testing::HasSubstr;
+
+/// A batch of workflows with their rows, planned with default costs; a token is four bytes.
+class Batch {
+ public:
+  void Add(const std::string& yaml, const std::vector<Json>& rows) {
+    auto one = std::make_unique<One>();
+    one->workflow = ParseWorkflow(yaml, "f" + std::to_string(all_.size()) + ".yaml");
+    one->plan = MakeLogicalPlan(one->workflow);
+    one->rows = std::make_unique<RowStatistics>(ColumnSetsOf(one->plan, "prompt"));
+    for (const Json& row : rows) one->rows->Add(row);
+    all_.push_back(std::move(one));
+  }
+
+  PhysicalPlan Plan(OptimizerOptions options = {}, const OperatorHistory* history = nullptr) {
+    std::vector<OptimizerSource> sources;
+    for (const auto& one : all_) {
+      OptimizerSource source{&one->plan, "prompt", one->rows.get(), {}};
+      for (const ModelRequest& model : one->plan.models) {
+        ModelFacts facts;
+        facts.name = facts.digest = model.name;
+        facts.profile = DefaultProfile(model.name, 1 << 20, 1 << 10);
+        source.models.push_back(std::move(facts));
+      }
+      sources.push_back(std::move(source));
+    }
+    options.worker_memory_bytes = int64_t{1} << 40;
+    options.planner = "list";
+    return Optimize(sources, history, options);
+  }
+
+  const LogicalPlan& logical(size_t source) const { return all_[source]->plan; }
+  OperatorIdentity identity(size_t source, OperatorIndex op) const {
+    return IdentifyOperators(all_[source]->plan, "prompt")[static_cast<size_t>(op)];
+  }
+
+ private:
+  struct One {
+    Workflow workflow;
+    LogicalPlan plan;
+    std::unique_ptr<RowStatistics> rows;
+  };
+  std::vector<std::unique_ptr<One>> all_;
+};
+
+std::vector<Json> Rows(int64_t count, int64_t distinct, const std::string& text) {
+  std::vector<Json> rows;
+  for (int64_t i = 0; i < count; ++i)
+    rows.push_back({{"id", i}, {"prompt", text + std::to_string(i % distinct)}});
+  return rows;
+}
+
+const AppliedRule& RuleOf(const PhysicalPlan& plan, const std::string& name) {
+  for (const AppliedRule& rule : plan.rules) {
+    if (rule.name == name) return rule;
+  }
+  throw std::runtime_error("no rule " + name);
+}
+
+std::string TwoReaders(const std::string& instruction) {
+  return "start_ops: [a, b]\nend_ops: [a, b]\nops:\n  a: {model: m, temperature: 0, prompt_layout: "
+         "auto, prompt: \"" +
+         instruction + " A\"}\n  b: {model: m, temperature: 0, prompt_layout: auto, prompt: \"" +
+         instruction + " B\"}\n";
+}
+
+TEST(OptimizerTest, CallsAreTheDifferentRowsAndSampledOnesAll) {
+  Batch batch;
+  batch.Add(R"(start_ops: [a, s]
+end_ops: [b, s]
+ops:
+  a: {model: m, temperature: 0}
+  b: {model: m, temperature: 0, input_ops: [a]}
+  s: {model: m, samples: 3}
+)",
+            Rows(100, 10, "text "));
+  const PhysicalPlan plan = batch.Plan();
+  EXPECT_EQ(plan.operators[0].estimate.calls, Estimate::Exactly(10));
+  // Conversations may turn out equal, so fewer calls are possible.
+  const LogicalPlan& logical = batch.logical(0);
+  for (const PlannedOperator& planned : plan.operators) {
+    const std::string& id = logical.operator_of(planned.op).id;
+    const Estimate expected = id == "a"   ? Estimate::Exactly(10)
+                              : id == "b" ? Estimate{10, 1, 10}
+                                          : Estimate::Exactly(300);
+    EXPECT_EQ(planned.estimate.calls, expected) << id;
+    EXPECT_EQ(planned.estimate.instances, Estimate::Exactly(100)) << id;
+  }
+}
+
+TEST(OptimizerTest, ContextGoesFirstWhereRowsAreLongerThanInstructions) {
+  Batch batch;
+  batch.Add(TwoReaders("Short."), Rows(10, 10, std::string(400, 'x')));
+  batch.Add(TwoReaders(std::string(400, 'y')), Rows(10, 10, "short "));
+  const PhysicalPlan plan = batch.Plan();
+  EXPECT_EQ(batch.logical(0).at(0).layout, PromptLayout::kContextFirst);
+  EXPECT_EQ(batch.logical(0).at(1).kv_source, 0);
+  EXPECT_EQ(batch.logical(1).at(0).layout, PromptLayout::kInstructionFirst);
+  EXPECT_EQ(batch.logical(1).at(1).kv_source, -1);
+  EXPECT_THAT(RuleOf(plan, "prompt_layout").changes,
+              Contains(HasSubstr("a of f1 becomes instruction_first")));
+}
+
+TEST(OptimizerTest, AWrittenLayoutIsKept) {
+  Batch batch;
+  std::string yaml = TwoReaders(std::string(400, 'y'));
+  for (size_t at = yaml.find("auto"); at != std::string::npos; at = yaml.find("auto"))
+    yaml.replace(at, 4, "context_first");
+  batch.Add(yaml, Rows(10, 10, "short "));
+  batch.Plan();
+  EXPECT_EQ(batch.logical(0).at(0).layout, PromptLayout::kContextFirst);
+}
+
+TEST(OptimizerTest, OperatorsOfTwoWorkflowsShareTheirCalls) {
+  const std::string yaml =
+      "start_ops: [a]\nend_ops: [a]\nops:\n  a: {model: m, temperature: 0, prompt: Same.}\n";
+  Batch batch;
+  batch.Add(yaml, Rows(10, 10, "x"));
+  batch.Add(yaml, Rows(15, 15, "x"));
+  const PhysicalPlan plan = batch.Plan();
+  EXPECT_EQ(plan.operators[1].same_as, 0);
+  // x0 to x9 are in both.
+  EXPECT_EQ(plan.operators[0].estimate.calls, Estimate::Exactly(15));
+  EXPECT_EQ(plan.operators[1].estimate.calls, Estimate::Exactly(0));
+  EXPECT_GT(RuleOf(plan, "equal_operators").saved_s, 0.0);
+}
+
+TEST(OptimizerTest, RulesThatAreOffDoNothing) {
+  const std::string yaml =
+      "start_ops: [a, b]\nend_ops: [a, b]\nops:\n  a: {model: m, temperature: 0}\n  b: {model: m, "
+      "temperature: 0}\n";
+  Batch batch;
+  batch.Add(yaml, Rows(10, 10, "x"));
+  OptimizerOptions options;
+  options.rules_off = {"equal_operators"};
+  const PhysicalPlan plan = batch.Plan(options);
+  EXPECT_FALSE(RuleOf(plan, "equal_operators").is_on);
+  EXPECT_EQ(plan.operators[1].same_as, -1);
+  EXPECT_EQ(plan.operators[1].estimate.calls, Estimate::Exactly(10));
+}
+
+TEST(OptimizerTest, UnknownRulesAreNamedWithASuggestion) {
+  Batch batch;
+  batch.Add("start_ops: [a]\nend_ops: [a]\nops:\n  a: {model: m}\n", {});
+  OptimizerOptions options;
+  options.rules_off = {"equal_operator"};
+  try {
+    batch.Plan(options);
+    FAIL() << "taken";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kUsage);
+    EXPECT_THAT(error.what(), HasSubstr("did you mean 'equal_operators'"));
+  }
+}
+
+TEST(OptimizerTest, HistoryTakesThePlaceOfAssumptions) {
+  Batch batch;
+  batch.Add(
+      "start_ops: [a]\nend_ops: [a]\nops:\n  a: {model: m, temperature: 0, max_tokens: 200}\n",
+      Rows(20, 20, "x"));
+  const PhysicalPlan before = batch.Plan();
+  EXPECT_EQ(before.operators[0].estimate.output_tokens.value, 100.0);
+  EXPECT_FALSE(before.operators[0].estimate.assumptions.empty());
+  OperatorHistory history;
+  history.Add(batch.identity(0, 0).signature, "m", {50, 50, 50 * 30, 0, 50 * 12, 50 * 12 * 12, 0});
+  const PhysicalPlan after = batch.Plan({}, &history);
+  EXPECT_EQ(after.operators[0].estimate.output_tokens, Estimate::Exactly(12));
+  EXPECT_EQ(after.operators[0].estimate.prompt_tokens.value, 30.0);
+  EXPECT_TRUE(after.operators[0].estimate.assumptions.empty());
+  EXPECT_LT(after.engine_busy_s.value, before.engine_busy_s.value);
+}
+
+TEST(OptimizerTest, ConversationsBeginWithTheirParents) {
+  Batch batch;
+  batch.Add(R"(start_ops: [a]
+end_ops: [b]
+ops:
+  a: {model: m, temperature: 0, max_tokens: 40}
+  b: {model: m, temperature: 0, input_ops: [a]}
+)",
+            Rows(10, 10, std::string(80, 'x')));
+  const PhysicalPlan plan = batch.Plan();
+  const OperatorEstimate& a = plan.operators[0].estimate;
+  const OperatorEstimate& b = plan.operators[1].estimate;
+  EXPECT_EQ(b.reused_tokens.value, a.prompt_tokens.value + a.output_tokens.value);
+  EXPECT_GE(b.prompt_tokens.value, b.reused_tokens.value);
+}
+
+TEST(OptimizerTest, PrefixesThatAreAlikeMakeAGroup) {
+  const std::string shared(80, 'p');
+  Batch batch;
+  batch.Add("start_ops: [a, b, c]\nend_ops: [a, b, c]\nops:\n  a: {model: m, prompt: \"" + shared +
+                " one\"}\n  b: {model: m, prompt: \"" + shared +
+                " two\"}\n  c: {model: m, prompt: \"another\"}\n",
+            Rows(5, 5, "x"));
+  const PhysicalPlan plan = batch.Plan();
+  ASSERT_EQ(plan.prefix_groups.size(), 1U);
+  EXPECT_EQ(plan.prefix_groups[0].text, shared + " ");
+  EXPECT_EQ(plan.operators[0].prefix_group, 0);
+  EXPECT_EQ(plan.operators[2].prefix_group, -1);
+}
+
+TEST(OptimizerTest, WorkIsPlacedOnEveryWorker) {
+  Batch batch;
+  batch.Add(R"(start_ops: [a, b]
+end_ops: [a, b]
+ops:
+  a: {model: m}
+  b: {model: n}
+)",
+            Rows(100, 100, "x"));
+  OptimizerOptions options;
+  options.workers = 2;
+  const PhysicalPlan two = batch.Plan(options);
+  const PhysicalPlan one = batch.Plan();
+  EXPECT_EQ(two.workers.size(), 2U);
+  EXPECT_LT(two.elapsed_s.value, one.elapsed_s.value);
+  std::set<int32_t> used;
+  for (const PlacedOperator& placed : two.placements) used.insert(placed.worker);
+  EXPECT_EQ(used.size(), 2U);
+}
+
+}  // namespace
+}  // namespace halo
