@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <utility>
+
+#include "base/random.h"
 
 namespace halo {
 
@@ -196,30 +199,70 @@ std::vector<TaskPlacement> ListPlacements(const ProblemTables& tables, const Lis
   return placements;
 }
 
-std::vector<TaskPlacement> BestListPlacements(const ProblemTables& tables, SearchBudget* budget) {
-  const std::vector<double> rank = UpwardRank(tables);
+namespace {
+
+struct ListResult {
+  std::vector<TaskPlacement> placements;
+  double makespan_s = kNever;
+  ListRule rule;
+};
+
+ListResult BestOfRules(const ProblemTables& tables, const std::vector<double>& rank,
+                       SearchBudget* budget) {
   // Looking at many candidates is for problems where that is quick.
   const double work = static_cast<double>(tables.task_count()) * tables.worker_count();
   const int32_t candidates = std::clamp(static_cast<int32_t>(100'000.0 / (work + 1.0)), 1, 16);
-  std::vector<TaskPlacement> best;
-  double best_makespan_s = kNever;
-  bool first = true;
+  ListResult best;
   for (const double area_weight : {1.0, 0.0, 0.3, 3.0}) {
     for (const double rank_weight : {kNever, 1.0, 0.3, 0.1}) {
-      if (!first && budget->spent()) return best;
+      if (best.makespan_s < kNever && budget->spent()) return best;
       double makespan_s = 0.0;
       const ListRule rule{
           .area_weight = area_weight, .rank_weight = rank_weight, .most_candidates = candidates};
       std::vector<TaskPlacement> placements =
           ListPlacements(tables, rule, rank, budget, &makespan_s);
-      if (first || makespan_s < best_makespan_s) {
-        best = std::move(placements);
-        best_makespan_s = makespan_s;
-      }
-      first = false;
+      if (makespan_s < best.makespan_s) best = {std::move(placements), makespan_s, rule};
     }
   }
   return best;
+}
+
+}  // namespace
+
+std::vector<TaskPlacement> BestListPlacements(const ProblemTables& tables, SearchBudget* budget) {
+  return BestOfRules(tables, UpwardRank(tables), budget).placements;
+}
+
+std::vector<TaskPlacement> SearchedListPlacements(const ProblemTables& tables, double share,
+                                                  SearchBudget* budget) {
+  std::vector<double> rank = UpwardRank(tables), tried;
+  ListResult best = BestOfRules(tables, rank, budget);
+  RandomStream random(/*key=*/0x6c697374);
+  const auto factor = [&random](double most) {  // as often times x as divided by x
+    return std::pow(most, 2.0 * random.Uniform() - 1.0);
+  };
+  while (budget->UsedLessThan(share)) {
+    budget->Spend();
+    ListRule rule = best.rule;
+    if (random.Below(3) == 0) rule.area_weight = (rule.area_weight + 0.05) * factor(2.0);
+    if (random.Below(3) == 0) {
+      rule.rank_weight = (rule.rank_weight == kNever ? 1.0 : rule.rank_weight) * factor(3.0);
+    }
+    tried = rank;
+    if (random.Below(3) != 0) {
+      const double changed = 0.3 * random.Uniform();
+      for (double& value : tried) {
+        if (random.Uniform() < changed) value *= factor(1.2);
+      }
+    }
+    double makespan_s = 0.0;
+    std::vector<TaskPlacement> placements =
+        ListPlacements(tables, rule, tried, budget, &makespan_s);
+    if (makespan_s > best.makespan_s) continue;
+    best = {std::move(placements), makespan_s, rule};
+    std::swap(rank, tried);
+  }
+  return std::move(best.placements);
 }
 
 }  // namespace halo

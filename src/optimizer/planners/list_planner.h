@@ -52,8 +52,14 @@ std::vector<TaskPlacement> ListPlacements(const ProblemTables& tables, const Lis
                                           const std::vector<double>& rank, SearchBudget* budget,
                                           double* makespan_s);
 
-/// The best over all rules. Refers to the class comment of list_planner.cc.
+/// The best over a table of rules.
 std::vector<TaskPlacement> BestListPlacements(const ProblemTables& tables, SearchBudget* budget);
+
+/// The best over rules and ranks that wander at random from the best ones so far, until `share` of
+/// the budget is used. For problems of hundreds of calls, where a schedule costs more than a local
+/// search could try of them.
+std::vector<TaskPlacement> SearchedListPlacements(const ProblemTables& tables, double share,
+                                                  SearchBudget* budget);
 
 /// The models to drop for `task` to fit on the worker: those resident that are needed latest, by
 /// `next_use(model)`, larger is later.

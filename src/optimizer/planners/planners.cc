@@ -64,10 +64,12 @@ Schedule PlanByDp(const SchedulingProblem& problem, const PlannerOptions& option
   const ProblemTables tables(problem);
   SearchBudget budget(options);
   double bound_s = PartialSchedule(tables).LowerBound();
-  Schedule best = Built(tables, BestListPlacements(tables, &budget));
+  const bool large = tables.calls().size() > kMostCallsOfDp;
+  Schedule best = Built(tables, large ? SearchedListPlacements(tables, /*share=*/0.5, &budget)
+                                      : BestListPlacements(tables, &budget));
   const auto is_open = [&] { return bound_s < best.makespan_s * (1.0 - 1e-9) && !budget.spent(); };
-  if (is_open()) Improve(tables, bound_s, /*share=*/0.3, &budget, &best);
-  if (is_open() && tables.calls().size() <= kMostCallsOfDp) {
+  if (is_open() && !large) Improve(tables, bound_s, /*share=*/0.3, &budget, &best);
+  if (is_open() && !large) {
     const TreeResult tree = SearchTree(tables, best.makespan_s, /*share=*/0.7, &budget);
     if (!tree.best.empty()) best = Built(tables, tree.best);
     if (!OrdersMayCross(tables)) bound_s = std::max(bound_s, tree.bound_s);
