@@ -58,6 +58,13 @@ double PassSeconds(const ModelProfile& profile, double prompts, double tokens, d
   return Between(prompts, points[below.first].prompts, at_below, most, at_above);
 }
 
+/// How many lengths `prompts` prompts have, drawn evenly from `spread_tokens` + 1 lengths.
+double DistinctLengths(double prompts, double spread_tokens) {
+  const double lengths = 1.0 + std::max(0.0, spread_tokens);
+  if (lengths <= 1.0) return 1.0;
+  return std::max(1.0, lengths * -std::expm1(prompts * std::log1p(-1.0 / lengths)));
+}
+
 double StepSeconds(const ModelProfile& profile, double sequences, double context) {
   const std::vector<DecodePoint>& points = profile.decode;
   if (sequences <= points.front().sequences) return SecondsAt(points.front(), context);
@@ -82,7 +89,8 @@ const ModelProfile* CostProfile::Find(const std::string& model_digest) const {
   return nullptr;
 }
 
-double PrefillSeconds(const ModelProfile& profile, double prompts, double tokens, double context) {
+double PrefillSeconds(const ModelProfile& profile, double prompts, double tokens, double context,
+                      const PrefillArrival& arrival) {
   if (profile.prefill.empty() || !(prompts > 0.0) || !(tokens > 0.0)) return 0.0;
   const PrefillPasses& passes = profile.passes;
   const double batch = passes.batch_tokens;
@@ -96,14 +104,28 @@ double PrefillSeconds(const ModelProfile& profile, double prompts, double tokens
   }
   const double rest = tokens - whole * batch;
   if (rest <= 0.0) return seconds;
-  const double at_most = rest >= passes.long_tokens ? passes.long_together : passes.sequences;
-  const double together = std::clamp(std::floor(batch / rest), 1.0, std::max(1.0, at_most));
-  const double there = context + whole * batch;
+  double at_most = rest >= passes.long_tokens ? passes.long_together : passes.sequences;
+  if (arrival.together > 0.0) at_most = std::min(at_most, arrival.together);
+  double together = std::max(1.0, std::min(std::floor(batch / rest), at_most));
+  const auto pass = [&](double of) {
+    const double parts = DistinctLengths(of, arrival.spread_tokens);
+    return PassSeconds(profile, of, rest, context + whole * batch) + (parts - 1.0) * profile.part_s;
+  };
+  // All at once, the last pass has what is left; else passes vary about their mean anyway.
+  if (arrival.together > 0.0) {
+    together = std::min(together, std::max(1.0, prompts));
+    return seconds + prompts / together * pass(together);
+  }
   const double full = std::floor(prompts / together);
   const double left = prompts - full * together;
-  seconds += full * PassSeconds(profile, together, rest, there);
-  seconds += std::min(1.0, left) * PassSeconds(profile, std::max(1.0, left), rest, there);
-  return seconds;
+  if (full > 0.0) seconds += full * pass(together);
+  return seconds + std::min(1.0, left) * pass(std::max(1.0, left));
+}
+
+double PromptsOfPass(double sequences, double output_tokens) {
+  // Ends of answers in a step are about Poisson; a pass is made where there is one at least.
+  const double ends = std::max(0.0, sequences) / std::max(1.0, output_tokens);
+  return ends < 1e-6 ? 1.0 : ends / -std::expm1(-ends);
 }
 
 double DecodeSeconds(const ModelProfile& profile, double tokens, double sequences, double context) {
@@ -142,6 +164,7 @@ ModelProfile DefaultProfile(const std::string& model, int64_t weights_bytes,
   }
   for (const int32_t sequences : {1, 64})
     profile.decode.push_back({sequences, read_s + sequences * token_s, sequences * attention_s});
+  profile.part_s = read_s;
   profile.sampling_token_s = 2e-3;  // 128k flat logits, one thread
   profile.greedy_token_s = 1e-4;
   profile.grammar_token_s = 1e-3;

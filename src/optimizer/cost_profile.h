@@ -44,6 +44,7 @@ struct ModelProfile {
   PrefillPasses passes;
   std::vector<PrefillPoint> prefill;
   std::vector<DecodePoint> decode;
+  double part_s = 0.0;            ///< of a prefill pass, for each part but one that it is cut into
   double sampling_token_s = 0.0;  ///< of a drawn token (temperature > 0)
   double greedy_token_s = 0.0;    ///< of a token at temperature 0
   double grammar_token_s = 0.0;   ///< more, for a token that is kept to a schema
@@ -68,11 +69,23 @@ struct CostProfile {
   const ModelProfile* Find(const std::string& model_digest) const;
 };
 
+/// How prompts come to an engine.
+struct PrefillArrival {
+  /// Prompts that a pass finds, on average; 0: all of them are there at once.
+  double together = 0.0;
+  /// Tokens between the shortest and the longest; a pass is cut into parts of equal lengths.
+  double spread_tokens = 0.0;
+};
+
 /// Total engine seconds to prefill `prompts` prompts of `tokens` new tokens each, after `context`
-/// tokens each that are there, in passes as the engine makes them when all are there at once.
-/// `prompts` may be a share of one: that share of a prompt's seconds. For prompts that come one by
-/// one (a conversation's next turns), ask for one and multiply.
-double PrefillSeconds(const ModelProfile& profile, double prompts, double tokens, double context);
+/// tokens each that are there, in passes as the engine makes them. `prompts` may be a share of one:
+/// that share of a prompt's seconds.
+double PrefillSeconds(const ModelProfile& profile, double prompts, double tokens, double context,
+                      const PrefillArrival& arrival = {});
+/// Prompts that a pass finds where each takes the place of an answer that has ended: `sequences`
+/// run, and answers of `output_tokens` on average end independently of each other.
+/// PrefillArrival::together of operators that follow others.
+double PromptsOfPass(double sequences, double output_tokens);
 /// Total engine seconds to decode `tokens` tokens in steps of `sequences` at a mean length of
 /// `context` tokens; sampling and grammars not included.
 double DecodeSeconds(const ModelProfile& profile, double tokens, double sequences, double context);

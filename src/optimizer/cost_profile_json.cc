@@ -130,6 +130,7 @@ struct SecondsField {
   double ModelProfile::*member;
 };
 constexpr SecondsField kSecondsFields[] = {
+    {"part_s", &ModelProfile::part_s},
     {"sampling_token_s", &ModelProfile::sampling_token_s},
     {"greedy_token_s", &ModelProfile::greedy_token_s},
     {"grammar_token_s", &ModelProfile::grammar_token_s},

@@ -67,7 +67,7 @@ std::vector<PrefillPoint> PrefillPoints(const std::vector<MeasuredPass>& measure
                                         const std::vector<DecodePoint>& decode) {
   std::vector<PrefillPoint> points;
   for (const MeasuredPass& pass : measured) {
-    if (!pass.held_out && pass.context == 0)
+    if (!pass.held_out && pass.context == 0 && pass.spread_tokens == 0)
       points.push_back({pass.tokens, pass.seconds, 0.0, pass.sequences});
   }
   std::vector<ContextRate> rates;
@@ -117,8 +117,23 @@ void FitMoves(const std::vector<MeasuredMove>& moves, double& fixed_s, double& t
 
 /// What is predicted of a pass that was measured.
 double PredictedSeconds(const ModelProfile& profile, const MeasuredPass& pass, bool is_decode) {
-  return is_decode ? DecodeSeconds(profile, pass.sequences, pass.sequences, pass.context)
-                   : PrefillSeconds(profile, pass.sequences, pass.tokens, pass.context);
+  if (is_decode) return DecodeSeconds(profile, pass.sequences, pass.sequences, pass.context);
+  // Lengths that are known to differ are all parts of their own.
+  const double parts_s = pass.spread_tokens > 0 ? (pass.sequences - 1) * profile.part_s : 0.0;
+  return PrefillSeconds(profile, pass.sequences, pass.tokens, pass.context) + parts_s;
+}
+
+/// What passes over prompts of different lengths take more, for each part but one.
+double PartSeconds(const ModelProfile& profile, const std::vector<MeasuredPass>& measured) {
+  double sum_s = 0.0;
+  int32_t count = 0;
+  for (const MeasuredPass& pass : measured) {
+    if (pass.held_out || pass.spread_tokens == 0) continue;
+    const double even_s = PrefillSeconds(profile, pass.sequences, pass.tokens, pass.context);
+    sum_s += std::max(0.0, pass.seconds - even_s) / (pass.sequences - 1);
+    ++count;
+  }
+  return count > 0 ? sum_s / count : 0.0;
 }
 
 /// Four of five predictions of held-out passes are off by at most this share.
@@ -151,6 +166,7 @@ std::string PassLines(const ModelProfile& profile, const Calibration& calibratio
       const double tokens = static_cast<double>(pass.sequences) * pass.tokens;
       text += fmt::format("{:<9}{:>9}{:>8}{:>9}{:>12.3f}{:>12.0f}", "", pass.sequences, pass.tokens,
                           pass.context, pass.seconds * 1e3, tokens / pass.seconds);
+      if (pass.spread_tokens > 0) text += fmt::format("  lengths differ by {}", pass.spread_tokens);
       if (pass.held_out) {
         text += fmt::format("  held out, predicted {:.3f} ms",
                             PredictedSeconds(profile, pass, is_decode) * 1e3);
@@ -169,13 +185,19 @@ std::string Report(const ModelProfile& profile, const Calibration& calibration) 
       "a token's sampling", profile.sampling_token_s * 1e6, profile.greedy_token_s * 1e6,
       profile.grammar_token_s * 1e6);
   text += fmt::format("{:<22}{:>12.3f} s\n", "load", profile.load_s);
-  const auto move = [&](const char* name, double fixed_s, double token_s) {
-    text += fmt::format("{:<22}{:>12.3f} ms and {:.3f} us a token\n", name, fixed_s * 1e3,
+  text += fmt::format("{:<22}{:>12.3f} ms more for each other length\n", "prompts of a pass",
+                      profile.part_s * 1e3);
+  const auto move = [&](const char* name, double fixed_s, double token_s,
+                        const std::vector<MeasuredMove>& moves) {
+    text += fmt::format("{:<22}{:>12.3f} ms and {:.3f} us a token:", name, fixed_s * 1e3,
                         token_s * 1e6);
+    for (const MeasuredMove& one : moves)
+      text += fmt::format(" {} in {:.3f} ms", one.tokens, one.seconds * 1e3);
+    text += "\n";
   };
-  move("KV copied", profile.copy_s, profile.copy_token_s);
-  move("KV spilled", profile.spill_s, profile.spill_token_s);
-  move("KV restored", profile.restore_s, profile.restore_token_s);
+  move("KV copied", profile.copy_s, profile.copy_token_s, calibration.copies);
+  move("KV spilled", profile.spill_s, profile.spill_token_s, calibration.spills);
+  move("KV restored", profile.restore_s, profile.restore_token_s, calibration.restores);
   text += fmt::format("{:<22}{:>12.2f} ms a MiB\n", "room for KV",
                       profile.room_byte_s * 1e3 * (1 << 20));
   text += fmt::format("{:<22}{:>12} bytes a token, weights {:.1f} MB, {} kernels\n", "KV",
@@ -209,6 +231,7 @@ ModelProfile ProfileFrom(const Calibration& calibration, const std::string& mode
       calibration.on_accelerator ? LlamaEngine::kDefaultSequences : LlamaEngine::kLongTogether;
   profile.decode = DecodePoints(calibration.decode);
   profile.prefill = PrefillPoints(calibration.prefill, profile.decode);
+  profile.part_s = PartSeconds(profile, calibration.prefill);
   profile.sampling_token_s = calibration.sampling_token_s;
   profile.greedy_token_s = calibration.greedy_token_s;
   profile.grammar_token_s = calibration.grammar_token_s;

@@ -9,12 +9,14 @@
 namespace halo {
 namespace {
 
-using Key = std::tuple<int32_t, int32_t, int32_t, bool>;
+/// sequences, tokens, context, is_decode, step
+using Key = std::tuple<int32_t, int32_t, int32_t, bool, int32_t>;
 
 std::set<Key> KeysOf(const CalibrationPlan& plan, bool held_out) {
   std::set<Key> keys;
   for (const CalibrationPoint& p : plan.points) {
-    if (p.held_out == held_out) keys.insert({p.sequences, p.tokens, p.context, p.is_decode});
+    if (p.held_out == held_out)
+      keys.insert({p.sequences, p.tokens, p.context, p.is_decode, p.step});
   }
   return keys;
 }
@@ -32,7 +34,11 @@ void ExpectSound(const CalibrationPlan& plan, const CalibrationLimits& limits) {
     const CalibrationRoom& room =
         p.is_decode || p.sequences > plan.deep.sequences ? plan.wide : plan.deep;
     EXPECT_LE(p.sequences, room.sequences);
-    EXPECT_LE(p.context + p.tokens, room.cells);
+    EXPECT_LE(p.context + p.TokensOf(p.sequences - 1), room.cells);
+    EXPECT_GT(p.TokensOf(0), 0);
+    int32_t tokens = 0;
+    for (int32_t i = 0; i < p.sequences; ++i) tokens += p.TokensOf(i);
+    EXPECT_EQ(tokens, p.sequences * p.tokens);
     EXPECT_LE(p.sequences * p.tokens, limits.batch_tokens);
     EXPECT_TRUE(p.context == 0 ||
                 std::count(plan.contexts.begin(), plan.contexts.end(), p.context) == 1);
@@ -40,8 +46,8 @@ void ExpectSound(const CalibrationPlan& plan, const CalibrationLimits& limits) {
   const std::set<Key> learnt = KeysOf(plan, false), checked = KeysOf(plan, true);
   for (const Key& key : checked) EXPECT_FALSE(learnt.contains(key));
   EXPECT_EQ(learnt.size() + checked.size(), plan.points.size());  // each once
-  EXPECT_TRUE(learnt.contains({1, 1, plan.contexts.front(), true}));
-  EXPECT_TRUE(learnt.contains({1, 16, 0, false}));
+  EXPECT_TRUE(learnt.contains({1, 1, plan.contexts.front(), true, 0}));
+  EXPECT_TRUE(learnt.contains({1, 16, 0, false, 0}));
 }
 
 TEST(CalibrationPlan, ALargeMachineMeasuresEverything) {
@@ -51,10 +57,10 @@ TEST(CalibrationPlan, ALargeMachineMeasuresEverything) {
   EXPECT_EQ(plan.wide.sequences, 64);
   for (const int32_t n : {1, 2, 4, 8, 16, 32, 64}) {
     for (const int32_t context : {plan.contexts.front(), plan.contexts.back()})
-      EXPECT_TRUE(KeysOf(plan, false).contains({n, 1, context, true})) << n << " at " << context;
+      EXPECT_TRUE(KeysOf(plan, false).contains({n, 1, context, true, 0})) << n << " at " << context;
   }
-  EXPECT_TRUE(KeysOf(plan, false).contains({1, 2048, 0, false}));
-  EXPECT_TRUE(KeysOf(plan, false).contains({64, 32, 0, false}));
+  EXPECT_TRUE(KeysOf(plan, false).contains({1, 2048, 0, false, 0}));
+  EXPECT_TRUE(KeysOf(plan, false).contains({64, 32, 0, false, 0}));
   EXPECT_GE(KeysOf(plan, true).size(), 10U);
 }
 
@@ -84,13 +90,14 @@ TEST(CalibrationPlan, SlowModelsAreMeasuredAtFewerPointsButInEveryDirection) {
   ExpectSound(plan, limits);
   EXPECT_LT(plan.TokensOfRound(), all / 3);
   const std::set<Key> learnt = KeysOf(plan, false);
-  EXPECT_TRUE(learnt.contains({4, 128, 0, false}));
-  EXPECT_TRUE(learnt.contains({1, 128, plan.contexts.front(), false}));
-  EXPECT_TRUE(learnt.contains({16, 16, 0, false}));
-  EXPECT_TRUE(learnt.contains({64, 1, plan.contexts.front(), true}));
+  EXPECT_TRUE(learnt.contains({4, 128, 0, false, 0}));
+  EXPECT_TRUE(learnt.contains({1, 128, plan.contexts.front(), false, 0}));
+  EXPECT_TRUE(learnt.contains({16, 16, 0, false, 0}));
+  EXPECT_TRUE(learnt.contains({4, 128, 0, false, 16}));
+  EXPECT_TRUE(learnt.contains({64, 1, plan.contexts.front(), true, 0}));
   const std::set<Key> checked = KeysOf(plan, true);
-  EXPECT_TRUE(checked.contains({1, 90, 0, false}));
-  EXPECT_TRUE(checked.contains({12, 1, plan.contexts[1], true}));
+  EXPECT_TRUE(checked.contains({1, 90, 0, false, 0}));
+  EXPECT_TRUE(checked.contains({12, 1, plan.contexts[1], true, 0}));
 }
 
 }  // namespace

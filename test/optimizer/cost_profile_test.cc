@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -93,6 +94,32 @@ TEST(PrefillSeconds, NothingCostsNothingAndMoreNeverCostsLess) {
   ModelProfile crossing = profile;
   crossing.prefill = {{100, 2.0, 0.0, 1}, {200, 1.5, 0.0, 1}};  // measured in a noisy moment
   EXPECT_DOUBLE_EQ(PrefillSeconds(crossing, 1, 2000, 0), 1.5);
+}
+
+TEST(PrefillSeconds, PromptsThatComeOneByOneCostMore) {
+  ModelProfile profile = RoundProfile();
+  EXPECT_DOUBLE_EQ(PrefillSeconds(profile, 16, 100, 0, {1.0, 0.0}), 16 * 2.0);
+  EXPECT_DOUBLE_EQ(PrefillSeconds(profile, 16, 100, 0, {2.5, 0.0}), 16 / 2.5 * 3.5);
+  // No more than the engine takes together, and than there are.
+  EXPECT_DOUBLE_EQ(PrefillSeconds(profile, 16, 200, 0, {8.0, 0.0}), 4 * (1.0 + 8.0));
+  EXPECT_DOUBLE_EQ(PrefillSeconds(profile, 2, 100, 0, {8.0, 0.0}), 3.0);
+}
+
+TEST(PrefillSeconds, PromptsOfDifferentLengthsAreComputedInParts) {
+  ModelProfile profile = RoundProfile();
+  profile.part_s = 0.5;
+  EXPECT_DOUBLE_EQ(PrefillSeconds(profile, 4, 200, 0), 9.0);
+  EXPECT_NEAR(PrefillSeconds(profile, 4, 200, 0, {0.0, 1e9}), 9.0 + 3 * 0.5, 1e-6);  // all differ
+  // Two of two lengths: as often alike as not.
+  EXPECT_NEAR(PrefillSeconds(profile, 2, 100, 0, {0.0, 1.0}), 3.0 + 0.5 * 0.5, 1e-9);
+  EXPECT_DOUBLE_EQ(PrefillSeconds(profile, 1, 200, 0, {0.0, 50.0}), 3.0);
+}
+
+TEST(PromptsOfPass, IsOneWhereAnswersEndRarelyAndAllWhereTheyEndAtOnce) {
+  EXPECT_NEAR(PromptsOfPass(1, 1e9), 1.0, 1e-6);
+  EXPECT_NEAR(PromptsOfPass(32, 32), 1.0 / (1.0 - std::exp(-1.0)), 1e-9);
+  EXPECT_NEAR(PromptsOfPass(64, 1), 64.0, 1e-9);
+  EXPECT_EQ(PromptsOfPass(0, 0), 1.0);
 }
 
 TEST(DecodeSeconds, StepsAreLinearInSequencesAndContext) {

@@ -177,8 +177,9 @@ Calibrator::Batch Calibrator::PrefillBatch(const CalibrationPoint& point) {
   Batch batch;
   batch.reserve(static_cast<size_t>(point.sequences) * static_cast<size_t>(point.tokens));
   for (int32_t sequence = 0; sequence < point.sequences; ++sequence) {
-    for (int32_t i = 0; i < point.tokens; ++i)
-      batch.push_back({RandomToken(), point.context + i, sequence, i + 1 == point.tokens});
+    const int32_t tokens = point.TokensOf(sequence);
+    for (int32_t i = 0; i < tokens; ++i)
+      batch.push_back({RandomToken(), point.context + i, sequence, i + 1 == tokens});
   }
   return batch;
 }
@@ -410,7 +411,8 @@ Calibration Calibrator::Results() const {
     for (const Subject& subject : place->subjects) {
       const CalibrationPoint& point = subject.point;
       (point.is_decode ? result.decode : result.prefill)
-          .push_back({point.sequences, point.tokens, point.context, point.held_out,
+          .push_back({point.sequences, point.tokens, point.context,
+                      point.step * (point.sequences - 1), point.held_out,
                       TypicalOf(subject.readings), static_cast<int32_t>(subject.readings.size())});
     }
   }

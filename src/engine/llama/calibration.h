@@ -25,8 +25,10 @@ struct CalibrationOptions {
 /// A pass of the engine's kind and what it took.
 struct MeasuredPass {
   int32_t sequences = 1;
-  int32_t tokens = 1;     ///< new ones of each sequence; 1 for decode steps
-  int32_t context = 0;    ///< tokens of each that were there
+  int32_t tokens = 1;   ///< new ones of each sequence; 1 for decode steps
+  int32_t context = 0;  ///< tokens of each that were there
+  /// Longest less shortest, of prompts that all differ in length; 0: all equal.
+  int32_t spread_tokens = 0;
   bool held_out = false;  ///< not to make a profile of, but to check it with
   double seconds = 0.0;   ///< median
   int32_t repetitions = 0;

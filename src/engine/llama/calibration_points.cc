@@ -28,6 +28,10 @@ constexpr int32_t kDecodes[] = {1, 2, 4, 8, 16, 32, 64};
 constexpr Shape kEssentialHeldOut[] = {{1, 90}};
 constexpr Shape kHeldOut[] = {{1, 700}, {3, 200}, {10, 40}};
 constexpr Shape kHeldOutInContext[] = {{1, 384}, {4, 330}, {8, 24}};
+// Prompts of lengths that all differ, which llama.cpp computes part by part.
+constexpr CalibrationPoint kUneven[] = {{4, 128, 0, false, false, 16},
+                                        {16, 32, 0, false, false, 2}};
+constexpr CalibrationPoint kHeldOutUneven = {8, 100, 0, false, true, 4};
 constexpr int32_t kHeldOutDecodes[] = {3, 12, 24, 48};
 
 int64_t TokensOf(const CalibrationPoint& point) { return int64_t{point.sequences} * point.tokens; }
@@ -39,7 +43,8 @@ class Planner {
   void Add(CalibrationPoint point) {
     const bool is_wide = point.is_decode || point.sequences > plan_.deep.sequences;
     const CalibrationRoom& room = is_wide ? plan_.wide : plan_.deep;
-    const int32_t cells = point.context + (point.is_decode ? kDecodeCells : point.tokens);
+    const int32_t longest = point.TokensOf(point.sequences - 1);
+    const int32_t cells = point.context + (point.is_decode ? kDecodeCells : longest);
     if (point.sequences > room.sequences || cells > room.cells) return;
     if (TokensOf(point) > limits_.batch_tokens) return;
     plan_.points.push_back(point);
@@ -81,6 +86,8 @@ CalibrationPlan PlanCalibration(const CalibrationLimits& limits) {
   planner.AddAll(kFurther, 0, false);
   planner.AddAll(kEssentialHeldOut, 0, true);
   planner.AddAll(kHeldOut, 0, true);
+  for (const CalibrationPoint& point : kUneven) planner.Add(point);
+  planner.Add(kHeldOutUneven);
   planner.AddAll(kEssentialInContext, plan.contexts[0], false);
   planner.AddAll(kFurtherInContext, plan.contexts[0], false);
   planner.AddAll(kHeldOutInContext, plan.contexts[1], true);
@@ -105,6 +112,7 @@ double CalibrationPlan::TokensOfRound() const {
 void CalibrationPlan::Thin(double tokens) {
   const auto is_essential = [](const CalibrationPoint& point) {
     if (point.is_decode) return point.sequences <= 16 || !point.held_out;
+    if (point.step > 0) return !point.held_out && point.sequences <= 4;
     const auto is_shape = [&](const Shape& shape) {
       return shape.sequences == point.sequences && shape.tokens == point.tokens;
     };

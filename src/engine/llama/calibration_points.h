@@ -12,6 +12,12 @@ struct CalibrationPoint {
   int32_t context = 0;
   bool is_decode = false;
   bool held_out = false;  ///< the profile is checked with it
+  /// Each prompt has so many tokens more than the one before it, `tokens` being the mean.
+  int32_t step = 0;
+
+  int32_t TokensOf(int32_t sequence) const {
+    return tokens + step * (2 * sequence - sequences + 1) / 2;
+  }
 };
 
 /// Cells of a room to measure in.
