@@ -21,6 +21,7 @@ def halo(*args, stdin=None, env=None, timeout=120):
     for name in list(environment):
         if name.startswith("HALO_"):
             del environment[name]
+    environment["XDG_STATE_HOME"] = os.path.join(SCRATCH, "own-state")  # profiles and history of the test's own
     environment.update(env or {})
     done = subprocess.run([HALO, *args], input=stdin, capture_output=True, text=True, timeout=seconds(timeout),
                           env=environment, cwd=SCRATCH)

@@ -101,9 +101,11 @@ class Workloads(unittest.TestCase):
                 self.assertEqual(rows[:NAIVE_ROWS], naive)
 
     def test_plans_and_the_earliest_start_of_each_tool(self):
-        for name, (*_, before) in WORKLOADS.items():
+        for name, (*_, rules, before) in WORKLOADS.items():
             with self.subTest(name):
-                code, plan, error = halo("explain", os.path.join(support.SOURCE, "workflows", f"{name}.yaml"))
+                workflows = os.path.join(support.SOURCE, "workflows")
+                code, plan, error = halo("explain", os.path.join(workflows, f"{name}.yaml"), "-i",
+                                         os.path.join(workflows, "rows", f"{name[:2]}.jsonl"), "--no-history")
                 self.assertEqual(code, 0, error)
                 golden = os.path.join(GOLDEN, f"explain_{name}.txt")
                 if UPDATE:
@@ -115,7 +117,7 @@ class Workloads(unittest.TestCase):
                 starts = re.findall(r"^ *\d+  (SQL|HTTP|FN) .*\n(?: {7}asks .*\n)? {7}starts  (.*)$", plan, re.MULTILINE)
                 wanted = f"after {before}" if before else "with its row"
                 self.assertEqual({start for kind, start in starts if kind != "FN"}, {wanted})
-                self.assertEqual({start for kind, start in starts if kind == "FN"}, {"with its row"} if "rule" in plan else set())
+                self.assertEqual({start for kind, start in starts if kind == "FN"}, {"with its row"} if rules else set())
 
     def test_repeated_parameters_ask_once_and_sharing_changes_nothing(self):
         rows = os.path.join(support.SCRATCH, "repeats.jsonl")
