@@ -156,16 +156,24 @@ double CardinalityEstimator::constant_tokens(size_t source, OperatorIndex index)
 /// Rows whose values differ in what reaches the operator, over all sources in which it is the same.
 Estimate CardinalityEstimator::DistinctRows(const PhysicalPlan& plan, size_t position) const {
   const PlannedOperator& first = plan.operators[position];
-  DistinctCounter all;
+  std::vector<const DistinctCounter*> counters;
   for (size_t i = position; i < plan.operators.size(); ++i) {
     const PlannedOperator& other = plan.operators[i];
     if (i != position && other.same_as != static_cast<int32_t>(position)) continue;
     const RowStatistics* rows = sources_[other.source].rows;
-    if (rows == nullptr) continue;
-    const DistinctCounter* counter = rows->Find(KeyOf(identity(other.source, other.op).reaches));
-    if (counter != nullptr) all.Merge(*counter);
+    const DistinctCounter* counter =
+        rows == nullptr ? nullptr : rows->Find(KeyOf(identity(other.source, other.op).reaches));
+    const bool is_new = std::find(counters.begin(), counters.end(), counter) == counters.end();
+    if (counter != nullptr && is_new) counters.push_back(counter);
   }
-  const Estimate count = all.Count();
+  Estimate count;
+  if (counters.size() == 1) {
+    count = counters.front()->Count();
+  } else {
+    DistinctCounter all;
+    for (const DistinctCounter* counter : counters) all.Merge(*counter);
+    count = all.Count();
+  }
   const bool only_row = sources_[first.source].plan->at(first.op).inputs.empty();
   // What it reads may turn out equal for rows that differ.
   return only_row ? count : Estimate{count.value, std::min(1.0, count.value), count.high};

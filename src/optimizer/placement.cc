@@ -181,6 +181,9 @@ void PlaceOperators(const std::vector<OptimizerSource>& sources, const Optimizer
   const ProblemOfPlan made = ProblemBuilder(sources, options, plan).Build();
   PlannerOptions planner;
   planner.now_s = options.now_s;
+  // Planning is to stay far below what it saves; who asks for a planner by name gives it its time.
+  constexpr double kAutomaticBudget_s = 0.04;
+  if (options.planner == "auto") planner.budget_s = kAutomaticBudget_s;
   const Schedule schedule = PlanByName(options.planner, made.problem, planner);
   plan.planner = schedule.planner;
   for (const PlannedWorker& worker : made.problem.workers)
