@@ -111,7 +111,14 @@ void FitMoves(const std::vector<MeasuredMove>& moves, double& fixed_s, double& t
     squares += apart * apart;
     products += apart * (move.seconds - seconds / count);
   }
-  token_s = squares > 0.0 ? std::max(0.0, products / squares) : 0.0;
+  if (products <= 0.0 || squares <= 0.0) {
+    // Longer ones were no slower: how memory was had said more than how much. By the token, then,
+    // which costs long ones dearly rather than nothing.
+    fixed_s = 0.0;
+    token_s = tokens > 0.0 ? seconds / tokens : 0.0;
+    return;
+  }
+  token_s = products / squares;
   fixed_s = std::max(0.0, (seconds - token_s * tokens) / count);
 }
 

@@ -44,7 +44,7 @@ Calibration LawfulCalibration() {
   for (const int tokens : {50, 400, 800}) {
     measured.copies.push_back({tokens, 1e-4 + 1e-6 * tokens});
     measured.spills.push_back({tokens, 2e-6 * tokens - 1e-5});  // the intercept is noise
-    measured.restores.push_back({tokens, 3e-4});
+    measured.restores.push_back({tokens, 3e-4 + 2e-7 * tokens});
   }
   measured.sampling_token_s = 1e-5;
   measured.load_s = 0.5;
@@ -73,8 +73,7 @@ TEST(ProfileFrom, FindsTheLawsOfAMachine) {
   EXPECT_NEAR(profile.copy_s, 1e-4, 1e-12);
   EXPECT_NEAR(profile.copy_token_s, 1e-6, 1e-12);
   EXPECT_EQ(profile.spill_s, 0.0);
-  EXPECT_NEAR(profile.restore_s, 3e-4, 1e-12);
-  EXPECT_EQ(profile.restore_token_s, 0.0);
+  EXPECT_NEAR(profile.restore_s + 500 * profile.restore_token_s, 3e-4 + 500 * 2e-7, 1e-9);
 }
 
 TEST(ProfileFrom, HeldOutPassesGiveTheErrorAndNothingElse) {
@@ -99,7 +98,9 @@ TEST(ProfileFrom, NoiseNeverMakesCostsThatAreNone) {
   for (MeasuredPass& pass : measured.decode) {
     if (pass.context == 800) pass.seconds *= 0.1;
   }
+  measured.copies = {{100, 4e-4}, {1000, 3e-4}};
   const ModelProfile profile = ProfileFrom(measured, "m", "d");
+  EXPECT_GT(profile.copy_token_s, 0.0);  // or copies of any length would be free
   // What is written can be read again: no cost is negative.
   EXPECT_NO_THROW(ReadCostProfile(ToJson({"x", 1, {profile}}), "p"));
   EXPECT_GE(DecodeSeconds(profile, 1, 1, 10'000), DecodeSeconds(profile, 1, 1, 0));

@@ -26,7 +26,9 @@ namespace halo {
 namespace {
 
 constexpr int32_t kMostRounds = 9;
-constexpr int32_t kDecodeSteps = 4;  // of a reading, after one that is not counted
+// Of a reading. The first step of other sequences builds its graph anew, and so does each at which
+// an answer ends or begins: one of five, about as often as in a batch.
+constexpr int32_t kDecodeSteps = 5;
 constexpr double kQuietShare = 0.9;
 constexpr int32_t kMostTries = 4;  // of a disturbed reading, at once
 constexpr double kCheapSeconds = 0.25;
@@ -314,12 +316,14 @@ void Calibrator::MeasurePrefill(KvRoom& room, Subject& subject) {
 
 void Calibrator::MeasureDecode(KvRoom& room, Subject& subject) {
   Batch batch = PrefillBatch(subject.point);
-  for (int32_t step = 0; step <= kDecodeSteps; ++step) {
+  Reading mean{0.0, true};
+  for (int32_t step = 0; step < kDecodeSteps; ++step) {
     const Reading reading = Time(options_.threads, [&] { Compute(room, batch); });
-    // The first step of other sequences builds its graph anew.
-    if (step > 0) subject.readings.push_back(reading);
+    mean.seconds += reading.seconds / kDecodeSteps;
+    mean.quiet = mean.quiet && reading.quiet;
     SampleAll(room, batch, step % 2 == 0);
   }
+  subject.readings.push_back(mean);
 }
 
 /// Samples from every row of the last step, as the engine does before the next one, and puts the
