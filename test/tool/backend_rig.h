@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
-#include <filesystem>
 #include <map>
 #include <memory>
 #include <string>
@@ -11,32 +10,10 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "tool/census.h"
 #include "tool/tool_backend.h"
 
 namespace halo::test {
-
-/// Entries of a folder of /proc: threads of "/proc/self/task", descriptors of "/proc/self/fd" (the
-/// one that looks included).
-inline size_t CountEntries(const std::string& folder) {
-  size_t count = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-    (void)entry;
-    ++count;
-  }
-  return count;
-}
-
-/// What a process has open, to be compared before and after.
-struct Census {
-  size_t threads = CountEntries("/proc/self/task");
-  size_t descriptors = CountEntries("/proc/self/fd");
-
-  friend bool operator==(const Census&, const Census&) = default;
-};
-
-inline std::ostream& operator<<(std::ostream& out, const Census& census) {
-  return out << census.threads << " threads, " << census.descriptors << " descriptors";
-}
 
 /// A mailbox, and what has come into it.
 class BackendRig {

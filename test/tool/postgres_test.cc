@@ -3,17 +3,19 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <filesystem>
 #include <map>
 #include <set>
 
 #include "sql/sql_functions.h"
 #include "support/test_postgres.h"
+#include "tool/census.h"
 #include "tool/sql/postgres_backend.h"
 
 namespace halo {
 namespace {
 
+using test::Census;
+using test::CountThreads;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
@@ -21,10 +23,6 @@ using testing::Not;
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kSleep = "SELECT pg_sleep(600)";
-
-int64_t CountFiles(const char* folder) {
-  return std::distance(std::filesystem::directory_iterator(folder), {});
-}
 
 /// A backend with one connection, "db", and what is needed to ask it.
 class Asker {
@@ -237,11 +235,11 @@ TEST_F(PostgresTest, WritesSayWhatTheyChanged) {
 TEST_F(PostgresTest, SeveralStatementsRunAtOnceOnOneThread) {
   Asker asker(6);
   RowsOf(asker.Ask(Asker::Read("SELECT 1")));
-  const int64_t threads = CountFiles("/proc/self/task");
+  const size_t threads = CountThreads();
   std::vector<ToolCallId> ids;
   for (int i = 0; i < 9; ++i) ids.push_back(asker.Submit(Asker::Read(kSleep)));
   server().Await(running(), "6");  // the others wait
-  EXPECT_EQ(CountFiles("/proc/self/task"), threads);
+  EXPECT_EQ(CountThreads(), threads);
   for (const ToolCallId id : ids) asker.Cancel(id);
   for (const ToolCallId id : ids)
     EXPECT_EQ(FailureOf(asker.Await(id)), "cancelled: the call was cancelled");
@@ -564,7 +562,7 @@ TEST_F(PostgresTest, NoMessageHasAPassword) {
 
 TEST_F(PostgresTest, NothingIsLeftBehind) {
   AwaitNoSessions();
-  const int64_t files = CountFiles("/proc/self/fd"), threads = CountFiles("/proc/self/task");
+  const Census before{};
   {
     Asker asker(3);
     RowsOf(asker.Ask(Asker::Read("SELECT 1")));
@@ -580,8 +578,7 @@ TEST_F(PostgresTest, NothingIsLeftBehind) {
     Asker idle(2);
   }
   AwaitNoSessions();
-  EXPECT_EQ(CountFiles("/proc/self/fd"), files);
-  EXPECT_EQ(CountFiles("/proc/self/task"), threads);
+  EXPECT_EQ(Census(), before);
 }
 
 // ---- the catalogue
