@@ -98,6 +98,12 @@ class HtmlPrinter {
            "elapsed on " + std::to_string(plan_.workers.size()) +
                (plan_.workers.size() == 1 ? " worker" : " workers"));
     }
+    if (plan_.actual_engine_busy_s) {
+      Tile(SecondsWords(*plan_.actual_engine_busy_s),
+           "engine was busy, factor " +
+               fmt::format("{:.2f}",
+                           ErrorFactor(plan_.engine_busy_s.value, *plan_.actual_engine_busy_s)));
+    }
     body_ += "</div>\n";
   }
 

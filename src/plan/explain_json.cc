@@ -12,6 +12,8 @@ Json EstimateJson(const Estimate& estimate) {
   return {{"value", estimate.value}, {"low", estimate.low}, {"high", estimate.high}};
 }
 
+Json Known(const std::optional<double>& value) { return value ? Json(*value) : Json(); }
+
 Json OperatorJson(const PhysicalPlan& plan, const PlannedOperator& planned) {
   const PlannedSource& source = plan.sources[planned.source];
   const LogicalNode& node = source.plan->at(planned.op);
@@ -88,6 +90,8 @@ std::string ExplainJson(const PhysicalPlan& plan) {
                      {"costs_known", plan.has_costs},
                      {"engine_busy_s", EstimateJson(plan.engine_busy_s)},
                      {"elapsed_s", EstimateJson(plan.elapsed_s)},
+                     {"actual_engine_busy_s", Known(plan.actual_engine_busy_s)},
+                     {"actual_elapsed_s", Known(plan.actual_elapsed_s)},
                      {"load_s", plan.load_s},
                      {"lower_bound_s", plan.lower_bound_s},
                      {"notes", plan.notes}};

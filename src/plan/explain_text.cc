@@ -127,6 +127,13 @@ class TextPrinter {
       text_ += fmt::format("total: engine busy for {}, elapsed {}\n",
                            SecondsWords(plan_.engine_busy_s), SecondsWords(plan_.elapsed_s));
     }
+    if (plan_.actual_engine_busy_s && plan_.actual_elapsed_s) {
+      const double factor = ErrorFactor(plan_.engine_busy_s.value, *plan_.actual_engine_busy_s);
+      text_ += fmt::format("actual: engine busy for {}{}, elapsed {}\n",
+                           SecondsWords(*plan_.actual_engine_busy_s),
+                           plan_.has_costs ? fmt::format(" (factor {:.2f})", factor) : "",
+                           SecondsWords(*plan_.actual_elapsed_s));
+    }
     for (const std::string& note : plan_.notes) text_ += "note: " + note + "\n";
   }
 

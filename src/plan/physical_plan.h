@@ -86,10 +86,12 @@ struct PhysicalPlan {
   std::vector<PlacedOperator> placements;  ///< by worker and start
   std::vector<std::string> models;         ///< names, by what is placed
   std::string planner;
-  Estimate engine_busy_s;          ///< of all workers together
-  Estimate elapsed_s;              ///< of the run
-  double load_s = 0.0;             ///< of models, over all workers
-  double lower_bound_s = 0.0;      ///< of elapsed_s under the same costs, as far as proved
+  Estimate engine_busy_s;      ///< of all workers together
+  Estimate elapsed_s;          ///< of the run
+  double load_s = 0.0;         ///< of models, over all workers
+  double lower_bound_s = 0.0;  ///< of elapsed_s under the same costs, as far as proved
+  /// What a run of the plan took, for `explain --analyze`.
+  std::optional<double> actual_engine_busy_s, actual_elapsed_s;
   bool has_costs = false;          ///< seconds mean something: a model's rates are known
   std::vector<std::string> notes;  ///< what a reader should know about the estimates
 };

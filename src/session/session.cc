@@ -615,6 +615,11 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   if (dump) dump->Finish();
 
   Planning::AddActuals(report, impl.physical);
+  int64_t engine_busy_us = 0;
+  for (const auto& [path, model] : impl.models)
+    engine_busy_us += model.engine->Statistics().busy_us;
+  impl.physical.actual_engine_busy_s = static_cast<double>(engine_busy_us) * 1e-6;
+  impl.physical.actual_elapsed_s = static_cast<double>(impl.clock.NowUs() - ready_us) * 1e-6;
 
   SummaryInput summary;
   summary.report = &report;
