@@ -64,15 +64,20 @@ std::string ValueText(const nlohmann::ordered_json& value) {
   return value.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
-/// Mean tokens of the columns that the operator itself puts into its prompt.
-double RowTokens(const Operator& op, const OperatorReads& reads, const OptimizerSource& source,
-                 const ModelFacts& model) {
-  if (source.rows == nullptr || source.rows->sample().empty()) return 0.0;
+struct MeanAndVariance {
+  double mean = 0.0, variance = 0.0;
+};
+
+/// Tokens of the columns that the operator itself puts into its prompt.
+MeanAndVariance RowTokens(const Operator& op, const OperatorReads& reads,
+                          const OptimizerSource& source, const ModelFacts& model) {
+  if (source.rows == nullptr || source.rows->sample().empty()) return {};
   constexpr size_t kRows = 64;
   const auto& sample = source.rows->sample();
   const size_t rows = std::min(kRows, sample.size());
-  double tokens = 0.0;
+  double sum = 0.0, squares = 0.0;
   for (size_t i = 0; i < rows; ++i) {
+    double tokens = 0.0;
     for (const std::string& column : reads.columns) {
       const auto found = sample[i].find(column);
       if (found == sample[i].end()) continue;
@@ -82,8 +87,11 @@ double RowTokens(const Operator& op, const OperatorReads& reads, const Optimizer
           model, ValueText(is_turns ? (*found)[RowPromptElement(op, found->size())] : *found));
     }
     if (reads.whole_row) tokens += CountTokens(model, ValueText(sample[i]));
+    sum += tokens;
+    squares += tokens * tokens;
   }
-  return tokens / static_cast<double>(rows);
+  const double mean = sum / static_cast<double>(rows);
+  return {mean, std::max(0.0, squares / static_cast<double>(rows) - mean * mean)};
 }
 
 Estimate MeanOf(double sum, double sum_of_squares, double count) {
@@ -136,10 +144,18 @@ CardinalityEstimator::Facts CardinalityEstimator::FactsOf(const OptimizerSource&
     model = &source.models[static_cast<size_t>(source.plan->at(index).model)];
     facts.written_tokens = WrittenTokens(op, *model);
     const OperatorReads own = ReadsOf(*source.plan->workflow, index, source.prompt_column);
-    facts.row_tokens = RowTokens(op, own, source, *model);
+    const MeanAndVariance row = RowTokens(op, own, source, *model);
+    facts.row_tokens = row.mean;
+    facts.row_variance = row.variance;
   }
   if (history != nullptr)
     facts.record = history->Find(identity.signature, model == nullptr ? "" : model->digest);
+  if (facts.record != nullptr) {
+    const OperatorRecord& record = *facts.record;
+    const double mean = record.output_tokens / record.calls;
+    facts.answer_variance =
+        std::max(0.0, record.output_tokens_squared / record.calls - mean * mean);
+  }
   return facts;
 }
 
@@ -215,6 +231,16 @@ void CardinalityEstimator::EstimateCalls(const PhysicalPlan& plan, size_t positi
   }
 }
 
+/// Between the shortest and the longest prompt of a pass: two deviations, about what four draws of
+/// a normal distribution span.
+double CardinalityEstimator::SpreadTokens(size_t source, OperatorIndex op) const {
+  const std::vector<Facts>& facts = facts_[source];
+  double variance = facts[static_cast<size_t>(op)].row_variance;
+  for (const OperatorIndex producer : facts[static_cast<size_t>(op)].identity.reaches.producers)
+    variance += facts[static_cast<size_t>(producer)].answer_variance;
+  return 2.0 * std::sqrt(variance);
+}
+
 void CardinalityEstimator::EstimateInference(const PhysicalPlan& plan, size_t position,
                                              size_t first, OperatorEstimate& estimate) const {
   const PlannedOperator& planned = plan.operators[position];
@@ -262,11 +288,16 @@ void CardinalityEstimator::EstimateInference(const PhysicalPlan& plan, size_t po
   const double fresh = prompt.value - estimate.reused_tokens.value;
   const double output = estimate.output_tokens.value;
   const double batch = MeanBatch(calls, model.sequences);
+  // Prompts of later operators, and of later rows, come as answers make room for them.
+  PrefillArrival arrival;
+  if (!node.waits_for.empty() || calls > model.sequences)
+    arrival.together = PromptsOfPass(batch, output);
+  arrival.spread_tokens = SpreadTokens(planned.source, planned.op);
   const double token_s = (op.sampling.temperature > 0.0 ? model.profile.sampling_token_s
                                                         : model.profile.greedy_token_s) +
                          (op.schema ? model.profile.grammar_token_s : 0.0);
   const auto seconds = [&](double answer) {
-    return PrefillSeconds(model.profile, calls, fresh, estimate.reused_tokens.value) +
+    return PrefillSeconds(model.profile, calls, fresh, estimate.reused_tokens.value, arrival) +
            DecodeSeconds(model.profile, calls * std::max(0.0, answer - 1.0), batch,
                          prompt.value + answer / 2.0) +
            calls * answer * token_s +

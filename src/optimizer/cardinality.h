@@ -65,6 +65,8 @@ class CardinalityEstimator {
     OperatorIdentity identity;
     const OperatorRecord* record = nullptr;  ///< history
     double written_tokens = 0.0, row_tokens = 0.0;
+    double row_variance = 0.0;     ///< of row_tokens over the rows
+    double answer_variance = 0.0;  ///< of its answers' tokens, where history knows
   };
 
   Facts FactsOf(const OptimizerSource& source, OperatorIndex op, const OperatorHistory* history,
@@ -73,6 +75,7 @@ class CardinalityEstimator {
   void EstimateInference(const PhysicalPlan& plan, size_t position, size_t first,
                          OperatorEstimate& estimate) const;
   void EstimateTool(size_t source, OperatorIndex op, OperatorEstimate& estimate) const;
+  double SpreadTokens(size_t source, OperatorIndex op) const;
   Estimate DistinctRows(const PhysicalPlan& plan, size_t position) const;
 
   const std::vector<OptimizerSource>& sources_;
