@@ -226,6 +226,8 @@ void AddFlags(CLI::App& command, RunFlags& flags) {
       ->check(CLI::IsMember({"auto", "split", "unified"}));
   command.add_option("--planner", options.planner,
                      "What places operators on workers: auto, dp, beam, list or milp");
+  command.add_option("--plan", options.plan_file,
+                     "A plan that explain --format json printed: layouts, order, what runs");
   command.add_option(
       "--rules-off", flags.rules_off,
       "Rules of the optimizer that are not applied, with commas (explain lists them)");

@@ -75,6 +75,8 @@ struct RunOptions {
   std::set<std::string> rules_off;  ///< rules of the optimizer that are not applied, by name
   std::string planner = "auto";     ///< auto, dp, beam, list or milp
   int32_t workers = 1;              ///< that the plan is made for; runs have one so far
+  std::string plan_file;     ///< a plan that `Explain("json")` gave, carried out in place of what
+                             ///< the rules would decide; "": none
   std::string profile_file;  ///< costs of this machine, as `halo calibrate` stores them; "": none
   std::string history_file;  ///< what operators turned out to be in earlier runs; "": none
   bool use_history = true;   ///< plans look at it; runs add to it in any case

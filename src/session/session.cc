@@ -14,6 +14,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
+#include <sstream>
 #include <thread>
 #include <utility>
 
@@ -28,6 +29,7 @@
 #include "plan/logical_plan.h"
 #include "runtime/executor.h"
 #include "session/call_dump.h"
+#include "session/plan_file.h"
 #include "session/planning.h"
 #include "session/prompt_estimate.h"
 #include "session/summary.h"
@@ -66,6 +68,14 @@ void RequireFolderOf(const std::string& path, const std::string& flag) {
   if (access(folder.c_str(), W_OK) == 0) return;
   throw Error(ErrorCode::kUsage, flag + " " + path + ": cannot write to the folder " + folder +
                                      ": " + std::strerror(errno));
+}
+
+std::string ReadWholeFile(const std::string& path, const std::string& flag) {
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  text << file.rdbuf();
+  if (!file || path.empty()) throw Error(ErrorCode::kUsage, flag + " " + path + ": cannot be read");
+  return text.str();
 }
 
 /// A folder for temporary files that goes when the session goes.
@@ -346,6 +356,13 @@ void Session::Impl::PlanBatch() {
     }
     to_plan.push_back(std::move(source));
   }
+  if (!options.plan_file.empty()) {
+    std::vector<LogicalPlan*> plans;
+    for (const auto& input : inputs) plans.push_back(&input->plan);
+    ApplyPlanFile(ReadWholeFile(options.plan_file, "--plan"), options.plan_file, plans,
+                  options.naive);
+    options.rules_off.merge(RulesOfPlanFiles());
+  }
   // The reference applies what prompts are made of, and nothing else.
   if (options.naive) options.rules_off.merge(RulesOffForNaive());
   constexpr int64_t kRowsSideBySide = LlamaEngine::kDefaultSequences / 2;
@@ -457,6 +474,7 @@ void Session::Impl::CheckPaths() const {
     for (const LlamaAdapter& adapter : model.adapters) read.push_back(adapter.path);
   }
   read.push_back(options.models_file);
+  read.push_back(options.plan_file);
   read.insert(read.end(), tools.files.begin(), tools.files.end());
   written.push_back({"--dump-prompts", options.dump_prompts, ""});
   written.push_back({"--summary-json", options.summary_json, ""});

@@ -489,6 +489,39 @@ ops:
         self.assertEqual(code, 0)
         self.assertIn("begins with that of first", out)
 
+    def test_a_plan_is_explained_in_four_forms_and_analyzed(self):
+        arguments = (self.workflow, "-i", self.rows, "--no-history", *self.model)
+        plans = {form: halo("explain", *arguments, "--format", form) for form in ("text", "json", "mermaid", "html")}
+        for form, (code, out, error) in plans.items():
+            self.assertEqual(code, 0, error)
+            self.assertEqual(out, halo("explain", *arguments, "--format", form)[1], form)
+        self.assertIn("total: engine busy for", plans["text"][1])
+        self.assertIn("assumed answers are taken to be half", plans["text"][1])
+        plan = json.loads(plans["json"][1])
+        self.assertTrue(plan["costs_known"])
+        self.assertTrue(plans["mermaid"][1].startswith("flowchart TD\n"))
+        self.assertIn("<svg", plans["html"][1])
+        code, out, error = halo("explain", *arguments, "--analyze", "--quiet")
+        self.assertEqual(code, 0, error)
+        self.assertIn("actual  calls", out)
+        # Now there is a history of it.
+        self.assertNotIn("assumed", halo("explain", self.workflow, "-i", self.rows, *self.model)[1])
+
+    def test_a_saved_plan_is_carried_out(self):
+        plan = os.path.join(support.SCRATCH, "plan.json")
+        arguments = (self.workflow, "-i", self.rows, *self.model)
+        with open(plan, "w", encoding="utf-8") as file:
+            file.write(halo("explain", *arguments, "--format", "json")[1])
+        expected = halo("run", *arguments)[1]
+        self.assertEqual(halo("run", *arguments, "--plan", plan)[1], expected)
+        self.assertEqual(halo("run", *arguments, "--plan", plan, "--naive")[1], expected)
+        self.assertEqual(halo("run", *arguments, "--rules-off", "urgent_first,equal_operators")[1], expected)
+        for bad, why in ((["--plan", self.rows], "is no plan"), (["--rules-off", "urgent"], "there is no rule 'urgent'"),
+                         (["--planner", "fast"], "planner")):
+            code, _, error = halo("run", *arguments, *bad)
+            self.assertEqual(code, 2, error)
+            self.assertIn(why, error)
+
     def test_a_full_disk_is_an_error_and_exit_1(self):
         out = os.path.join(support.SCRATCH, "full.jsonl")
         if not os.path.islink(out + ".part"):

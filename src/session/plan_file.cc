@@ -1,0 +1,147 @@
+#include "session/plan_file.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+
+namespace halo {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// Reads one file; every fault names it.
+class PlanReader {
+ public:
+  PlanReader(const std::string& path, bool layouts_only)
+      : path_(path), layouts_only_(layouts_only) {}
+
+  void Apply(const std::string& text, const std::vector<LogicalPlan*>& plans) {
+    const Json said = Json::parse(text, nullptr, false);
+    const bool is_plan = said.is_object() && said.contains("operators") &&
+                         said["operators"].is_array() && said.contains("version") &&
+                         said["version"] == 1;
+    if (!is_plan) Refuse("is no plan of this version; halo explain --format json writes one");
+    for (const Json& one : said["operators"]) AddOperator(one);
+    size_t taken = 0;
+    for (LogicalPlan* plan : plans) taken += ApplyTo(*plan);
+    if (taken != operators_.size()) {
+      Refuse(fmt::format("has {} operators, the workflows have {}: it is the plan of others",
+                         operators_.size(), taken));
+    }
+  }
+
+ private:
+  [[noreturn]] void Refuse(const std::string& what) const {
+    throw Error(ErrorCode::kUsage, "--plan " + path_ + ": " + what);
+  }
+
+  std::string TextOf(const Json& one, const char* key) const {
+    const auto found = one.is_object() ? one.find(key) : one.end();
+    if (!one.is_object() || found == one.end() || !found->is_string())
+      Refuse(fmt::format("an operator has no text '{}'", key));
+    return found->get<std::string>();
+  }
+
+  void AddOperator(const Json& one) {
+    const std::string workflow = TextOf(one, "workflow"), id = TextOf(one, "id");
+    if (!operators_.emplace(std::pair(workflow, id), one).second)
+      Refuse(fmt::format("has the operator '{}' of {} twice", id, workflow));
+  }
+
+  size_t ApplyTo(LogicalPlan& plan) {
+    for (LogicalNode& node : plan.nodes) {
+      const std::string& id = plan.operator_of(node.op).id;
+      const auto found = operators_.find({plan.workflow->name, id});
+      if (found == operators_.end())
+        Refuse(fmt::format("has no operator '{}' of {}", id, plan.workflow->name));
+      ApplyLayout(plan, node, found->second);
+      if (!layouts_only_) ApplyRest(plan, node, found->second);
+    }
+    if (!layouts_only_) CheckTogether(plan);
+    LinkKvSources(plan);
+    return plan.nodes.size();
+  }
+
+  void ApplyLayout(const LogicalPlan& plan, LogicalNode& node, const Json& said) const {
+    const Operator& op = plan.operator_of(node.op);
+    if (!op.is_inference()) return;
+    const std::string name = TextOf(said, "prompt_layout");
+    const PromptLayout layouts[] = {PromptLayout::kInstructionFirst, PromptLayout::kContextFirst};
+    const auto layout = std::find_if(std::begin(layouts), std::end(layouts), [&](PromptLayout one) {
+      return name == PromptLayoutName(one);
+    });
+    if (layout == std::end(layouts))
+      Refuse(fmt::format("'{}' has the layout '{}', which there is not", op.id, name));
+    if (op.prompt_layout != PromptLayout::kAuto && op.prompt_layout != *layout) {
+      Refuse(fmt::format("'{}' has the layout {}, the workflow says {}", op.id, name,
+                         PromptLayoutName(op.prompt_layout)));
+    }
+    node.layout = *layout;
+  }
+
+  void ApplyRest(const LogicalPlan& plan, LogicalNode& node, const Json& said) const {
+    const std::string& id = plan.operator_of(node.op).id;
+    if (!said.contains("removed") || !said["removed"].is_boolean() || !said.contains("order") ||
+        !said["order"].is_number_integer() || !said.contains("waits_for") ||
+        !said["waits_for"].is_array())
+      Refuse(fmt::format("'{}' lacks removed, order or waits_for", id));
+    node.removed = said["removed"].get<bool>();
+    if (node.removed && node.needed)
+      Refuse(fmt::format("'{}' is left out, but an output needs it", id));
+    const auto order = said["order"].get<int64_t>();
+    if (order < 0 || order >= static_cast<int64_t>(plan.nodes.size()))
+      Refuse(fmt::format("'{}' has the order {}, which no operator can have", id, order));
+    node.order = static_cast<int32_t>(order);
+    std::vector<OperatorIndex> waits_for;
+    for (const Json& input : said["waits_for"]) {
+      const std::optional<OperatorIndex> other =
+          input.is_string() ? plan.workflow->Find(input.get<std::string>()) : std::nullopt;
+      const std::vector<OperatorIndex>& declared = plan.operator_of(node.op).inputs;
+      if (!other || std::find(declared.begin(), declared.end(), *other) == declared.end()) {
+        Refuse(fmt::format("'{}' waits for {}, which the workflow does not put before it", id,
+                           input.dump()));
+      }
+      waits_for.push_back(*other);
+    }
+    std::sort(waits_for.begin(), waits_for.end());
+    if (!std::includes(waits_for.begin(), waits_for.end(), node.inputs.begin(), node.inputs.end()))
+      Refuse(fmt::format("'{}' does not wait for all that it reads", id));
+    node.waits_for = std::move(waits_for);
+  }
+
+  void CheckTogether(const LogicalPlan& plan) const {
+    std::vector<bool> taken(plan.nodes.size(), false);
+    for (const LogicalNode& node : plan.nodes) {
+      if (taken[static_cast<size_t>(node.order)])
+        Refuse(fmt::format("two operators have the order {}", node.order));
+      taken[static_cast<size_t>(node.order)] = true;
+      for (const OperatorIndex input : node.waits_for) {
+        if (plan.at(input).removed && !node.removed) {
+          Refuse(fmt::format("'{}' waits for '{}', which is left out", plan.operator_of(node.op).id,
+                             plan.operator_of(input).id));
+        }
+      }
+    }
+  }
+
+  const std::string& path_;
+  bool layouts_only_;
+  std::map<std::pair<std::string, std::string>, Json> operators_;  // by (workflow, id)
+};
+
+}  // namespace
+
+void ApplyPlanFile(const std::string& text, const std::string& path,
+                   const std::vector<LogicalPlan*>& plans, bool layouts_only) {
+  PlanReader(path, layouts_only).Apply(text, plans);
+}
+
+std::set<std::string> RulesOfPlanFiles() {
+  return {"unused_operators", "tight_dependencies", "prompt_layout", "urgent_first"};
+}
+
+}  // namespace halo

@@ -1,0 +1,128 @@
+#include "session/plan_file.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "plan/physical_plan.h"
+
+namespace halo {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using testing::HasSubstr;
+
+constexpr const char* kWorkflow = R"(graph:
+  name: f
+  defaults: {model: m, temperature: 0}
+  nodes:
+    - {id: in, type: input, outputs: [text]}
+    - {id: side, prompt: "Side {{ text }}", outputs: [aside]}
+    - {id: first, prompt: "A {{ text }}", outputs: [a]}
+    - {id: second, inputs: [a, aside], prompt: "B {{ a }}", outputs: [b]}
+    - {id: free, prompt: "C {{ b }}", inputs: [b], outputs: [c], prompt_layout: auto}
+)";
+
+class PlanFileTest : public testing::Test {
+ protected:
+  PlanFileTest()
+      : workflow_(ParseWorkflow(kWorkflow, "f.yaml")), plan_(MakeLogicalPlan(workflow_)) {
+    PhysicalPlan physical;
+    physical.sources.push_back({workflow_.name, &plan_, 1});
+    for (const LogicalNode& node : plan_.nodes) {
+      PlannedOperator planned;
+      planned.op = node.op;
+      physical.operators.push_back(planned);
+    }
+    saved_ = Json::parse(ExplainJson(physical));
+  }
+
+  Json& Saved(const std::string& id) {
+    for (Json& one : saved_["operators"]) {
+      if (one["id"] == id) return one;
+    }
+    throw std::runtime_error("no operator " + id);
+  }
+  LogicalNode& Node(const std::string& id) {
+    return plan_.nodes[static_cast<size_t>(*workflow_.Find(id))];
+  }
+  void Apply(bool layouts_only = false) {
+    ApplyPlanFile(saved_.dump(), "p.json", {&plan_}, layouts_only);
+  }
+  void ExpectRefused(const std::string& why) {
+    try {
+      Apply();
+      FAIL() << "taken, though " << why;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kUsage);
+      EXPECT_THAT(error.what(), HasSubstr(why));
+      EXPECT_THAT(error.what(), HasSubstr("p.json"));
+    }
+  }
+
+  Workflow workflow_;
+  LogicalPlan plan_;
+  Json saved_;
+};
+
+TEST_F(PlanFileTest, WhatIsSavedIsCarriedOut) {
+  Saved("side")["removed"] = true;
+  Saved("second")["waits_for"] = {"first"};
+  Saved("free")["prompt_layout"] = "context_first";
+  std::swap(Saved("side")["order"], Saved("first")["order"]);
+  Apply();
+  VerifyLogicalPlan(plan_);
+  EXPECT_TRUE(Node("side").removed);
+  EXPECT_EQ(Node("second").waits_for, std::vector<OperatorIndex>{*workflow_.Find("first")});
+  EXPECT_EQ(Node("free").layout, PromptLayout::kContextFirst);
+  EXPECT_LT(Node("first").order, Node("side").order);
+}
+
+TEST_F(PlanFileTest, TheReferenceTakesLayoutsOnly) {
+  Saved("side")["removed"] = true;
+  Saved("free")["prompt_layout"] = "context_first";
+  Apply(true);
+  VerifyLogicalPlan(plan_);
+  EXPECT_FALSE(Node("side").removed);
+  EXPECT_EQ(Node("free").layout, PromptLayout::kContextFirst);
+}
+
+TEST_F(PlanFileTest, PlansThatWouldChangeRowsOrAreOfOthersAreRefused) {
+  const Json good = saved_;
+  const auto refused = [&](const std::function<void()>& change, const std::string& why) {
+    saved_ = good;
+    change();
+    ExpectRefused(why);
+  };
+  refused([&] { Saved("first")["removed"] = true; }, "'first' is left out, but an output needs it");
+  refused([&] { Saved("second")["waits_for"] = Json::array(); },
+          "does not wait for all that it reads");
+  refused([&] { Saved("first")["waits_for"] = {"side"}; }, "does not put before it");
+  refused([&] { Saved("first")["prompt_layout"] = "context_first"; },
+          "the workflow says instruction_first");
+  refused([&] { Saved("first")["prompt_layout"] = "sideways"; }, "which there is not");
+  refused(
+      [&] {
+        Saved("first")["order"] = 0;
+        Saved("second")["order"] = 0;
+      },
+      "two operators have the order 0");
+  refused([&] { Saved("first")["order"] = -1; }, "which no operator can have");
+  refused([&] { Saved("first")["order"] = "1"; }, "lacks removed, order or waits_for");
+  refused([&] { Saved("side")["removed"] = true; }, "waits for 'side', which is left out");
+  refused([&] { Saved("first")["id"] = "other"; }, "has no operator 'first'");
+  refused([&] { saved_["operators"].push_back(Saved("first")); }, "twice");
+  refused(
+      [&] {
+        saved_["operators"].push_back({{"workflow", "g"}, {"id", "x"}});
+      },
+      "plan of others");
+  refused([&] { saved_["version"] = 2; }, "is no plan of this version");
+  refused([&] { saved_ = Json::array(); }, "is no plan of this version");
+}
+
+}  // namespace
+}  // namespace halo
