@@ -33,7 +33,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int64_t kMostOrders = 2'000'000;
+constexpr int64_t kMostOrders = 200'000;
 
 struct Flags {
   int32_t instances = 240;

@@ -53,7 +53,6 @@ class Exhaustive {
   void OrderWorker(size_t worker) {
     if (tried_ > most_) return;
     if (worker == workers()) {
-      ++tried_;
       loads_.assign(workers(), {});
       return ChooseLoads(0);
     }
@@ -66,6 +65,7 @@ class Exhaustive {
 
   /// Every different list of load times that some choice of what to drop gives the worker.
   void ChooseLoads(size_t worker) {
+    if (tried_ > most_) return;
     if (worker == workers()) return Time();
     std::set<std::vector<double>> lists;
     uint64_t first = 0;
@@ -118,6 +118,7 @@ class Exhaustive {
   /// Starts by relaxation: nothing is moved later than it must be, until nothing moves. An order
   /// that waits for itself moves for ever, and is given up.
   void Time() {
+    ++tried_;
     const size_t tasks = problem_.tasks.size();
     std::vector<std::vector<double>> start(tasks, std::vector<double>(workers() + 1, 0.0));
     const auto spans = [&](size_t task) {

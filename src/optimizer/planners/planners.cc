@@ -12,6 +12,8 @@ namespace halo {
 namespace {
 
 constexpr size_t kMostCallsOfDp = 40;
+constexpr int32_t kMostWorkersOfDp = 16;
+constexpr int32_t kBeamOfDp = 16;
 
 Schedule Built(const ProblemTables& tables, const std::vector<TaskPlacement>& placements) {
   ScheduleBuilder builder(tables);
@@ -64,9 +66,16 @@ Schedule PlanByDp(const SchedulingProblem& problem, const PlannerOptions& option
   const ProblemTables tables(problem);
   SearchBudget budget(options);
   double bound_s = PartialSchedule(tables).LowerBound();
-  const bool large = tables.calls().size() > kMostCallsOfDp;
+  const bool large =
+      tables.calls().size() > kMostCallsOfDp || tables.worker_count() > kMostWorkersOfDp;
   Schedule best = Built(tables, large ? SearchedListPlacements(tables, /*share=*/0.5, &budget)
                                       : BestListPlacements(tables, &budget));
+  if (!large) {
+    double makespan_s = 0.0;
+    const std::vector<TaskPlacement> beam =
+        BeamPlacements(tables, kBeamOfDp, /*share=*/0.1, &budget, &makespan_s);
+    if (makespan_s < best.makespan_s) best = Built(tables, beam);
+  }
   const auto is_open = [&] { return bound_s < best.makespan_s * (1.0 - 1e-9) && !budget.spent(); };
   if (is_open() && !large) Improve(tables, bound_s, /*share=*/0.3, &budget, &best);
   if (is_open() && !large) {
