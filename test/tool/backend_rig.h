@@ -23,18 +23,21 @@ class BackendRig {
 
   ToolCallId NextId() { return ++last_id_; }
 
-  /// The completion of a call. A minute is for ever.
+  /// The completion of a call. A minute is for ever; however many others end in it.
   ToolCompletion Wait(ToolCallId id) {
-    constexpr int kMostSeconds = 60;
-    for (int second = 0; second < kMostSeconds; ++second) {
-      const auto at = done_.find(id);
-      if (at != done_.end()) return done_.extract(at).mapped();
-      Take(1'000'000);
+    constexpr int64_t kMostUs = 60'000'000;
+    const int64_t end_us = clock.NowUs() + kMostUs;
+    while (!done_.contains(id)) {
+      const int64_t left_us = end_us - clock.NowUs();
+      if (left_us <= 0) {
+        ADD_FAILURE() << "call " << id << " does not end";
+        ToolCompletion none;
+        none.failure = Failure{"", "test_never_ended", "", false};
+        return none;
+      }
+      Take(left_us);
     }
-    ADD_FAILURE() << "call " << id << " does not end";
-    ToolCompletion none;
-    none.failure = Failure{"", "test_never_ended", "", false};
-    return none;
+    return done_.extract(id).mapped();
   }
 
   /// Calls in the order in which they ended, so far.
