@@ -121,6 +121,7 @@ int Main(int argc, char** argv) {
   AddValidateCommand(app, exit_code);
   AddModelsCommand(app, exit_code);
   AddCalibrateCommand(app, exit_code);
+  AddSimulateCommand(app, exit_code);
   AddVersionCommand(app, exit_code);
   try {
     app.parse(argc, argv);

@@ -81,6 +81,9 @@ struct Request {
   int64_t deadline_us = 0;      ///< on the engine's clock; 0: none. Past it the request fails.
   std::string script_operator;  ///< who asks, for simulated engines and traces
   std::string script_row;
+  /// Place of its row in the source: what shares of rows are told apart by where several workers
+  /// run one operator.
+  int64_t row_index = 0;
   int32_t script_sample = 0;   ///< which of the operator's samples
   int32_t script_attempt = 0;  ///< 0: the first
 

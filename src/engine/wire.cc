@@ -128,6 +128,7 @@ Json ToJson(const Request& r) {
           {"deadline_us", r.deadline_us},
           {"script_operator", r.script_operator},
           {"script_row", r.script_row},
+          {"row_index", r.row_index},
           {"script_sample", r.script_sample},
           {"script_attempt", r.script_attempt}};
 }
@@ -155,6 +156,7 @@ Request RequestFrom(const Json& j) {
   Read(j.at("deadline_us"), r.deadline_us);
   Read(j.at("script_operator"), r.script_operator);
   Read(j.at("script_row"), r.script_row);
+  Read(j.at("row_index"), r.row_index);
   Read(j.at("script_sample"), r.script_sample);
   Read(j.at("script_attempt"), r.script_attempt);
   return r;

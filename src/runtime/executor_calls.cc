@@ -306,6 +306,7 @@ void Executor::Impl::AddressRequest(RowState& row, OperatorIndex op, int32_t sam
   request.deadline_us = row.deadline_us;
   request.script_operator = what.id;
   request.script_sample = sample;
+  request.row_index = row.row.index;
   request.script_row = row.row.id.is_string() ? row.row.id.get<std::string>() : row.id_text;
   if (options.naive) return;
   // The parent counts on one consumer for each operator; other samples find the prefix by looking.

@@ -28,20 +28,6 @@ int64_t KvTokenBytes(const GgufSummary& summary) {
   return 2 * summary.layers * summary.kv_heads * head * kHalfPrecisionBytes;
 }
 
-/// What the chat template adds to an operator's first turn.
-int64_t ChatTokens(const ModelToPlan& model) {
-  if (model.vocabulary == nullptr || model.chat == nullptr) return 0;
-  const std::string word = "x";
-  try {
-    const std::vector<ChatMessage> turns = {{"system", {PromptSpan::Data(word)}},
-                                            {"user", {PromptSpan::Data(word)}}};
-    return static_cast<int64_t>(
-        model.vocabulary->TokenizePrompt(model.chat->Render(turns, true)).size());
-  } catch (const Failure&) {
-    return 0;  // a template that refuses a system's turn adds little
-  }
-}
-
 std::string ReadFile(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   std::ostringstream text;
@@ -50,6 +36,17 @@ std::string ReadFile(const std::string& path) {
 }
 
 }  // namespace
+
+int64_t ChatTokensOf(const Vocabulary& vocabulary, const ChatTemplate& chat) {
+  const std::string word = "x";
+  try {
+    const std::vector<ChatMessage> turns = {{"system", {PromptSpan::Data(word)}},
+                                            {"user", {PromptSpan::Data(word)}}};
+    return static_cast<int64_t>(vocabulary.TokenizePrompt(chat.Render(turns, true)).size());
+  } catch (const Failure&) {
+    return 0;  // a template that refuses a system's turn adds little
+  }
+}
 
 Planning::Planning(const RunOptions& options, Clock& clock) : options_(options), clock_(clock) {
   if (!options.profile_file.empty() && std::filesystem::exists(options.profile_file)) {
@@ -89,7 +86,8 @@ ModelFacts Planning::FactsOf(const std::string& name, const ModelToPlan& model) 
       return static_cast<int64_t>(vocabulary->TokenizePart({PromptSpan::Data(text)}).size());
     };
   }
-  facts.chat_tokens = ChatTokens(model);
+  if (model.vocabulary != nullptr && model.chat != nullptr)
+    facts.chat_tokens = ChatTokensOf(*model.vocabulary, *model.chat);
   return facts;
 }
 

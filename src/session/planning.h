@@ -32,6 +32,9 @@ struct InputToPlan {
   std::vector<ModelToPlan> models;      ///< [plan models]
 };
 
+/// What a chat template adds to an operator's first turn, in tokens.
+int64_t ChatTokensOf(const Vocabulary& vocabulary, const ChatTemplate& chat);
+
 /// Planning of one run: reads the machine's profile and the history of earlier runs, plans, and
 /// writes down what the run turned out to be. Neither file is needed, and what is wrong with one is
 /// a note of the plan.

@@ -360,6 +360,7 @@ Request FilledRequest() {
   request.deadline_us = 5;
   request.script_operator = "op";
   request.script_row = "row";
+  request.row_index = 7;
   request.script_sample = 2;
   request.script_attempt = 1;
   return request;

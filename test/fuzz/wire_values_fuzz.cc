@@ -59,6 +59,7 @@ halo::Request AnyRequest(FuzzedDataProvider& from) {
   request.deadline_us = Any<int64_t>(from);
   request.script_operator = AnyText(from);
   request.script_row = AnyText(from);
+  request.row_index = Any<int64_t>(from);
   request.adapter = AnyText(from);
   request.grammar = AnyText(from);
   request.script_sample = Any<int32_t>(from);
