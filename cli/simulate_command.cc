@@ -50,8 +50,7 @@ SimulationOptions OptionsFrom(const SimulateFlags& flags) {
   if (run.profile_file.empty() && std::filesystem::exists(own_profile))
     run.profile_file = own_profile;
   if (run.history_file.empty() && !own_profile.empty()) {
-    run.history_file =
-        (std::filesystem::path(own_profile).parent_path() / "history.json").string();
+    run.history_file = (std::filesystem::path(own_profile).parent_path() / "history.json").string();
   }
   run.models_folder = Environment("HALO_MODELS");
   run.shipped_models = ShareFolder("models");
@@ -77,14 +76,16 @@ void AddFlags(CLI::App& command, SimulateFlags& flags) {
                      "(default: this machine's)");
   command.add_option("--kept-memory", flags.kept_memory,
                      "Host memory of each worker for KV that has left it (default: half)");
-  command.add_option("--sequences", run.sequences,
-                     "Calls of a model that run at once on a worker (default 64)")
+  command
+      .add_option("--sequences", run.sequences,
+                  "Calls of a model that run at once on a worker (default 64)")
       ->check(CLI::Range(1, 4096));
   command.add_option("--context", run.context_tokens, "Longest prompt and answer, in tokens")
       ->check(CLI::Range(2, 1 << 30));
-  command.add_option("--rows", options.rows,
-                     "Run so many rows: those of the input over and over, later copies with ids\n"
-                     "and texts of their own")
+  command
+      .add_option("--rows", options.rows,
+                  "Run so many rows: those of the input over and over, later copies with ids\n"
+                  "and texts of their own")
       ->check(CLI::Range(int64_t{0}, kMostRows));
   command.add_option("--limit", run.limit, "Take only the first N rows of the input")
       ->check(CLI::Range(int64_t{0}, kMostRows));

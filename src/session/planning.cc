@@ -131,9 +131,7 @@ void Planning::AddActuals(const RunReport& report, PhysicalPlan& plan) {
   }
 }
 
-std::string Planning::Remember(const RunReport& report) const {
-  if (options_.history_file.empty() || report.end != RunEnd::kFinished) return "";
-  OperatorHistory history = history_;
+void Planning::AddRun(const RunReport& report, OperatorHistory& history) const {
   size_t position = 0;
   for (const OptimizerSource& source : sources_) {
     const std::vector<OperatorIdentity> identities =
@@ -151,6 +149,31 @@ std::string Planning::Remember(const RunReport& report) const {
            node.model == kNoModel ? static_cast<double>(counts.busy_us) * 1e-6 : 0.0});
     }
   }
+}
+
+std::optional<double> Planning::LowerBound(const RunReport& report,
+                                           const PhysicalPlan& plan) const {
+  for (const OptimizerSource& source : sources_) {
+    for (const ModelFacts& model : source.models) {
+      if (!model.profile.measured) return std::nullopt;
+    }
+  }
+  OperatorHistory of_run;
+  AddRun(report, of_run);
+  PhysicalPlan as_run = plan;
+  CardinalityEstimator(sources_, &of_run).EstimateAll(as_run);
+  double busy_s = 0.0;
+  for (const PlannedOperator& planned : as_run.operators) {
+    const LogicalNode& node = sources_[planned.source].plan->at(planned.op);
+    if (node.model != kNoModel) busy_s += planned.estimate.busy_s.value;
+  }
+  return busy_s;
+}
+
+std::string Planning::Remember(const RunReport& report) const {
+  if (options_.history_file.empty() || report.end != RunEnd::kFinished) return "";
+  OperatorHistory history = history_;
+  AddRun(report, history);
   std::error_code fault;
   std::filesystem::create_directories(std::filesystem::path(options_.history_file).parent_path(),
                                       fault);

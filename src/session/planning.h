@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -47,10 +48,14 @@ class Planning {
 
   /// Puts what happened beside the estimates.
   static void AddActuals(const RunReport& report, PhysicalPlan& plan);
+  /// Seconds that the machine needs for the run's own calls and tokens by its profile; nothing
+  /// without a measured one for every model.
+  std::optional<double> LowerBound(const RunReport& report, const PhysicalPlan& plan) const;
   /// Adds the run to the history. Returns what went wrong, or "": a run does not fail for it.
   std::string Remember(const RunReport& report) const;
 
  private:
+  void AddRun(const RunReport& report, OperatorHistory& history) const;
   ModelFacts FactsOf(const std::string& name, const ModelToPlan& model);
 
   const RunOptions& options_;

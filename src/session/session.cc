@@ -644,6 +644,7 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   summary.rows_total = rows_total;
   summary.elapsed_s = static_cast<double>(impl.clock.NowUs() - ready_us) * 1e-6;
   summary.setup_s = static_cast<double>(ready_us - start_us) * 1e-6;
+  summary.lower_bound_s = impl.planning->LowerBound(report, impl.physical);
   RunOutcome outcome = impl.OutcomeOf(report, std::move(summary));
   outcome.first_failures = reporter.failures();
   return outcome;

@@ -163,12 +163,8 @@ Json SimulatedToolResults::RowsOf(const SqlCall& call) const {
   for (int64_t i = 0; i < std::min(kRows, call.most_rows); ++i) {
     Json row = Json::object();
     for (const std::string& column : columns_) {
-      const uint64_t cell = SignatureBuilder()
-                                .Add(static_cast<int64_t>(key))
-                                .Add(i)
-                                .Add(column)
-                                .Finish()
-                                .low;
+      const uint64_t cell =
+          SignatureBuilder().Add(static_cast<int64_t>(key)).Add(i).Add(column).Finish().low;
       row[column] = DrawWords(kWords, cell);
     }
     rows.push_back(std::move(row));

@@ -44,9 +44,9 @@ std::string ReadFile(const std::string& path, const std::string& flag) {
   return text.str();
 }
 
-/// The rows of an input, over and over. Later copies are rows of their own: their ids say which copy
-/// they are, and so do their texts, at the beginning, or they would share calls and KV with the
-/// first.
+/// The rows of an input, over and over. Later copies are rows of their own: their ids say which
+/// copy they are, and so do their texts, at the beginning, or they would share calls and KV with
+/// the first.
 class RepeatedRows final : public RowFeed {
  public:
   RepeatedRows(RowOptions options, int64_t rows) : options_(std::move(options)), rows_(rows) {
@@ -123,8 +123,7 @@ struct ModelInUse {
 /// One simulation, step by step.
 class SimulatedRun {
  public:
-  explicit SimulatedRun(const SimulationOptions& options)
-      : options_(options), run_(options.run) {}
+  explicit SimulatedRun(const SimulationOptions& options) : options_(options), run_(options.run) {}
 
   SimulationReport Run() {
     LoadWorkflowAndRows();
@@ -188,14 +187,14 @@ void SimulatedRun::LoadWorkflowAndRows() {
                 "-i -: a simulation reads its rows twice, standard input can be read once: "
                 "write them to a file");
   if (rows_.spec.starts_with("sql:"))
-    throw Error(ErrorCode::kUsage, "-i sql:...: a simulation reads its rows twice: write them to a "
-                                   "file");
+    throw Error(ErrorCode::kUsage,
+                "-i sql:...: a simulation reads its rows twice: write them to a "
+                "file");
   rows_.required_columns = RequiredColumns(workflow_, column_);
   rows_.limit = run_.limit;
   statistics_ = std::make_unique<RowStatistics>(ColumnSetsOf(plan_, column_));
   const bool as_they_are = options_.rows < 0;
-  if (as_they_are)
-    rows_.on_scan = [this](const auto& values) { statistics_->Add(values); };
+  if (as_they_are) rows_.on_scan = [this](const auto& values) { statistics_->Add(values); };
   row_count_ = OpenRows(rows_)->total();
   rows_.on_scan = nullptr;
   if (as_they_are) return;
@@ -218,19 +217,17 @@ void SimulatedRun::ReadCosts() {
     std::vector<std::string> names;
     for (const ModelProfile& each : profile_.models) names.push_back(each.model);
     if (!is_used)
-      throw Error(ErrorCode::kUsage, "--as: no operator of the workflow has the model '" + model +
-                                         "'");
+      throw Error(ErrorCode::kUsage,
+                  "--as: no operator of the workflow has the model '" + model + "'");
     if (std::find(names.begin(), names.end(), entry) == names.end())
       throw Error(ErrorCode::kUsage,
                   fmt::format("--as: the profile has no model '{}'{}; it has {}", entry,
                               DidYouMean(entry, names), fmt::join(names, ", ")));
   }
-  if (!run_.use_history || run_.history_file.empty() ||
-      !std::filesystem::exists(run_.history_file))
+  if (!run_.use_history || run_.history_file.empty() || !std::filesystem::exists(run_.history_file))
     return;
   try {
-    history_ =
-        OperatorHistory::Read(ReadFile(run_.history_file, "history"), run_.history_file);
+    history_ = OperatorHistory::Read(ReadFile(run_.history_file, "history"), run_.history_file);
   } catch (const Error& error) {
     report_.notes.emplace_back(error.what());
   }

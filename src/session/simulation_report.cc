@@ -30,10 +30,10 @@ std::string WorkersText(const SimulationReport& report) {
   const double elapsed_s = std::max(report.elapsed_s, 1e-9);
   const auto line = [&](const std::string& name, const SimulatedWorkerReport& worker) {
     constexpr double kMebibyte = 1 << 20;
-    text += fmt::format("  {:<20}{:>8.1f} %{:>10.3f}{:>8}{:>10.3f}{:>12}{:>14.0f}\n", name,
-                        100.0 * worker.busy_s / elapsed_s, worker.busy_s, worker.loads,
-                        worker.load_s, worker.calls,
-                        static_cast<double>(worker.peak_memory_bytes) / kMebibyte);
+    text +=
+        fmt::format("  {:<20}{:>8.1f} %{:>10.3f}{:>8}{:>10.3f}{:>12}{:>14.0f}\n", name,
+                    100.0 * worker.busy_s / elapsed_s, worker.busy_s, worker.loads, worker.load_s,
+                    worker.calls, static_cast<double>(worker.peak_memory_bytes) / kMebibyte);
   };
   if (report.workers.size() <= kWorkersShown) {
     for (size_t w = 0; w < report.workers.size(); ++w)
@@ -71,8 +71,8 @@ std::string OperatorsText(const SimulationReport& report) {
                         Factor(op.seconds, op.estimated_s));
   }
   if (report.operators.size() > kShown)
-    text += fmt::format("  and {} more (--format json has all)\n",
-                        report.operators.size() - kShown);
+    text +=
+        fmt::format("  and {} more (--format json has all)\n", report.operators.size() - kShown);
   return text;
 }
 
@@ -102,13 +102,13 @@ std::string SimulationText(const SimulationReport& report) {
 std::string SimulationJson(const SimulationReport& report) {
   Json workers = Json::array(), operators = Json::array();
   for (const SimulatedWorkerReport& worker : report.workers) {
-    workers.push_back({{"busy_s", worker.busy_s},
-                       {"busy_share", report.elapsed_s > 0.0 ? worker.busy_s / report.elapsed_s
-                                                             : 0.0},
-                       {"loads", worker.loads},
-                       {"load_s", worker.load_s},
-                       {"calls", worker.calls},
-                       {"peak_memory_bytes", worker.peak_memory_bytes}});
+    workers.push_back(
+        {{"busy_s", worker.busy_s},
+         {"busy_share", report.elapsed_s > 0.0 ? worker.busy_s / report.elapsed_s : 0.0},
+         {"loads", worker.loads},
+         {"load_s", worker.load_s},
+         {"calls", worker.calls},
+         {"peak_memory_bytes", worker.peak_memory_bytes}});
   }
   for (const SimulatedOperatorReport& op : report.operators) {
     operators.push_back({{"id", op.id},
@@ -129,25 +129,25 @@ std::string SimulationJson(const SimulationReport& report) {
                 {"estimated_s", estimated},
                 {"factor", estimated > 0.0 ? Json(simulated / estimated) : Json()}};
   };
-  const Json whole = {{"workflow", report.workflow},
-                      {"planner", report.planner},
-                      {"seed", report.seed},
-                      {"rows", {{"total", report.rows},
-                                {"ok", report.rows_ok},
-                                {"failed", report.rows_failed}}},
-                      {"worker_memory_bytes", report.worker_memory_bytes},
-                      {"elapsed", pair(report.elapsed_s, report.estimated_elapsed_s)},
-                      {"lower_bound_s", report.lower_bound_s},
-                      {"engines_busy", pair(report.busy_s, report.estimated_busy_s)},
-                      {"loads", pair(report.load_s, report.estimated_load_s)},
-                      {"tools", pair(report.tool_s, report.estimated_tool_s)},
-                      {"tokens", {{"prompt", report.prompt_tokens},
-                                  {"reused", report.reused_tokens},
-                                  {"output", report.output_tokens}}},
-                      {"workers", std::move(workers)},
-                      {"operators", std::move(operators)},
-                      {"failures", report.first_failures},
-                      {"notes", report.notes}};
+  const Json whole = {
+      {"workflow", report.workflow},
+      {"planner", report.planner},
+      {"seed", report.seed},
+      {"rows", {{"total", report.rows}, {"ok", report.rows_ok}, {"failed", report.rows_failed}}},
+      {"worker_memory_bytes", report.worker_memory_bytes},
+      {"elapsed", pair(report.elapsed_s, report.estimated_elapsed_s)},
+      {"lower_bound_s", report.lower_bound_s},
+      {"engines_busy", pair(report.busy_s, report.estimated_busy_s)},
+      {"loads", pair(report.load_s, report.estimated_load_s)},
+      {"tools", pair(report.tool_s, report.estimated_tool_s)},
+      {"tokens",
+       {{"prompt", report.prompt_tokens},
+        {"reused", report.reused_tokens},
+        {"output", report.output_tokens}}},
+      {"workers", std::move(workers)},
+      {"operators", std::move(operators)},
+      {"failures", report.first_failures},
+      {"notes", report.notes}};
   return whole.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 

@@ -97,7 +97,7 @@ Json SummaryJson(const SummaryInput& input) {
             {"output", output}}},
           {"elapsed_s", input.elapsed_s},
           {"planning_s", input.setup_s},
-          {"lower_bound_s", nullptr},
+          {"lower_bound_s", input.lower_bound_s ? Json(*input.lower_bound_s) : Json()},
           {"model_switches", 0},
           {"kv",
            {{"forks", all.forks},

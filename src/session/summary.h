@@ -1,6 +1,7 @@
 #pragma once
 
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,8 +13,9 @@ namespace halo {
 struct SummaryInput {
   const RunReport* report = nullptr;
   int64_t rows_total = -1;
-  double elapsed_s = 0.0;  ///< of execution, models loaded
-  double setup_s = 0.0;    ///< reading, checking and loading before it
+  double elapsed_s = 0.0;               ///< of execution, models loaded
+  std::optional<double> lower_bound_s;  ///< by the machine's profile; none without one
+  double setup_s = 0.0;                 ///< reading, checking and loading before it
   uint64_t seed = 0;
   std::string planner;
   std::vector<std::string> workflows;                             ///< [sources] names

@@ -24,8 +24,7 @@ int32_t DrawLength(const AnswerLengths& lengths, int32_t most, uint64_t key) {
     // Box and Muller 1958.
     const double normal = std::sqrt(-2.0 * std::log(1.0 - draw)) *
                           std::cos(2.0 * std::numbers::pi * UniformDraw(key, 1));
-    tokens = std::round(lengths.mean *
-                        std::exp(std::sqrt(variance) * normal - variance / 2.0));
+    tokens = std::round(lengths.mean * std::exp(std::sqrt(variance) * normal - variance / 2.0));
   }
   return static_cast<int32_t>(std::clamp(tokens, 1.0, static_cast<double>(std::max(1, most))));
 }

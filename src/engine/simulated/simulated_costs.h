@@ -5,8 +5,8 @@
 
 namespace halo {
 
-/// What a simulated model costs on a simulated worker. Whoever makes one says where the figures come
-/// from (a measured profile, say); this room knows only how to spend them.
+/// What a simulated model costs on a simulated worker. Whoever makes one says where the figures
+/// come from (a measured profile, say); this room knows only how to spend them.
 struct SimulatedCosts {
   /// Seconds of one pass over `prompts` prompts of `tokens` new tokens each (a mean), after
   /// `context` tokens of each that are there.

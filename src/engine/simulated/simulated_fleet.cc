@@ -34,9 +34,7 @@ class SimulatedFleet::Front final : public Engine {
   void Submit(Request request) override { fleet_.Submit(model_, std::move(request)); }
   void Cancel(RequestId id) override { fleet_.Cancel(id); }
   void CancelWaiting() override { fleet_.CancelWaiting(model_); }
-  void Release(RequestId id, int32_t consumers) override {
-    fleet_.Release(model_, id, consumers);
-  }
+  void Release(RequestId id, int32_t consumers) override { fleet_.Release(model_, id, consumers); }
   std::vector<Completion> Poll(int64_t deadline_us) override {
     return fleet_.Poll(model_, deadline_us);
   }

@@ -79,11 +79,11 @@ class SimulatedFleet {
   VirtualClock& clock_;
   std::vector<std::unique_ptr<SimulatedWorker>> workers_;
   std::vector<std::unique_ptr<Front>> fronts_;
-  std::set<std::pair<int64_t, int32_t>> events_;     // (time, worker)
-  std::vector<bool> has_event_;                      // [workers]
+  std::set<std::pair<int64_t, int32_t>> events_;  // (time, worker)
+  std::vector<bool> has_event_;                   // [workers]
   std::unordered_map<RequestId, Placed> placed_;
-  std::unordered_map<RequestId, size_t> model_of_;   // of requests that are not done
-  int64_t announced_us_ = -1;                        // on the timeline; -1: nothing is
+  std::unordered_map<RequestId, size_t> model_of_;  // of requests that are not done
+  int64_t announced_us_ = -1;                       // on the timeline; -1: nothing is
 };
 
 }  // namespace halo

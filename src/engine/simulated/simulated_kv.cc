@@ -30,8 +30,8 @@ SimulatedKv::Prefix SimulatedKv::FindPrefix(const Request& request,
   }
   best.still_computed = best_rank == 0;
   if (const Kept* kept = Find(best.holder); kept != nullptr) {
-    const bool last = kept->consumers == 0 ||
-                      (kept->consumers == 1 && kept->request == request.consumes);
+    const bool last =
+        kept->consumers == 0 || (kept->consumers == 1 && kept->request == request.consumes);
     best.in_place =
         kept->on_device && kept->request != 0 && last && best.tokens + 1 >= kept->tokens;
   }

@@ -57,16 +57,15 @@ std::optional<Completion> SimulatedWorker::Submit(size_t model, Request request,
   if (left < 1 || live->prompt.empty()) {
     Completion refused;
     refused.id = live->request.id;
-    refused.failure = left < 1 ? Failure{"", "prompt_too_long",
-                                         "the prompt leaves no room for an answer", false}
-                               : Failure{"", "empty_prompt", "the prompt has no tokens", false};
+    refused.failure =
+        left < 1 ? Failure{"", "prompt_too_long", "the prompt leaves no room for an answer", false}
+                 : Failure{"", "empty_prompt", "the prompt has no tokens", false};
     refused.finished_us = now_us;
     return refused;
   }
   live->max_tokens =
       static_cast<int32_t>(std::min<int64_t>(left, live->request.sampling.max_tokens));
-  live->kv_bytes =
-      (completion.prompt_tokens + live->max_tokens) * CostsOf(model).kv_token_bytes;
+  live->kv_bytes = (completion.prompt_tokens + live->max_tokens) * CostsOf(model).kv_token_bytes;
   with_deadline_ += live->request.deadline_us > 0 ? 1 : 0;
   replicas_[model].waiting.insert(RankOf(live->request));
   const bool is_new = live_.emplace(live->request.id, std::move(live)).second;
@@ -106,8 +105,7 @@ std::optional<Completion> SimulatedWorker::Cancel(RequestId id, int64_t now_us) 
   return Fail(*found->second, "cancelled", "the call was cancelled", now_us);
 }
 
-void SimulatedWorker::CancelWaiting(size_t model, int64_t now_us,
-                                    std::vector<Completion>& ended) {
+void SimulatedWorker::CancelWaiting(size_t model, int64_t now_us, std::vector<Completion>& ended) {
   const std::set<Rank> waiting = replicas_[model].waiting;
   for (const Rank& rank : waiting) ended.push_back(*Cancel(std::get<2>(rank), now_us));
 }
@@ -129,8 +127,8 @@ void SimulatedWorker::FailExpired(int64_t now_us, std::vector<Completion>& ended
   }
   std::sort(expired.begin(), expired.end());
   for (const RequestId id : expired) {
-    ended.push_back(Fail(*live_.at(id), "deadline",
-                         "the call took longer than its deadline allows", now_us));
+    ended.push_back(
+        Fail(*live_.at(id), "deadline", "the call took longer than its deadline allows", now_us));
   }
 }
 
@@ -261,14 +259,12 @@ SimulatedWorker::Admission SimulatedWorker::TryAdmit(Live& live, int64_t now_us)
   Replica& replica = replicas_[live.model];
   if (static_cast<int64_t>(replica.running.size()) >= options_.sequences)
     return Admission::kNoSequence;
-  const SimulatedKv::Prefix prefix = options_.reuse
-                                         ? replica.kv.FindPrefix(live.request, live.prompt)
-                                         : SimulatedKv::Prefix{};
+  const SimulatedKv::Prefix prefix =
+      options_.reuse ? replica.kv.FindPrefix(live.request, live.prompt) : SimulatedKv::Prefix{};
   if (prefix.still_computed) return Admission::kWaitsForPrefix;
   const SimulatedKv::HolderId source = prefix.holder;
   const int64_t kv_token_bytes = CostsOf(live.model).kv_token_bytes;
-  const int64_t taken_over =
-      prefix.in_place ? replica.kv.Find(source)->tokens * kv_token_bytes : 0;
+  const int64_t taken_over = prefix.in_place ? replica.kv.Find(source)->tokens * kv_token_bytes : 0;
   const int64_t bytes = live.kv_bytes - taken_over;
   if (!FreeBytes(bytes, source, live.model)) {
     // Nothing that runs will make room: models that are not in use do.
@@ -432,8 +428,7 @@ std::optional<int64_t> SimulatedWorker::Begin(int64_t now_us, std::vector<Comple
     PlanDecode(replica, step);
   }
   const double seconds = (step.pass_us + step.token_us + std::exchange(moved_us_, 0.0)) / kUsPerS;
-  replica.statistics.copy_us +=
-      std::llround(seconds * kUsPerS - step.pass_us - step.token_us);
+  replica.statistics.copy_us += std::llround(seconds * kUsPerS - step.pass_us - step.token_us);
   return StartStep(std::move(step), now_us, seconds);
 }
 
@@ -572,8 +567,8 @@ void SimulatedWorker::Finish(Live& live, int64_t now_us, std::vector<Completion>
       std::string text(reinterpret_cast<const char*>(held.data()), live.prompt_bytes);
       held = TokensOfText(text + live.answer.text);
     }
-    held.resize(std::min(held.size(), static_cast<size_t>(completion.prompt_tokens +
-                                                          live.max_tokens)));
+    held.resize(
+        std::min(held.size(), static_cast<size_t>(completion.prompt_tokens + live.max_tokens)));
   }
   completion.text = std::move(live.answer.text);
   completion.tokens = std::move(live.answer.tokens);

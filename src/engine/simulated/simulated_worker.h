@@ -67,11 +67,11 @@ class SimulatedObserver {
 
 struct SimulatedWorkerOptions {
   int32_t index = 0;
-  int64_t memory_bytes = 0;       ///< for weights and KV
-  int64_t host_bytes = 0;         ///< for KV that has left the device
-  int32_t sequences = 64;         ///< of each model, running side by side
+  int64_t memory_bytes = 0;  ///< for weights and KV
+  int64_t host_bytes = 0;    ///< for KV that has left the device
+  int32_t sequences = 64;    ///< of each model, running side by side
   int32_t context_tokens = 1 << 20;
-  bool reuse = true;              ///< false: every prompt is computed from its first token
+  bool reuse = true;                      ///< false: every prompt is computed from its first token
   SimulatedObserver* observer = nullptr;  ///< outlives the worker; may be null
 };
 
@@ -84,8 +84,8 @@ struct SimulatedWorkerTotals {
   int64_t peak_memory_bytes = 0;
 };
 
-/// One device: it holds models, loads and drops them, and does one thing at a time, a load or a pass
-/// of one model. In time it behaves as LlamaEngine does: requests go by (priority, order), the
+/// One device: it holds models, loads and drops them, and does one thing at a time, a load or a
+/// pass of one model. In time it behaves as LlamaEngine does: requests go by (priority, order), the
 /// longest known prefix of a prompt is not computed again, one that is on its way is waited for, a
 /// request starts only when its worst case fits, prompts go first in passes of bounded size, what
 /// is finished stays until its place is needed.
@@ -108,8 +108,8 @@ class SimulatedWorker {
   void CancelWaiting(size_t model, int64_t now_us, std::vector<Completion>& ended);
   void Release(size_t model, RequestId id, int32_t consumers);
 
-  /// Begins what is next; the time when it ends, or nothing if nothing is to be done. Requests whose
-  /// time has run out end at once.
+  /// Begins what is next; the time when it ends, or nothing if nothing is to be done. Requests
+  /// whose time has run out end at once.
   std::optional<int64_t> Begin(int64_t now_us, std::vector<Completion>& ended);
   /// Ends what was begun, at the time that Begin gave.
   void End(int64_t now_us, std::vector<Completion>& ended);
@@ -137,7 +137,7 @@ class SimulatedWorker {
     int32_t max_tokens = 0;  // of the answer, after the context is taken into account
     int32_t computed = 0;    // of the prompt
     int32_t sampled = 0;
-    int64_t kv_bytes = 0;    // at its longest
+    int64_t kv_bytes = 0;  // at its longest
     SimulatedKv::HolderId holder = -1;
     double engine_us = 0.0;
     int64_t submitted_step = 0;
