@@ -211,7 +211,7 @@ Json GrowthReport(const Flags& flags) {
 std::string GapTable(const Flags& flags, const Json& gap) {
   std::string text;
   const auto percent = [](const Json& value) {
-    return fmt::format("{:.2f} %", 100.0 * value.get<double>());
+    return fmt::format("{:.3f} %", 100.0 * value.get<double>());
   };
   text += fmt::format(
       "{} random problems; milp closed {} within {} s, {} not; {} confirmed by trying everything; "
