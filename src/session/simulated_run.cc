@@ -115,7 +115,8 @@ struct ModelInUse {
   ModelFacts facts;
   std::shared_ptr<const Vocabulary> vocabulary;  // shared with prompts and answers; may be null
   std::shared_ptr<const ChatTemplate> chat;      // as the vocabulary
-  std::unique_ptr<SimulatedAnswers> answers;
+  std::unique_ptr<SimulatedAnswers> answers;     // of the first model of its file
+  size_t in_fleet = 0;                           // its file's place among the fleet's models
 };
 
 }  // namespace
@@ -285,8 +286,11 @@ ModelInUse SimulatedRun::LoadModel(const ModelRequest& request) {
                             ": the profile has no model of that name, so its costs are defaults "
                             "(--as NAME=MODEL takes another one's)");
   }
-  facts.digest = resolved ? ModelFileDigest(resolved->path) : facts.profile.model_digest;
-  if (facts.digest.empty()) facts.digest = "simulated " + request.name;
+  // Models of one file are one; those that only cost the same are not.
+  const bool is_named = measured != nullptr && measured->model == request.name;
+  facts.digest = resolved   ? ModelFileDigest(resolved->path)
+                 : is_named ? measured->model_digest
+                            : "simulated " + request.name;
   if (model.vocabulary != nullptr) {
     facts.count_tokens = [vocabulary = model.vocabulary](const std::string& text) {
       return static_cast<int64_t>(vocabulary->TokenizePart({PromptSpan::Data(text)}).size());
@@ -363,7 +367,18 @@ std::map<std::string, AnswerLengths> SimulatedRun::Lengths() const {
 SimulatedFleetOptions SimulatedRun::FleetOptions() {
   SimulatedFleetOptions fleet;
   const std::map<std::string, AnswerLengths> lengths = Lengths();
-  for (ModelInUse& model : models_) {
+  std::map<std::string, size_t> files;
+  for (size_t m = 0; m < models_.size(); ++m) {
+    ModelInUse& model = models_[m];
+    const int32_t workers = placement_->workers_of_model()[m];
+    const auto [file, is_new] = files.emplace(model.facts.digest, files.size());
+    model.in_fleet = file->second;
+    if (!is_new) {
+      int32_t& most = fleet.workers_of_model[model.in_fleet];
+      most = std::max(most, workers);
+      continue;
+    }
+    fleet.workers_of_model.push_back(workers);
     model.answers = std::make_unique<SimulatedAnswers>(run_.seed, lengths, model.vocabulary);
     SimulatedModel simulated;
     simulated.name = model.facts.name;
@@ -383,7 +398,6 @@ SimulatedFleetOptions SimulatedRun::FleetOptions() {
   fleet.worker_of = [this](const Request& request) {
     return placement_->WorkerOf(request.script_operator, request.row_index);
   };
-  fleet.workers_of_model = placement_->workers_of_model();
   fleet.timeline = timeline_;
   return fleet;
 }
@@ -432,8 +446,8 @@ void SimulatedRun::Execute() {
   source.rows = &feed;
   source.sink = sink.get();
   source.prompt_column = column_;
-  for (size_t m = 0; m < models_.size(); ++m)
-    source.models.push_back({&fleet->engine(m), {models_[m].vocabulary, models_[m].chat}});
+  for (const ModelInUse& model : models_)
+    source.models.push_back({&fleet->engine(model.in_fleet), {model.vocabulary, model.chat}});
   for (const LogicalAdapter& adapter : plan_.adapters)
     source.adapters.push_back(fmt::format("{}:{}", adapter.lora.file, adapter.lora.scale));
   FailureNotes observer(report_.first_failures);

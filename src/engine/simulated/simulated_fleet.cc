@@ -77,10 +77,11 @@ SimulatedFleet::~SimulatedFleet() {
 
 Engine& SimulatedFleet::engine(size_t model) { return *fronts_[model]; }
 
-/// Says on the timeline when something happens here next.
+/// Says on the timeline when something happens here next. Without requests nothing does: what is
+/// left of a step whose requests were cancelled holds up nobody, who would not be polled for it.
 void SimulatedFleet::Announce() {
   if (options_.timeline == nullptr) return;
-  const int64_t next_us = events_.empty() ? -1 : events_.begin()->first;
+  const int64_t next_us = events_.empty() || model_of_.empty() ? -1 : events_.begin()->first;
   if (next_us == announced_us_) return;
   std::multiset<int64_t>& due_us = options_.timeline->due_us;
   if (announced_us_ >= 0) due_us.erase(due_us.find(announced_us_));
@@ -89,9 +90,8 @@ void SimulatedFleet::Announce() {
 }
 
 void SimulatedFleet::Wake(int32_t worker) {
-  if (has_event_[static_cast<size_t>(worker)]) return;
+  if (!has_event_[static_cast<size_t>(worker)]) events_.emplace(clock_.NowUs(), worker);
   has_event_[static_cast<size_t>(worker)] = true;
-  events_.emplace(clock_.NowUs(), worker);
   Announce();
 }
 
@@ -158,6 +158,7 @@ void SimulatedFleet::Deliver(std::vector<Completion> ended) {
     fronts_[model->second]->done_.push_back(std::move(completion));
     model_of_.erase(model);
   }
+  Announce();
 }
 
 void SimulatedFleet::Cancel(RequestId id) {
@@ -185,11 +186,11 @@ void SimulatedFleet::Release(size_t model, RequestId id, int32_t consumers) {
 }
 
 /// The worker's event: a step ends, or it has been idle and something came.
-void SimulatedFleet::Run(int32_t index) {
+void SimulatedFleet::Run(int64_t time_us, int32_t index) {
   SimulatedWorker& worker = *workers_[static_cast<size_t>(index)];
   std::vector<Completion> ended;
   const int64_t now_us = clock_.NowUs();
-  if (worker.is_busy()) worker.End(now_us, ended);
+  if (worker.is_busy()) worker.End(time_us, ended);
   std::optional<int64_t> next_us = now_us;  // to begin, once the scheduler has heard
   if (ended.empty()) next_us = worker.Begin(now_us, ended);
   has_event_[static_cast<size_t>(index)] = next_us.has_value();
@@ -214,7 +215,7 @@ std::vector<Completion> SimulatedFleet::Poll(size_t model, int64_t deadline_us) 
     }
     clock_.SleepUntil(time_us);
     events_.erase(events_.begin());
-    Run(worker);
+    Run(time_us, worker);
     Announce();
   }
   fronts_[model]->pending_ -= static_cast<int64_t>(done.size());

@@ -71,7 +71,7 @@ class SimulatedFleet {
   int32_t ChooseWorker(size_t model, const Request& request) const;
   void Wake(int32_t worker);
   void Announce();
-  void Run(int32_t worker);
+  void Run(int64_t time_us, int32_t worker);
   void Deliver(std::vector<Completion> ended);
   void ForgetConsumers(RequestId id, int32_t consumers);
 

@@ -68,6 +68,8 @@ std::optional<Completion> SimulatedWorker::Submit(size_t model, Request request,
   live->kv_bytes = (completion.prompt_tokens + live->max_tokens) * CostsOf(model).kv_token_bytes;
   with_deadline_ += live->request.deadline_us > 0 ? 1 : 0;
   replicas_[model].waiting.insert(RankOf(live->request));
+  if (options_.observer != nullptr)
+    options_.observer->OnSubmit(options_.index, model, live->request);
   const bool is_new = live_.emplace(live->request.id, std::move(live)).second;
   HALO_CHECK(is_new, "a request id is used once");
   return std::nullopt;

@@ -61,6 +61,8 @@ class SimulatedObserver {
  public:
   virtual ~SimulatedObserver() = default;
   virtual void OnTick(const SimulatedTick&) {}
+  /// A request comes to a worker.
+  virtual void OnSubmit(int32_t /*worker*/, size_t /*model*/, const Request&) {}
   /// A request begins, so many steps of its worker after it was submitted.
   virtual void OnStart(int32_t /*worker*/, const Request&, int64_t /*steps_waited*/) {}
 };

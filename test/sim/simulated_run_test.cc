@@ -1,0 +1,146 @@
+// What `halo simulate` does with files.
+#include "session/simulated_run.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "optimizer/cost_profile.h"
+
+namespace halo::test {
+namespace {
+
+using testing::HasSubstr;
+
+class SimulatedRunTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = testing::TempDir() + "simulated_run_" +
+              testing::UnitTest::GetInstance()->current_test_info()->name();
+    std::filesystem::create_directories(folder_);
+    Write("flow.yaml",
+          "start_ops: [a, b]\nend_ops: [c]\nops:\n"
+          "  a: {model: big, prompt: \"Say a.\", max_tokens: 40}\n"
+          "  b: {model: big, prompt: \"Say b.\", max_tokens: 40, temperature: 0}\n"
+          "  c: {model: big, prompt: \"Judge.\", input_ops: [a, b], max_tokens: 20}\n");
+    Write("rows.jsonl",
+          "{\"id\": \"x\", \"prompt\": \"is it so\"}\n{\"id\": \"y\", \"prompt\": \"or so\"}\n");
+    CostProfile profile;
+    profile.machine = "a machine far away";
+    profile.models.push_back(DefaultProfile("big", int64_t{3} << 30, 1 << 17));
+    profile.models.back().model_digest = std::string(32, 'a');
+    profile.models.back().measured = true;
+    Write("profile.json", ToJson(profile));
+    options_.run.inputs = {{folder_ + "/flow.yaml", folder_ + "/rows.jsonl"}};
+    options_.run.profile_file = folder_ + "/profile.json";
+    options_.run.worker_memory_bytes = int64_t{8} << 30;
+    options_.run.planner = "list";
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  void Write(const std::string& name, const std::string& text) const {
+    std::ofstream(folder_ + "/" + name) << text;
+  }
+  std::string FaultOf(const SimulationOptions& options) const {
+    try {
+      Simulate(options);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  }
+
+  std::string folder_;
+  SimulationOptions options_;
+};
+
+TEST_F(SimulatedRunTest, RowsRunOnTheVirtualClock) {
+  const SimulationReport report = Simulate(options_);
+  EXPECT_EQ(report.rows_ok, 2);
+  EXPECT_EQ(report.rows_failed, 0);
+  ASSERT_EQ(report.operators.size(), 3U);
+  for (const SimulatedOperatorReport& op : report.operators) EXPECT_EQ(op.calls, 2) << op.id;
+  ASSERT_EQ(report.workers.size(), 1U);
+  EXPECT_EQ(report.workers[0].loads, 1);
+  // A model of 3 GiB takes more than half a second for every step, by the defaults' rates.
+  EXPECT_GT(report.elapsed_s, report.load_s + 10.0);
+  EXPECT_NEAR(report.elapsed_s, report.busy_s + report.load_s, 1e-3);
+  EXPECT_LT(report.simulating_s, report.elapsed_s);
+}
+
+TEST_F(SimulatedRunTest, EqualSeedsAreEqualAndOthersDiffer) {
+  options_.run.workers = 3;
+  options_.rows = 30;
+  const std::string once = SimulationJson(Simulate(options_));
+  EXPECT_EQ(once, SimulationJson(Simulate(options_)));
+  options_.run.seed = 1;
+  EXPECT_NE(once, SimulationJson(Simulate(options_)));
+}
+
+TEST_F(SimulatedRunTest, RowsAreRepeatedAsRowsOfTheirOwn) {
+  options_.rows = 101;
+  const SimulationReport report = Simulate(options_);
+  EXPECT_EQ(report.rows_ok, 101);
+  for (const SimulatedOperatorReport& op : report.operators) {
+    EXPECT_EQ(op.calls, 101) << op.id;
+    EXPECT_EQ(op.merged, 0) << op.id;
+  }
+  options_.rows = 1;
+  EXPECT_EQ(Simulate(options_).rows_ok, 1);
+  options_.rows = 0;
+  EXPECT_EQ(Simulate(options_).rows_ok, 0);
+}
+
+TEST_F(SimulatedRunTest, MoreWorkersAreFaster) {
+  options_.rows = 2000;
+  const double alone_s = Simulate(options_).elapsed_s;
+  options_.run.workers = 16;
+  const SimulationReport report = Simulate(options_);
+  EXPECT_EQ(report.rows_ok, 2000);
+  EXPECT_LT(report.elapsed_s, alone_s / 8.0);
+  for (const SimulatedWorkerReport& worker : report.workers) EXPECT_GT(worker.calls, 0);
+}
+
+TEST_F(SimulatedRunTest, ModelsCostWhatTheyAreToldTo) {
+  Write("flow.yaml",
+        "start_ops: [a]\nend_ops: [a]\nops:\n  a: {model: other, prompt: \"Say.\"}\n");
+  EXPECT_THAT(SimulationText(Simulate(options_)), HasSubstr("its costs are defaults"));
+  options_.costs_as = {{"other", "big"}};
+  const SimulationReport report = Simulate(options_);
+  EXPECT_THAT(SimulationText(report), testing::Not(HasSubstr("its costs are defaults")));
+  EXPECT_GE(report.workers[0].peak_memory_bytes, int64_t{3} << 30);
+  options_.costs_as = {{"other", "bag"}};
+  EXPECT_THAT(FaultOf(options_), HasSubstr("--as: the profile has no model 'bag'"));
+  options_.costs_as = {{"another", "big"}};
+  EXPECT_THAT(FaultOf(options_), HasSubstr("no operator of the workflow has the model 'another'"));
+}
+
+TEST_F(SimulatedRunTest, WhatIsWrongIsSaidBeforeAnythingRuns) {
+  options_.run.worker_memory_bytes = int64_t{2} << 30;
+  EXPECT_THAT(FaultOf(options_), HasSubstr("--worker-memory: big needs 3200 MiB"));
+  options_.run.worker_memory_bytes = int64_t{8} << 30;
+  options_.run.inputs[0].rows = "-";
+  EXPECT_THAT(FaultOf(options_), HasSubstr("reads its rows twice"));
+  options_.run.inputs[0].rows = folder_ + "/rows.jsonl";
+  options_.run.profile_file = folder_ + "/nothing.json";
+  EXPECT_THAT(FaultOf(options_), HasSubstr("cannot be read"));
+  options_.run.profile_file = folder_ + "/rows.jsonl";
+  EXPECT_NE(FaultOf(options_), "");
+}
+
+TEST_F(SimulatedRunTest, TheNaiveRunIsSlowerAndMergesNothing) {
+  Write("rows.jsonl", "{\"prompt\": \"same\"}\n{\"prompt\": \"same\"}\n");
+  const SimulationReport shared = Simulate(options_);
+  EXPECT_EQ(shared.operators[1].merged, 1);
+  options_.run.naive = true;
+  const SimulationReport naive = Simulate(options_);
+  EXPECT_EQ(naive.operators[1].merged, 0);
+  EXPECT_GT(naive.elapsed_s, shared.elapsed_s);
+}
+
+}  // namespace
+}  // namespace halo::test

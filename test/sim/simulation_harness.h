@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "runtime/executor.h"
+#include "sim/random_workload.h"
+
+namespace halo::test {
+
+/// How a workload was played.
+struct Played {
+  std::string rows;  ///< a line each, by id
+  RunReport report;
+  double elapsed_s = 0.0;
+  int64_t steps = 0, loads = 0, calls = 0, tool_calls = 0;
+  int64_t reused_tokens = 0, spills = 0;
+  int32_t workers_used = 0;
+  int64_t most_overtaken = 0;  ///< by how many behind it in line a request was passed
+};
+
+/// Plans the workload and runs it through the real scheduler on simulated workers. While it runs
+/// every step is looked at, and what is wrong is a failure of the test (GoogleTest):
+/// - memory: weights, running requests at their longest and what is kept fit into the worker's;
+///   what it keeps outside fits into host memory; no more sequences than there are
+/// - a worker does one thing at a time, and something as long as anything waits for it
+/// - a pass has no more tokens than it may
+/// - a call begins only when all that its operator waits for has ended for its row
+/// - every call begins, and no request is passed by more than a few rounds of those behind it
+/// - queues in front of engines and tools stay within their bounds
+/// - one outcome a row, and the identities of contract 2
+Played Play(const Workload& workload, bool naive);
+
+}  // namespace halo::test
