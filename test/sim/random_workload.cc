@@ -84,8 +84,8 @@ class WorkloadMaker {
     std::string text;
     for (size_t i = 0; i < count; ++i) {
       const std::vector<size_t> parents = DrawParents(i);
-      std::string op = "{model: " + Model() + ", max_tokens: " +
-                       std::to_string(1 + random_.Below(24));
+      std::string op =
+          "{model: " + Model() + ", max_tokens: " + std::to_string(1 + random_.Below(24));
       // Often the same as another operator's.
       if (Chance(70)) op += ", prompt: \"Say " + std::to_string(random_.Below(4)) + " of it.\"";
       if (Chance(50)) op += ", temperature: 0";
@@ -115,7 +115,8 @@ class WorkloadMaker {
   std::string Inputs(const std::vector<size_t>& parents) {
     if (parents.empty()) return "[prompt]";
     std::string text;
-    for (const size_t parent : parents) text += (text.empty() ? "o" : ", o") + std::to_string(parent);
+    for (const size_t parent : parents)
+      text += (text.empty() ? "o" : ", o") + std::to_string(parent);
     return "[" + text + "]";
   }
 
@@ -124,13 +125,15 @@ class WorkloadMaker {
     const std::string value =
         parents.empty() ? "{{ topic }}" : "{{ o" + std::to_string(parents.front()) + " }}";
     const std::string inputs = parents.empty() ? "[topic]" : Inputs(parents);
-    std::string text = "    - {id: " + Id(op) + ", outputs: [o" + std::to_string(op) + "], inputs: ";
+    std::string text =
+        "    - {id: " + Id(op) + ", outputs: [o" + std::to_string(op) + "], inputs: ";
     if (Chance(50)) {
       text += inputs + ", type: http, url: \"http://example.org/find\", params: {q: \"" + value +
               "\"}, latency_s: " + std::to_string(1 + random_.Below(3)) + ", coalesce: true}\n";
     } else {
-      text += inputs + ", type: db, connection: shop, sql: \"SELECT :v\", parameters: {v: \"" +
-              value + "\"}}\n";
+      text += inputs +
+              ", type: db_query, connection: shop, sql: \"SELECT :v\", parameters: {v: \"" + value +
+              "\"}}\n";
     }
     return text;
   }
@@ -161,8 +164,9 @@ class WorkloadMaker {
   }
 
   Row MakeRow(int64_t index) {
-    constexpr const char* kTexts[] = {"one", "two two", "a text of some more words than that",
-                                      "a text of some more words than this, and then of a few more"};
+    constexpr const char* kTexts[] = {
+        "one", "two two", "a text of some more words than that",
+        "a text of some more words than this, and then of a few more"};
     Json values = {{"prompt", kTexts[random_.Below(4)]},
                    {"topic", random_.Below(2) == 0 ? "rain" : "snow"}};
     if (Chance(60)) values["prompt"] = std::to_string(index) + " " + kTexts[random_.Below(4)];
@@ -188,8 +192,8 @@ Workload MakeLargeGraph(int32_t operators, int64_t rows, uint64_t seed) {
     const std::string id = "op" + std::to_string(i);
     std::string inputs;
     for (uint64_t k = 0; i > 0 && k < 1 + random.Below(3); ++k) {
-      const int32_t back = 1 + static_cast<int32_t>(random.Below(static_cast<uint64_t>(
-                                   std::min(i, 20))));
+      const int32_t back =
+          1 + static_cast<int32_t>(random.Below(static_cast<uint64_t>(std::min(i, 20))));
       const std::string parent = "op" + std::to_string(i - back);
       if ((", " + inputs + ",").find(", " + parent + ",") != std::string::npos) continue;
       inputs += (inputs.empty() ? "" : ", ") + parent;
@@ -201,7 +205,8 @@ Workload MakeLargeGraph(int32_t operators, int64_t rows, uint64_t seed) {
             (inputs.empty() ? "" : ", history: outputs, input_ops: [" + inputs + "]") + "}\n";
   }
   for (int32_t i = 0; i < operators; ++i) {
-    if (!is_read[static_cast<size_t>(i)]) ends += (ends.empty() ? "op" : ", op") + std::to_string(i);
+    if (!is_read[static_cast<size_t>(i)])
+      ends += (ends.empty() ? "op" : ", op") + std::to_string(i);
   }
   workload.yaml = "start_ops: [" + starts + "]\nend_ops: [" + ends + "]\nops:\n" + text;
   for (int64_t i = 0; i < rows; ++i)

@@ -31,6 +31,7 @@ class SimulatedRunTest : public testing::Test {
           "{\"id\": \"x\", \"prompt\": \"is it so\"}\n{\"id\": \"y\", \"prompt\": \"or so\"}\n");
     CostProfile profile;
     profile.machine = "a machine far away";
+    profile.threads = 2;
     profile.models.push_back(DefaultProfile("big", int64_t{3} << 30, 1 << 17));
     profile.models.back().model_digest = std::string(32, 'a');
     profile.models.back().measured = true;
@@ -106,8 +107,7 @@ TEST_F(SimulatedRunTest, MoreWorkersAreFaster) {
 }
 
 TEST_F(SimulatedRunTest, ModelsCostWhatTheyAreToldTo) {
-  Write("flow.yaml",
-        "start_ops: [a]\nend_ops: [a]\nops:\n  a: {model: other, prompt: \"Say.\"}\n");
+  Write("flow.yaml", "start_ops: [a]\nend_ops: [a]\nops:\n  a: {model: other, prompt: \"Say.\"}\n");
   EXPECT_THAT(SimulationText(Simulate(options_)), HasSubstr("its costs are defaults"));
   options_.costs_as = {{"other", "big"}};
   const SimulationReport report = Simulate(options_);

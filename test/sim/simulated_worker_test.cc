@@ -147,8 +147,7 @@ TEST_F(FleetTest, ModelsThatDoNotFitTogetherTakeTurns) {
 
 TEST_F(FleetTest, WorkIsSpreadWhereNobodySaysWhereItGoes) {
   Make(3, 1 << 20, 1, 1);
-  for (RequestId id = 1; id <= 6; ++id)
-    Submit(id, std::string(1, static_cast<char>('a' + id)), 20);
+  for (RequestId id = 1; id <= 6; ++id) Submit(id, std::string(1, static_cast<char>('a' + id)), 20);
   Drain();
   for (int32_t w = 0; w < 3; ++w) EXPECT_GT(fleet_->worker(w).totals().calls, 0) << w;
 }
@@ -199,7 +198,8 @@ TEST(ScriptedAnswerTest, TextsOfGrammarsAreWhatSchemasAskFor) {
       {{"type", "array"}, {"items", {{"type", "number"}}}, {"minItems", 2}},
       {{"type", "string"}, {"pattern", "^[A-Z][a-z]{2,9}-[0-9]+$"}},
       {{"type", "object"},
-       {"properties", {{"any", {{"type", "object"}}}, {"day", {{"type", "string"}, {"format", "date"}}}}},
+       {"properties",
+        {{"any", {{"type", "object"}}}, {"day", {{"type", "string"}, {"format", "date"}}}}},
        {"required", {"day"}}}};
   for (const nlohmann::ordered_json& schema : schemas) {
     std::vector<SchemaFault> faults;

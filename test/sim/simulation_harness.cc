@@ -63,8 +63,11 @@ class Watcher final : public SimulatedObserver, public RunObserver {
     EXPECT_EQ(tick.start_us, clock_.NowUs());
     EXPECT_LT(tick.start_us, tick.end_us);
     constexpr int64_t kPassTokens = 2048;
-    if (tick.step == SimulatedStep::kPrefill) EXPECT_LE(tick.tokens, kPassTokens);
-    if (tick.step == SimulatedStep::kDecode) EXPECT_EQ(tick.tokens, tick.in_step);
+    if (tick.step == SimulatedStep::kPrefill) {
+      EXPECT_LE(tick.tokens, kPassTokens);
+    } else if (tick.step == SimulatedStep::kDecode) {
+      EXPECT_EQ(tick.tokens, tick.in_step);
+    }
     if (tick.step != SimulatedStep::kLoad) {
       EXPECT_GT(tick.in_step, 0);
       EXPECT_LE(tick.in_step, tick.running);

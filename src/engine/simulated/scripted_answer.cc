@@ -57,6 +57,14 @@ GrammarTexts::GrammarTexts(const std::string& gbnf) : rules_(ParseGrammar(gbnf, 
       changed = true;
     }
   }
+  grows_.assign(rules_.rules.size(), false);
+  for (changed = true; changed;) {
+    changed = false;
+    for (size_t i = 0; i < grows_.size(); ++i) {
+      if (grows_[i] || !CanGrow(rules_.rules[i].body)) continue;
+      grows_[i] = changed = true;
+    }
+  }
   if (sizes_[static_cast<size_t>(rules_.root)].bytes >= kNoText)
     throw Error(ErrorCode::kWorkflow, "grammar: no text of finite length follows it");
 }
@@ -94,6 +102,29 @@ GrammarTexts::Size GrammarTexts::SizeOf(const GrammarExpression& expression) con
   }
   size.height = std::min(kMostHeight, size.height + 1);
   return size;
+}
+
+/// True if the expression has texts of several lengths, as far as its rules are known to.
+bool GrammarTexts::CanGrow(const GrammarExpression& expression) const {
+  using Kind = GrammarExpression::Kind;
+  const auto any_grows = [&] {
+    return std::any_of(expression.children.begin(), expression.children.end(),
+                       [&](const GrammarExpression& child) { return CanGrow(child); });
+  };
+  switch (expression.kind) {
+    case Kind::kLiteral:
+    case Kind::kCharacters:
+      return false;
+    case Kind::kRule:
+      return grows_[static_cast<size_t>(expression.rule)];
+    case Kind::kChoice:
+      return expression.children.size() > 1 || any_grows();
+    case Kind::kRepeat:
+      return expression.most != expression.least || any_grows();
+    case Kind::kSequence:
+      return any_grows();
+  }
+  return false;
 }
 
 /// One text under way.
@@ -141,12 +172,15 @@ class GrammarTexts::Drawing {
   }
 
   void AppendAll(const std::vector<GrammarExpression>& parts, int64_t slack, int32_t depth) {
-    for (size_t i = 0; i < parts.size(); ++i) {
-      const int64_t share = slack / static_cast<int64_t>(parts.size() - i);
+    auto growing = std::count_if(parts.begin(), parts.end(), [&](const GrammarExpression& part) {
+      return texts_.CanGrow(part);
+    });
+    for (const GrammarExpression& part : parts) {
+      const bool grows = texts_.CanGrow(part);
       const auto before = static_cast<int64_t>(text.size());
-      Append(parts[i], share, depth);
-      const int64_t spent =
-          static_cast<int64_t>(text.size()) - before - texts_.SizeOf(parts[i]).bytes;
+      Append(part, grows ? slack / growing : 0, depth);
+      growing -= grows ? 1 : 0;
+      const int64_t spent = static_cast<int64_t>(text.size()) - before - texts_.SizeOf(part).bytes;
       slack = std::max<int64_t>(0, slack - spent);
     }
   }

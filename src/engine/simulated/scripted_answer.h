@@ -45,9 +45,11 @@ class GrammarTexts {
   class Drawing;
 
   Size SizeOf(const GrammarExpression& expression) const;
+  bool CanGrow(const GrammarExpression& expression) const;
 
   GrammarRules rules_;
   std::vector<Size> sizes_;  // [rules]
+  std::vector<bool> grows_;  // [rules] has texts of several lengths
 };
 
 }  // namespace halo
