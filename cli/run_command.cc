@@ -163,7 +163,10 @@ RunOptions OptionsFrom(const RunFlags& flags) {
   if (!flags.kept_memory.empty())
     options.kept_memory_bytes = ParseSize(flags.kept_memory, "--kept-memory");
   std::istringstream rules(flags.rules_off);
-  for (std::string rule; std::getline(rules, rule, ',');) options.rules_off.insert(rule);
+  for (std::string rule; std::getline(rules, rule, ',');) {
+    std::erase(rule, ' ');
+    options.rules_off.insert(rule);
+  }
   if (options.profile_file.empty()) options.profile_file = DefaultProfilePath(options.threads);
   // Beside the profiles of all machines: token counts are no machine's.
   if (!options.profile_file.empty()) {

@@ -207,6 +207,10 @@ void CardinalityEstimator::EstimateCalls(const PhysicalPlan& plan, size_t positi
     if (source.plan->at(planned.op).removed) estimate.instances = {};
     return;
   }
+  if (source.rows == nullptr) {
+    estimate.calls = Estimate::Exactly(1.0);
+    return;
+  }
   const bool known = facts.record != nullptr && facts.record->instances > 0.0;
   if (facts.identity.each_row) {
     estimate.calls = estimate.instances;
@@ -326,7 +330,8 @@ void CardinalityEstimator::EstimateTool(size_t source, OperatorIndex index,
                         http->mean_latency.kind == ValueTemplate::Kind::kConstant &&
                         http->mean_latency.constant.is_number();
   if (declared) {
-    each_s = http->mean_latency.constant.get<double>() * http->latency_unit_s;
+    each_s = http->mean_latency.constant.get<double>() * http->latency_unit_s *
+             sources_[source].latency_scale;
   } else {
     estimate.assumptions.push_back(fmt::format("a call is taken to last {:g} ms", each_s * 1000.0));
   }

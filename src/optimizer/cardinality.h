@@ -29,6 +29,7 @@ struct OptimizerSource {
   std::string prompt_column;
   const RowStatistics* rows = nullptr;  ///< null: not known
   std::vector<ModelFacts> models;       ///< [plan models]
+  double latency_scale = 1.0;           ///< of the latencies that tools declare
 };
 
 /// Estimates rows, calls, tokens and seconds of every operator. What does not change while rules

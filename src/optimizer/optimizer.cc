@@ -67,7 +67,8 @@ PhysicalPlan PlanOf(const std::vector<OptimizerSource>& sources) {
 }
 
 void NoteWhatIsNotKnown(const std::vector<OptimizerSource>& sources, PhysicalPlan& plan) {
-  std::set<std::string> unmeasured, unresolved;
+  constexpr double kMostError = 0.3;
+  std::set<std::string> unmeasured, unresolved, disturbed;
   plan.has_costs = true;
   for (const OptimizerSource& source : sources) {
     if (source.rows == nullptr) {
@@ -79,6 +80,9 @@ void NoteWhatIsNotKnown(const std::vector<OptimizerSource>& sources, PhysicalPla
         unresolved.insert(model.name);
       } else if (!model.profile.measured) {
         unmeasured.insert(model.name);
+      } else if (model.profile.relative_error > kMostError) {
+        disturbed.insert(
+            fmt::format("{} ({:.0f} %)", model.name, model.profile.relative_error * 100.0));
       }
     }
   }
@@ -88,6 +92,12 @@ void NoteWhatIsNotKnown(const std::vector<OptimizerSource>& sources, PhysicalPla
         fmt::format("no file is known for {}: tokens are a quarter of the bytes, "
                     "seconds are not estimated (--model NAME=FILE)",
                     fmt::join(unresolved, ", ")));
+  }
+  if (!disturbed.empty()) {
+    plan.notes.push_back(
+        fmt::format("{}: the profile was measured on a busy machine and is off by so much; halo "
+                    "calibrate once it is quiet",
+                    fmt::join(disturbed, ", ")));
   }
   if (!unmeasured.empty()) {
     plan.notes.push_back(

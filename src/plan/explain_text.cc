@@ -63,7 +63,7 @@ class TextPrinter {
     const OperatorEstimate& e = planned.estimate;
     std::string calls = CountWords(e.calls) + (e.calls.value == 1.0 ? " call" : " calls");
     if (node.model == kNoModel) {
-      Line("costs", calls + ", " + SecondsWords(e.busy_s));
+      Line("costs", calls + ", " + SecondsWords(e.busy_s) + " in all, side by side");
     } else {
       const std::string seconds = plan_.has_costs ? ", " + SecondsWords(e.busy_s) : "";
       Line("costs",
@@ -90,17 +90,22 @@ class TextPrinter {
 
   void PrintRules() {
     text_ += "rules\n";
+    std::string idle;
     for (const AppliedRule& rule : plan_.rules) {
       if (!rule.is_on) {
         text_ += fmt::format("  {:<18} off\n", rule.name);
         continue;
       }
-      if (rule.changes.empty()) continue;
+      if (rule.changes.empty()) {
+        idle += (idle.empty() ? "" : ", ") + rule.name;
+        continue;
+      }
       const bool saved = plan_.has_costs && rule.saved_s >= 0.0005;
       text_ += fmt::format("  {:<18} {}{}\n", rule.name, rule.what,
                            saved ? ": saves " + SecondsWords(rule.saved_s) : "");
       for (const std::string& change : rule.changes) text_ += "      " + change + "\n";
     }
+    if (!idle.empty()) text_ += fmt::format("  {:<18} {}\n", "no change by", idle);
   }
 
   void PrintPlacements() {

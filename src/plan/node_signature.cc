@@ -99,7 +99,6 @@ void AddSql(const SqlSpec& sql, IdentityBuilder& identity) {
   identity.Text(sql.duckdb ? sql.duckdb->normalized : "");
   identity.Text(sql.postgres ? sql.postgres->normalized : "");
   for (const SqlParameterSpec& parameter : sql.parameters) {
-    identity.Text(parameter.name);
     identity.Value(parameter.value);
     identity.Number(static_cast<int64_t>(parameter.type));
     identity.Number(parameter.is_list ? 1 : 0);
@@ -194,14 +193,16 @@ std::vector<OperatorIdentity> IdentifyOperators(const LogicalPlan& plan,
   for (const LogicalNode& node : plan.nodes) {
     const Operator& op = plan.operator_of(node.op);
     OperatorIdentity known;
-    known.each_row = !MayShare(op);
+    const bool is_function = !op.is_inference() && op.tool->effect == ToolEffect::kPure;
+    known.varies = !MayShare(op) && !is_function;
     known.reaches = ReadsOf(workflow, node.op, prompt_column);
     for (const OperatorIndex producer : known.reaches.producers) {
       const OperatorIdentity& of = identities[static_cast<size_t>(producer)];
-      known.each_row = known.each_row || of.each_row;
+      known.varies = known.varies || of.varies;
       known.reaches.whole_row = known.reaches.whole_row || of.reaches.whole_row;
       known.reaches.columns.insert(of.reaches.columns.begin(), of.reaches.columns.end());
     }
+    known.each_row = known.varies || !MayShare(op);
     IdentityBuilder identity(identities);
     identity.Number(static_cast<int64_t>(op.kind));
     if (op.is_inference()) {

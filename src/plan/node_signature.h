@@ -18,8 +18,10 @@ struct OperatorIdentity {
   Signature signature;
   /// Columns of the row that reach it, directly or through what it reads.
   OperatorReads reaches;
-  /// Every instance is a call of its own: answers are drawn for each row, or the tool is volatile,
-  /// writes, or does not allow sharing; or something that it reads is so.
+  /// Equal rows may give it different outputs: answers are drawn, or the tool is volatile, writes
+  /// or may not be asked once for all; or something that it reads is so.
+  bool varies = false;
+  /// Every instance is a call of its own: what varies, and functions, which cost less than sharing.
   bool each_row = false;
   /// The same for all rows: it is called once.
   bool is_constant() const { return !each_row && !reaches.reads_row(); }

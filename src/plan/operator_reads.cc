@@ -104,7 +104,8 @@ std::vector<OperatorIndex> TightInputs(const Workflow& workflow, OperatorIndex i
   const std::vector<bool> maybe_skipped = MaybeSkipped(workflow);
   for (const NameBinding& name : op.names) {
     for (const OperatorIndex producer : name.producers) {
-      if (name.required && maybe_skipped[static_cast<size_t>(producer)]) tight.insert(producer);
+      const bool skips = name.required && maybe_skipped[static_cast<size_t>(producer)];
+      if (name.declared || skips) tight.insert(producer);
     }
   }
   std::vector<OperatorIndex> inputs;

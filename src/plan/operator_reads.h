@@ -21,9 +21,9 @@ struct OperatorReads {
 /// read.
 OperatorReads ReadsOf(const Workflow& workflow, OperatorIndex op, const std::string& prompt_column);
 
-/// Operators that have to end before `op` can: those it reads, and those whose being skipped skips
-/// it. Declared inputs that are neither are left out, but in workflows that write: there the
-/// declared order holds. Ascending.
+/// Operators that have to end before `op` can: those it reads, those that its `inputs` declare, and
+/// those whose being skipped skips it. What only an edge, or a query that nobody reads, puts before
+/// it is left out, but in workflows that write: there the declared order holds. Ascending.
 std::vector<OperatorIndex> TightInputs(const Workflow& workflow, OperatorIndex op);
 
 /// True if an instance may be skipped: by `when`, a loop that is over, its own failure, or an input

@@ -123,7 +123,8 @@ std::string Question(const ToolSpec& tool) {
 
 std::string Sharing(const ToolSpec& tool) {
   if (tool.effect == ToolEffect::kWrite)
-    return tool.idempotent ? "writes; may be made twice" : "writes; made once";
+    return tool.idempotent ? "writes, once for each row; may be tried twice"
+                           : "writes, once for each row";
   if (!tool.coalesce) return "made for each row";
   const auto* sql = std::get_if<SqlSpec>(&tool.what);
   if (sql != nullptr && AnyStatement(*sql).is_volatile) return "made for each row: it is volatile";

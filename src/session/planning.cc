@@ -98,6 +98,7 @@ PhysicalPlan Planning::Plan(const std::vector<InputToPlan>& inputs, int64_t rows
     source.plan = input.plan;
     source.prompt_column = input.prompt_column;
     source.rows = input.rows;
+    source.latency_scale = options_.latency_scale;
     for (size_t i = 0; i < input.models.size(); ++i)
       source.models.push_back(FactsOf(input.plan->models[i].name, input.models[i]));
     sources_.push_back(std::move(source));

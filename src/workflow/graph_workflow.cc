@@ -166,6 +166,7 @@ class GraphUnroller {
     for (const WrittenName& input : unit.inputs) {
       bound.insert(input.name);
       op.names.push_back(BindFor(unit, iteration, input.name, true));
+      op.names.back().declared = true;
     }
     for (size_t t = 0; t < graph_.units.size(); ++t) {
       if (graph_.units[t].host != u || graph_.units[t].after_host) continue;

@@ -13,6 +13,11 @@ namespace {
 void ReadSql(KeyContext& c, const YamlField& f, ToolDraft& tool) {
   if (RefuseSecrets(c, f.name, *f.value)) return;
   const auto read = [&](const YamlField& field, SqlDialect dialect) -> std::string {
+    if (field.value->text.find("{{") != std::string::npos ||
+        field.value->text.find("{%") != std::string::npos) {
+      return "SQL is no template, values are bound: write :name where the value belongs, without "
+             "quotes, and give it in `parameters`";
+    }
     std::string fault;
     SqlStatement statement = ReadSqlStatement(field.value->text, dialect, fault);
     if (fault.empty())

@@ -50,7 +50,8 @@ struct NameBinding {
   /// without a column: nothing (none), as in a loop's first iteration.
   std::vector<OperatorIndex> producers;
   std::string field;      ///< of a structured output; "": all of it
-  bool required = false;  ///< a declared input: the instance is skipped if all producers were
+  bool required = false;  ///< the instance is skipped if all producers were
+  bool declared = false;  ///< in the node's `inputs`: needed, whether or not a template reads it
 };
 
 /// Where the user's turn of an operator's first-turn prompt comes from.

@@ -22,8 +22,9 @@ constexpr const char* kWorkflow = R"(graph:
     - {id: in, type: input, outputs: [text]}
     - {id: side, prompt: "Side {{ text }}", outputs: [aside]}
     - {id: first, prompt: "A {{ text }}", outputs: [a]}
-    - {id: second, inputs: [a, aside], prompt: "B {{ a }}", outputs: [b]}
+    - {id: second, inputs: [a], prompt: "B {{ a }}", outputs: [b]}
     - {id: free, prompt: "C {{ b }}", inputs: [b], outputs: [c], prompt_layout: auto}
+  edges: [{from: side, to: second}]
 )";
 
 class PlanFileTest : public testing::Test {
