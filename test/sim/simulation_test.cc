@@ -10,7 +10,7 @@
 namespace halo::test {
 namespace {
 
-constexpr uint64_t kWorkloads = 1500;
+constexpr uint64_t kWorkloads = 2000;
 
 TEST(SimulationTest, RandomWorkloadsKeepEveryPromise) {
   Played sum;
