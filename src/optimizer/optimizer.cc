@@ -66,6 +66,14 @@ PhysicalPlan PlanOf(const std::vector<OptimizerSource>& sources) {
   return plan;
 }
 
+std::vector<PromptLayout> LayoutsOf(const std::vector<OptimizerSource>& sources) {
+  std::vector<PromptLayout> layouts;
+  for (const OptimizerSource& source : sources) {
+    for (const LogicalNode& node : source.plan->nodes) layouts.push_back(node.layout);
+  }
+  return layouts;
+}
+
 void NoteWhatIsNotKnown(const std::vector<OptimizerSource>& sources, PhysicalPlan& plan) {
   constexpr double kMostError = 0.3;
   std::set<std::string> unmeasured, unresolved, disturbed;
@@ -122,12 +130,6 @@ std::set<std::string> RulesOffForNaive() {
   return off;
 }
 
-const PlannedOperator& OptimizerState::at(size_t source, OperatorIndex op) const {
-  size_t position = static_cast<size_t>(op);
-  for (size_t s = 0; s < source; ++s) position += sources[s].plan->nodes.size();
-  return plan.operators[position];
-}
-
 std::string OptimizerState::NameOf(const PlannedOperator& planned) const {
   const std::string& id = operator_of(planned).id;
   return sources.size() == 1 ? id : id + " of " + sources[planned.source].plan->workflow->name;
@@ -137,8 +139,9 @@ PhysicalPlan Optimize(std::vector<OptimizerSource>& sources, const OperatorHisto
                       const OptimizerOptions& options) {
   RefuseUnknownRules(options.rules_off);
   PhysicalPlan plan = PlanOf(sources);
-  // Layouts are part of what history and columns are looked up by, but change no text that is
-  // counted; so one estimator serves until a layout has changed.
+  // Making an estimator counts tokens in rows and templates. Of what rules change, only layouts are
+  // part of what it looks up (in history, by identity); so one serves until a layout has changed.
+  std::vector<PromptLayout> layouts = LayoutsOf(sources);
   auto estimator = std::make_unique<CardinalityEstimator>(sources, history);
   estimator->EstimateAll(plan);
   for (const auto& rule : AllRules()) {
@@ -153,7 +156,10 @@ PhysicalPlan Optimize(std::vector<OptimizerSource>& sources, const OperatorHisto
       applied.changes = rule->Apply(state);
       if (!applied.changes.empty()) {
         for (const OptimizerSource& source : sources) VerifyLogicalPlan(*source.plan);
-        estimator = std::make_unique<CardinalityEstimator>(sources, history);
+        if (const std::vector<PromptLayout> now = LayoutsOf(sources); now != layouts) {
+          layouts = now;
+          estimator = std::make_unique<CardinalityEstimator>(sources, history);
+        }
         estimator->EstimateAll(plan);
       }
       applied.saved_s = before_s - BusySeconds(plan);

@@ -104,7 +104,7 @@ class ProblemBuilder {
       const double calls = std::max(1.0, estimate.calls.value);
       task.tool_s = estimate.busy_s.value / calls * std::ceil(calls / kToolsAtOnce);
     } else {
-      AddWork(planned, node, task);
+      AddWork(planned, task);
       const TaskIndex source = node.kv_source < 0 ? -1 : TaskOf(position, node.kv_source);
       if (parents.contains(source)) AddKvSource(planned, source, task);
     }
@@ -114,27 +114,25 @@ class ProblemBuilder {
   }
 
   /// Half the rows take a little more than half the time: decode steps are shared by fewer.
-  void AddWork(const PlannedOperator& planned, const LogicalNode&, SchedulingTask& task) {
+  void AddWork(const PlannedOperator& planned, SchedulingTask& task) {
     const ModelFacts& model = ModelOf(planned);
     const OperatorEstimate& estimate = planned.estimate;
     task.model = ResidentOf(model);
     const auto workers = static_cast<size_t>(options_.workers);
     const double most = std::max(1.0, std::floor(estimate.calls.value));
     const int32_t shares = static_cast<int32_t>(std::min<double>(options_.workers, most));
+    const double whole_batch = BatchOf(estimate.calls.value, model.sequences);
+    const double context = estimate.prompt_tokens.value + estimate.output_tokens.value / 2.0;
+    const double tokens = estimate.calls.value * std::max(0.0, estimate.output_tokens.value - 1.0);
+    const double whole_s = DecodeSeconds(model.profile, tokens, whole_batch, context);
     for (int32_t k = 1; k <= shares; ++k) {
-      const double calls = estimate.calls.value / k;
-      const double whole_batch = BatchOf(estimate.calls.value, model.sequences);
-      const double batch = BatchOf(calls, model.sequences);
-      const double context = estimate.prompt_tokens.value + estimate.output_tokens.value / 2.0;
-      const double tokens =
-          estimate.calls.value * std::max(0.0, estimate.output_tokens.value - 1.0);
-      const double slower = DecodeSeconds(model.profile, tokens, batch, context) -
-                            DecodeSeconds(model.profile, tokens, whole_batch, context);
+      const double batch = BatchOf(estimate.calls.value / k, model.sequences);
+      const double slower = DecodeSeconds(model.profile, tokens, batch, context) - whole_s;
       const double seconds = std::max(0.0, (estimate.busy_s.value + std::max(0.0, slower)) / k);
       task.work_s.emplace_back(workers, seconds);
     }
-    const double cells = (estimate.prompt_tokens.value + estimate.output_tokens.value) *
-                         BatchOf(estimate.calls.value, model.sequences);
+    const double cells =
+        (estimate.prompt_tokens.value + estimate.output_tokens.value) * whole_batch;
     const auto bytes =
         static_cast<int64_t>(cells * static_cast<double>(model.profile.kv_token_bytes));
     task.kv_bytes.assign(workers, Fitting(model, bytes));

@@ -16,7 +16,6 @@ struct OptimizerState {
   const CardinalityEstimator& estimator;
   PhysicalPlan& plan;
 
-  const PlannedOperator& at(size_t source, OperatorIndex op) const;
   LogicalNode& node(const PlannedOperator& planned) const {
     return sources[planned.source].plan->nodes[static_cast<size_t>(planned.op)];
   }
