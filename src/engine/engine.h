@@ -52,6 +52,9 @@ struct KeepHint {
                           ///< with this one's prompt
   bool answer = false;    ///< they begin with prompt and answer (a conversation that goes on)
 
+  /// Beyond them, no request is expected to begin with more of it than chance gives.
+  bool lone = false;
+
   friend bool operator==(const KeepHint&, const KeepHint&) = default;
 };
 

@@ -122,6 +122,7 @@ Json ToJson(const Request& r) {
           {"consumes", r.consumes},
           {"keep_consumers", r.keep.consumers},
           {"keep_answer", r.keep.answer},
+          {"keep_lone", r.keep.lone},
           {"priority", r.priority},
           {"order", r.order},
           {"urgent", r.urgent},
@@ -150,6 +151,7 @@ Request RequestFrom(const Json& j) {
   Read(j.at("consumes"), r.consumes);
   Read(j.at("keep_consumers"), r.keep.consumers);
   Read(j.at("keep_answer"), r.keep.answer);
+  Read(j.at("keep_lone"), r.keep.lone);
   Read(j.at("priority"), r.priority);
   Read(j.at("order"), r.order);
   Read(j.at("urgent"), r.urgent);

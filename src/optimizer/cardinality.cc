@@ -116,6 +116,12 @@ std::vector<std::set<std::string>> ColumnSetsOf(const LogicalPlan& plan,
   for (const OperatorIdentity& identity : IdentifyOperators(plan, prompt_column)) {
     if (!identity.each_row && identity.reaches.reads_row()) sets.push_back(KeyOf(identity.reaches));
   }
+  for (const LogicalNode& node : plan.nodes) {
+    if (!plan.operator_of(node.op).is_inference()) continue;
+    const std::string column =
+        BeginningOf(plan.operator_of(node.op), node.layout, prompt_column).column;
+    if (!column.empty()) sets.push_back({column});
+  }
   return sets;
 }
 

@@ -25,6 +25,7 @@ std::vector<std::unique_ptr<Rule>> MakeRules() {
   rules.push_back(std::make_unique<ConstantOperators>());
   // Of operators that still make calls of their own.
   rules.push_back(std::make_unique<PrefixGroups>());
+  rules.push_back(std::make_unique<LonePrompts>());
   // Last: ranks are made of what all others have left to do.
   rules.push_back(std::make_unique<OrderByUrgency>());
   return rules;

@@ -27,6 +27,7 @@ Json OperatorJson(const PhysicalPlan& plan, const PlannedOperator& planned) {
                {"target", TargetOf(*source.plan, planned.op)},
                {"waits_for", std::move(waits_for)},
                {"order", node.order},
+               {"lone_prompts", node.lone_prompts},
                {"removed", node.removed},
                {"same_as", planned.same_as < 0 ? Json() : Json(planned.same_as)},
                {"constant", planned.is_constant},

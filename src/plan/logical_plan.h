@@ -46,8 +46,11 @@ struct LogicalNode {
   /// or the first operator that reads the same row prompt ahead of its instruction. -1: none.
   OperatorIndex kv_source = -1;
   bool kv_source_answer = false;  ///< the source's answer is part of the prefix
-  int32_t kv_consumers = 0;       ///< operators whose kv_source is this one
-  bool keep_answer = false;       ///< one of them continues the conversation
+  /// Its rows' prompts are not expected to begin like any other, beyond what the author wrote:
+  /// their KV is not worth keeping any further.
+  bool lone_prompts = false;
+  int32_t kv_consumers = 0;  ///< operators whose kv_source is this one
+  bool keep_answer = false;  ///< one of them continues the conversation
 };
 
 /// The plan before rows are known: values in topological order, referred to by index.

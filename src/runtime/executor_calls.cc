@@ -320,6 +320,7 @@ KeepHint Executor::Impl::KeepFor(RowState& row, OperatorIndex op) {
   // Which of several samples a conversation goes on from is known only when all are there; the
   // prefix is found by looking then.
   if (options.naive || CallsOf(PlanOf(row).operator_of(op)) > 1) return keep;
+  keep.lone = PlanOf(row).at(op).lone_prompts;
   for (const OperatorIndex consumer : states[row.source].kv_consumers[static_cast<size_t>(op)]) {
     const State state = At(row, consumer).state;
     const bool is_built = At(row, consumer).conversation != nullptr;

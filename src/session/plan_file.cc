@@ -96,6 +96,10 @@ class PlanReader {
     if (order < 0 || order >= static_cast<int64_t>(plan.nodes.size()))
       Refuse(fmt::format("'{}' has the order {}, which no operator can have", id, order));
     node.order = static_cast<int32_t>(order);
+    const auto lone = said.find("lone_prompts");
+    if (lone != said.end() && !lone->is_boolean())
+      Refuse(fmt::format("'{}' has lone_prompts {}; true and false are known", id, lone->dump()));
+    node.lone_prompts = lone != said.end() && lone->get<bool>();
     std::vector<OperatorIndex> waits_for;
     for (const Json& input : said["waits_for"]) {
       const std::optional<OperatorIndex> other =

@@ -225,6 +225,24 @@ TEST_F(LlamaEngineTest, DrawsDoNotDependOnTheBatch) {
   EXPECT_NE(Drain().at(1).tokens, alone);
 }
 
+TEST_P(BothLayouts, LonePromptsAreKeptOnlyALittleFurtherThanOthersBeganAlike) {
+  const std::vector<TokenId> shared = Tokens(31, 150);
+  for (const bool lone : {false, true}) {
+    Make({.sequences = 1, .expected_tokens = 256, .layout = GetParam()});
+    std::vector<int64_t> reused;
+    for (RequestId id = 1; id <= 3; ++id) {
+      Request request = Ask(id, Joined(shared, Tokens(40 + id, 50)), 6);
+      request.keep.lone = lone;
+      engine_->Submit(request);
+      reused.push_back(Drain().at(id).reused_tokens);
+      engine_->CheckInvariants();
+    }
+    // The first is like nothing known: 32 tokens of it stay; the second began so: 32 more.
+    EXPECT_EQ(reused,
+              lone ? (std::vector<int64_t>{0, 32, 64}) : (std::vector<int64_t>{0, 150, 150}));
+  }
+}
+
 TEST_P(BothLayouts, AHigherPriorityPreemptsAndTheLowerStillFinishes) {
   Make({.sequences = 1, .expected_tokens = 256, .layout = GetParam()});
   Request low = Ask(1, Tokens(21, 100), 40);

@@ -52,7 +52,7 @@ halo::Request AnyRequest(FuzzedDataProvider& from) {
   request.sampling = AnySampling(from);
   request.static_prefix_tokens = Any<int32_t>(from);
   request.consumes = Any<halo::RequestId>(from);
-  request.keep = {Any<int32_t>(from), from.ConsumeBool()};
+  request.keep = {Any<int32_t>(from), from.ConsumeBool(), from.ConsumeBool()};
   request.priority = Any<int32_t>(from);
   request.order = Any<int64_t>(from);
   request.urgent = from.ConsumeBool();

@@ -126,6 +126,39 @@ TEST(OptimizerTest, AWrittenLayoutIsKept) {
   EXPECT_EQ(batch.logical(0).at(0).layout, PromptLayout::kContextFirst);
 }
 
+/// Whether the rule takes `a` of a workflow for one whose prompts are like no others.
+bool IsLone(const std::string& operators, const std::vector<Json>& rows,
+            const std::string& end = "a") {
+  Batch batch;
+  batch.Add("start_ops: [a]\nend_ops: [" + end + "]\nops:\n" + operators, rows);
+  batch.Plan();
+  return batch.logical(0).at(0).lone_prompts;
+}
+
+TEST(OptimizerTest, PromptsAreLoneWhereTheyBeginWithAValueThatNoOtherRowHas) {
+  const std::string alone = "  a: {model: m, temperature: 0, prompt: Say it.}\n";
+  EXPECT_TRUE(IsLone(alone, Rows(10, 10, "x")));
+  // Equal rows share one call.
+  EXPECT_TRUE(IsLone(alone, Rows(10, 5, "x")));
+  // What follows is computed from all of the row, so calls are more than beginnings.
+  EXPECT_FALSE(
+      IsLone("  a: {model: m, temperature: 0, prompt_layout: context_first, prompt: \"Say {{ "
+             "row.id }}.\"}\n",
+             Rows(10, 5, "x")));
+  // Samples of one prompt begin alike, and so do the same instructions of two operators.
+  EXPECT_FALSE(IsLone("  a: {model: m, samples: 3, prompt: Say it.}\n", Rows(10, 10, "x")));
+  Batch batch;
+  batch.Add(
+      "start_ops: [a, b]\nend_ops: [a, b]\nops:\n  a: {model: m, temperature: 0, prompt: Say "
+      "it.}\n  b: {model: m, temperature: 0, max_tokens: 7, prompt: Say it.}\n",
+      Rows(10, 10, "x"));
+  batch.Plan();
+  EXPECT_FALSE(batch.logical(0).at(0).lone_prompts);
+  // A conversation goes on from it.
+  EXPECT_FALSE(
+      IsLone(alone + "  b: {model: m, temperature: 0, input_ops: [a]}\n", Rows(3, 3, "x"), "b"));
+}
+
 TEST(OptimizerTest, OperatorsOfTwoWorkflowsShareTheirCalls) {
   const std::string yaml =
       "start_ops: [a]\nend_ops: [a]\nops:\n  a: {model: m, temperature: 0, prompt: Same.}\n";

@@ -1,5 +1,6 @@
 // Which request starts when, where its prefix comes from, and who makes room for it.
 #include <algorithm>
+#include <limits>
 
 #include "base/check.h"
 #include "engine/llama/llama_engine.h"
@@ -15,6 +16,10 @@ constexpr double kCopyBytesPerUs = 1000.0;
 /// A prefill this fast is faster than any machine this runs on without a GPU; used before one was
 /// measured.
 constexpr double kPrefillUsPerToken = 20.0;
+/// KV to be copied for each token that is wanted, from which on what is wanted is kept by itself.
+constexpr int64_t kMuchMore = 4;
+/// No KV can be taken from there.
+constexpr int64_t kNoCost = std::numeric_limits<int64_t>::max();
 
 }  // namespace
 
@@ -104,6 +109,8 @@ LlamaEngine::Admission LlamaEngine::TryAdmit(Live& live) {
     if (source.tokens > 0 && !taken && kept_.contains(source.holder)) DropKept(source.holder);
   }
   if (!taken) room_->Clear(sequence);
+  // A little of much is cheaper to take a second time if it lies by itself.
+  if (taken && source.cost > kMuchMore * source.tokens) KeepComputed(live, false);
   live.completion.reused_tokens +=
       std::max(0, std::min(live.computed, live.prompt_size) - live.high_water);
   live.high_water = std::max(live.high_water, live.computed);
@@ -147,6 +154,29 @@ bool LlamaEngine::MakeRoom(const Live& live) {
   }
 }
 
+bool LlamaEngine::TakesOver(const Live& live, const Kept& kept, int32_t tokens) {
+  // The last one that needs it takes it over as it lies, so that a conversation never copies; but
+  // only if it uses all of it, or what it cuts off would be lost to others.
+  const bool last =
+      kept.consumers == 0 || (kept.consumers == 1 && kept.request == live.request.consumes);
+  const bool whole = tokens + 1 >= static_cast<int32_t>(kept.tokens.size());
+  return kept.sequence >= 0 && !kept.is_static && last && whole;
+}
+
+int64_t LlamaEngine::TakeCost(const Live& live, HolderId holder, int32_t tokens) const {
+  const bool unified = room_->shape().layout == KvLayout::kUnified;
+  if (const auto running = live_holders_.find(holder); running != live_holders_.end()) {
+    const int32_t computed = running->second->computed;
+    if (computed < tokens) return kNoCost;
+    return unified ? 0 : int64_t{2} * computed;
+  }
+  const Kept& kept = kept_.at(holder);
+  const int64_t held = static_cast<int64_t>(kept.tokens.size());
+  if (kept.sequence < 0) return held;
+  if (TakesOver(live, kept, tokens)) return -1;
+  return unified ? 0 : 2 * held;
+}
+
 LlamaEngine::Source LlamaEngine::FindPrefix(const Live& live) const {
   if (!can_cut_) return {};
   // The last token is always computed: its logits are wanted.
@@ -154,35 +184,22 @@ LlamaEngine::Source LlamaEngine::FindPrefix(const Live& live) const {
   constexpr size_t kHolders = 64;
   const TokenTree::Match match = groups_[live.group].tree.Longest(prompt, kHolders);
   Source best;
-  int best_rank = 0;
+  int64_t least = kNoCost;
   for (const HolderId holder : match.holders) {
-    const auto running = live_holders_.find(holder);
-    if (running != live_holders_.end() && running->second->computed < match.tokens) continue;
-    int rank = 1;  // a host blob
-    if (running != live_holders_.end()) rank = 2;
-    if (const auto kept = kept_.find(holder); kept != kept_.end()) {
-      if (kept->second.sequence >= 0) rank = 2;
-      if (kept->second.sequence >= 0 && kept->second.request == live.request.consumes) rank = 3;
-    }
-    if (rank > best_rank) {
-      best_rank = rank;
-      best = {holder, match.tokens, false};
+    const int64_t cost = TakeCost(live, holder, match.tokens);
+    if (cost < least) {
+      least = cost;
+      best = {holder, match.tokens, false, cost};
     }
   }
-  if (match.tokens > 0 && best_rank == 0) best.still_computed = true;
+  if (match.tokens > 0 && least == kNoCost) best.still_computed = true;
   return best;
 }
 
 int32_t LlamaEngine::ChooseSequence(const Live& live, const Source& source, bool& in_place) {
   in_place = false;
   if (const auto kept = kept_.find(source.holder); kept != kept_.end()) {
-    // The last one that needs it takes it over as it lies, so that a conversation never copies; but
-    // only if it uses all of it, or what it cuts off would be lost to others.
-    const bool last =
-        kept->second.consumers == 0 ||
-        (kept->second.consumers == 1 && kept->second.request == live.request.consumes);
-    const bool whole = source.tokens + 1 >= static_cast<int32_t>(kept->second.tokens.size());
-    if (kept->second.sequence >= 0 && !kept->second.is_static && last && whole) {
+    if (TakesOver(live, kept->second, source.tokens)) {
       in_place = true;
       return kept->second.sequence;
     }

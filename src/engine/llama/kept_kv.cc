@@ -5,11 +5,19 @@
 #include "engine/llama/llama_engine.h"
 
 namespace halo {
+namespace {
+
+/// Prompts that nobody planned to begin alike may still do so a little further than any two did so
+/// far.
+constexpr int32_t kChanceTokens = 32;
+
+}  // namespace
 
 void LlamaEngine::KeepOrFree(Live& live) {
   const int32_t sequence = live.sequence;
   const KeepHint hint = live.request.keep;
-  const int32_t tokens = hint.answer ? live.computed : live.prompt_size;
+  int32_t tokens = hint.answer ? live.computed : live.prompt_size;
+  const auto reused = static_cast<int32_t>(live.completion.reused_tokens);
   const RequestId request = live.request.id;
   Group& group = GroupOf(live);
   std::vector<TokenId> held(live.tokens.begin(), live.tokens.begin() + tokens);
@@ -18,6 +26,13 @@ void LlamaEngine::KeepOrFree(Live& live) {
   if (keep && hint.consumers == 0) {
     // Worth its memory only if nothing else that is kept has these tokens.
     const TokenTree::Match match = group.tree.Longest(held);
+    if (hint.lone) {
+      // What it took from another is what two began with, though the other may have made way for
+      // it.
+      const int32_t alike = std::max(match.tokens, reused);
+      tokens = std::min(tokens, alike + kChanceTokens);
+      held.resize(static_cast<size_t>(tokens));
+    }
     keep = match.tokens < tokens || !kept_.contains(match.holders.front());
   }
   if (!keep || !room_->Cut(sequence, tokens)) {
@@ -38,27 +53,30 @@ void LlamaEngine::KeepOrFree(Live& live) {
   sequences_[static_cast<size_t>(sequence)].kept = holder;
 }
 
-void LlamaEngine::KeepStaticPrefix(Live& live) {
+void LlamaEngine::KeepStaticPrefix(const Live& live) {
   if (!can_cut_) return;
   const std::span<const TokenId> prefix(live.tokens.data(), static_cast<size_t>(live.computed));
   constexpr size_t kHolders = 64;
-  TokenTree& tree = GroupOf(live).tree;
-  for (const HolderId holder : tree.Longest(prefix, kHolders).holders) {
+  for (const HolderId holder : GroupOf(live).tree.Longest(prefix, kHolders).holders) {
     const auto kept = kept_.find(holder);
     if (kept != kept_.end() && kept->second.is_static &&
         kept->second.tokens.size() >= prefix.size())
       return;
   }
+  KeepComputed(live, true);
+}
+
+void LlamaEngine::KeepComputed(const Live& live, bool is_static) {
   Kept kept;
   kept.group = live.group;
   kept.blob = room_->Export(live.sequence, live.computed);
   if (!kept.blob) return;
-  kept.tokens.assign(prefix.begin(), prefix.end());
-  kept.is_static = true;
+  kept.tokens.assign(live.tokens.begin(), live.tokens.begin() + live.computed);
+  kept.is_static = is_static;
   kept.last_used = ++use_counter_;
   kept_bytes_ += static_cast<int64_t>(kept.blob->bytes.size());
   const HolderId holder = next_holder_++;
-  tree.Insert(holder, kept.tokens);
+  GroupOf(live).tree.Insert(holder, kept.tokens);
   kept_.emplace(holder, std::move(kept));
   EvictKeptOver(options_.kept_bytes);
 }

@@ -180,8 +180,14 @@ class LlamaEngine final : public Engine {
     HolderId holder = -1;
     int32_t tokens = 0;
     bool still_computed = false;  ///< a longer prefix is on its way
+    int64_t cost = 0;             ///< TakeCost
   };
   Source FindPrefix(const Live& live) const;
+  /// Tokens of KV written and read to take the first `tokens` of a holder's: a stream is copied
+  /// whole, through host memory, whatever part of it is wanted. Least first.
+  int64_t TakeCost(const Live& live, HolderId holder, int32_t tokens) const;
+  /// Whether this request may go on where the kept KV lies.
+  static bool TakesOver(const Live& live, const Kept& kept, int32_t tokens);
   bool MakeRoom(const Live& live);
   int32_t ChooseSequence(const Live& live, const Source& source, bool& in_place);
   bool TakePrefix(Live& live, const Source& source, bool in_place);
@@ -192,7 +198,9 @@ class LlamaEngine final : public Engine {
 
   // What is kept (kept_kv.cc)
   void KeepOrFree(Live& live);
-  void KeepStaticPrefix(Live& live);
+  void KeepStaticPrefix(const Live& live);
+  /// Puts what a running sequence has computed into host memory, for others that begin so.
+  void KeepComputed(const Live& live, bool is_static);
   void SpillKept(HolderId holder);
   void DropKept(HolderId holder);
   void DropAllKept();

@@ -5,6 +5,11 @@
 #include "base/check.h"
 
 namespace halo {
+namespace {
+
+constexpr int64_t kChanceTokens = 32;  // as LlamaEngine
+
+}  // namespace
 
 SimulatedKv::Prefix SimulatedKv::FindPrefix(const Request& request,
                                             std::span<const TokenId> prompt) const {
@@ -63,13 +68,18 @@ void SimulatedKv::Insert(HolderId holder, Kept kept, std::span<const TokenId> to
   kept_.emplace(holder, std::move(kept));
 }
 
-void SimulatedKv::Keep(const Request& request, std::span<const TokenId> tokens) {
+void SimulatedKv::Keep(const Request& request, std::span<const TokenId> tokens, int64_t reused) {
   if (tokens.empty()) return;
   if (request.keep.consumers == 0) {
     const TokenTree::Match match = trees_[request.adapter].Longest(tokens);
     if (match.tokens >= static_cast<int32_t>(tokens.size()) &&
         kept_.contains(match.holders.front()))
       return;
+    if (request.keep.lone) {
+      const int64_t alike = std::max<int64_t>(match.tokens, reused);
+      tokens =
+          tokens.subspan(0, std::min(tokens.size(), static_cast<size_t>(alike + kChanceTokens)));
+    }
   }
   Kept kept;
   kept.request = request.id;

@@ -47,7 +47,8 @@ class SimulatedKv {
   bool IsRunning(HolderId holder) const { return running_.contains(holder); }
 
   /// Keeps `tokens` on the device unless nobody is known to want them and somebody else has them.
-  void Keep(const Request& request, std::span<const TokenId> tokens);
+  /// `reused`: of them, taken from others when it began.
+  void Keep(const Request& request, std::span<const TokenId> tokens, int64_t reused);
   /// Keeps a constant prefix in host memory. False if one as long is there.
   bool KeepStatic(const std::string& adapter, std::span<const TokenId> prefix);
   const Kept* Find(HolderId holder) const;

@@ -575,7 +575,7 @@ void SimulatedWorker::Finish(Live& live, int64_t now_us, std::vector<Completion>
   completion.text = std::move(live.answer.text);
   completion.tokens = std::move(live.answer.tokens);
   Leave(live);
-  if (options_.reuse) replica.kv.Keep(request, held);
+  if (options_.reuse) replica.kv.Keep(request, held, completion.reused_tokens);
   ended.push_back(std::move(completion));
 }
 

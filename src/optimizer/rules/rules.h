@@ -62,6 +62,19 @@ class PrefixGroups final : public Rule {
   std::vector<std::string> Apply(OptimizerState& state) const override;
 };
 
+/// Where each call's prompt begins, after what the author wrote, with a value that no other row
+/// has, and no other operator begins with it either, nobody will ask for the KV of that value
+/// again. It is kept only as far as other prompts turn out to begin alike, which saves copies and
+/// memory.
+class LonePrompts final : public Rule {
+ public:
+  const char* name() const override { return "lone_prompts"; }
+  const char* what() const override {
+    return "KV of prompts that no other begins like is not kept";
+  }
+  std::vector<std::string> Apply(OptimizerState& state) const override;
+};
+
 /// Within a block of rows: tools first, since they take no engine and others wait for them; then by
 /// upward rank, the time of the longest chain that an operator begins (HEFT: Topcuoglu, Hariri and
 /// Wu 2002), operators of one prefix group next to each other where the ranks allow.

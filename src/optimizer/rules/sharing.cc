@@ -139,4 +139,47 @@ std::vector<std::string> ChoosePromptLayout::Apply(OptimizerState& state) const 
   return changes;
 }
 
+std::vector<std::string> LonePrompts::Apply(OptimizerState& state) const {
+  struct Candidate {
+    const PlannedOperator* planned;
+    PromptBeginning beginning;
+    bool is_lone;
+  };
+  std::map<std::pair<ModelRequest, std::string>, std::vector<Candidate>> by_model;
+  for (const PlannedOperator& planned : state.plan.operators) {
+    const Operator& op = state.operator_of(planned);
+    LogicalNode& node = state.node(planned);
+    node.lone_prompts = false;
+    if (!op.is_inference() || node.removed || planned.same_as >= 0) continue;
+    const OptimizerSource& source = state.sources[planned.source];
+    Candidate candidate{&planned, BeginningOf(op, node.layout, source.prompt_column), false};
+    const DistinctCounter* values =
+        source.rows == nullptr ? nullptr : source.rows->Find({candidate.beginning.column});
+    // Calls are as many as the rows, or as their different combinations of values.
+    candidate.is_lone = node.kv_source < 0 && node.kv_consumers == 0 && op.samples == 1 &&
+                        values != nullptr && values->Count().value >= planned.estimate.calls.value;
+    by_model[{op.model, op.lora ? op.lora->file : ""}].push_back(std::move(candidate));
+  }
+  const auto begin_alike = [](const Candidate& a, const Candidate& b) {
+    const std::string &one = a.beginning.text, &other = b.beginning.text;
+    return SharedBytes(one, other) == std::min(one.size(), other.size());
+  };
+  std::map<std::string, std::string> names;  // of operators, by column
+  for (const auto& [model, candidates] : by_model) {
+    for (const Candidate& one : candidates) {
+      const bool is_alone = std::none_of(
+          candidates.begin(), candidates.end(),
+          [&](const Candidate& other) { return &other != &one && begin_alike(one, other); });
+      if (!one.is_lone || !is_alone) continue;
+      state.node(*one.planned).lone_prompts = true;
+      std::string& all = names[one.beginning.column];
+      all += (all.empty() ? "" : ", ") + state.NameOf(*one.planned);
+    }
+  }
+  std::vector<std::string> changes;
+  for (const auto& [column, all] : names)
+    changes.push_back(fmt::format("each prompt has a {} of its own: {}", column, all));
+  return changes;
+}
+
 }  // namespace halo
