@@ -102,6 +102,14 @@ Estimate MeanOf(double sum, double sum_of_squares, double count) {
   return {mean, std::max(0.0, mean - error), mean + error};
 }
 
+/// What earlier runs took, over what this very profile says of them.
+double PaceOf(const OperatorRecord* record, const ModelFacts& model) {
+  if (record == nullptr || model.profile_id.empty() || record->profile != model.profile_id ||
+      !(record->profile_s > 0.0) || !(record->engine_s > 0.0))
+    return 1.0;
+  return record->engine_s / record->profile_s;
+}
+
 /// Sequences that run side by side on average: fewer than fit where the last ones run out.
 double MeanBatch(double calls, int32_t sequences) {
   const double most = std::min(calls, static_cast<double>(sequences));
@@ -315,8 +323,10 @@ void CardinalityEstimator::EstimateInference(const PhysicalPlan& plan, size_t po
                (model.profile.copy_s + model.profile.copy_token_s * estimate.reused_tokens.value);
   };
   const double share = model.profile.relative_error;
-  estimate.busy_s = {seconds(output), seconds(estimate.output_tokens.low) * (1.0 - share),
-                     seconds(estimate.output_tokens.high) * (1.0 + share)};
+  estimate.pace = PaceOf(facts.record, model);
+  estimate.busy_s = Estimate{seconds(output), seconds(estimate.output_tokens.low) * (1.0 - share),
+                             seconds(estimate.output_tokens.high) * (1.0 + share)} *
+                    estimate.pace;
 }
 
 void CardinalityEstimator::EstimateTool(size_t source, OperatorIndex index,

@@ -17,6 +17,9 @@ struct ModelFacts {
   std::string name;
   std::string digest;    ///< of its file; "": not resolved
   ModelProfile profile;  ///< measured, or defaults
+  /// Names the profile among others of the model; "": estimates are by the profile alone, whatever
+  /// earlier runs took.
+  std::string profile_id;
   /// Tokens of a text; null: a token for every four bytes is assumed.
   std::function<int64_t(const std::string&)> count_tokens;
   int64_t chat_tokens = 0;  ///< that the chat template adds to a system and a user turn

@@ -15,6 +15,7 @@ using Json = nlohmann::ordered_json;
 struct Field {
   const char* name;
   double OperatorRecord::*value;
+  bool may_lack = false;  ///< files of earlier versions of Halo have it not
 };
 constexpr Field kFields[] = {{"instances", &OperatorRecord::instances},
                              {"calls", &OperatorRecord::calls},
@@ -22,7 +23,9 @@ constexpr Field kFields[] = {{"instances", &OperatorRecord::instances},
                              {"reused_tokens", &OperatorRecord::reused_tokens},
                              {"output_tokens", &OperatorRecord::output_tokens},
                              {"output_tokens_squared", &OperatorRecord::output_tokens_squared},
-                             {"latency_s", &OperatorRecord::latency_s}};
+                             {"latency_s", &OperatorRecord::latency_s},
+                             {"engine_s", &OperatorRecord::engine_s, true},
+                             {"profile_s", &OperatorRecord::profile_s, true}};
 
 std::string KeyOf(const Signature& operation, const std::string& model_digest) {
   return fmt::format("{:016x}{:016x} {}", operation.high, operation.low, model_digest);
@@ -38,6 +41,7 @@ OperatorRecord ReadRecord(const Json& said, const std::string& path) {
   OperatorRecord record;
   for (const Field& field : kFields) {
     const auto found = said.find(field.name);
+    if (found == said.end() && field.may_lack) continue;
     if (found == said.end() || !found->is_number())
       Refuse(path, std::string("a record has no number '") + field.name + "'");
     const double value = found->get<double>();
@@ -45,6 +49,10 @@ OperatorRecord ReadRecord(const Json& said, const std::string& path) {
       Refuse(path, std::string("'") + field.name + "' is no count");
     record.*field.value = value;
   }
+  const auto profile = said.find("profile");
+  if (profile == said.end()) return record;
+  if (!profile->is_string()) Refuse(path, "'profile' is no text");
+  record.profile = profile->get<std::string>();
   return record;
 }
 
@@ -61,6 +69,11 @@ void OperatorHistory::Add(const Signature& operation, const std::string& model_d
   const std::string key = KeyOf(operation, model_digest);
   if (!records_.contains(key) && records_.size() >= kMostRecords) return;
   OperatorRecord& record = records_[key];
+  // Seconds beside those of another profile say nothing about this one.
+  if (!of_run.profile.empty() && record.profile != of_run.profile) {
+    record.engine_s = record.profile_s = 0.0;
+    record.profile = of_run.profile;
+  }
   for (const Field& field : kFields)
     record.*field.value = record.*field.value * kMemory + of_run.*field.value;
 }
@@ -70,6 +83,7 @@ std::string OperatorHistory::ToJson() const {
   for (const auto& [key, record] : records_) {
     Json said = Json::object();
     for (const Field& field : kFields) said[field.name] = record.*field.value;
+    if (!record.profile.empty()) said["profile"] = record.profile;
     operators[key] = std::move(said);
   }
   return Json{{"version", kVersion}, {"operators", std::move(operators)}}.dump(1) + "\n";

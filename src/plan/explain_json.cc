@@ -40,6 +40,7 @@ Json OperatorJson(const PhysicalPlan& plan, const PlannedOperator& planned) {
                       {"reused_tokens", EstimateJson(e.reused_tokens)},
                       {"output_tokens", EstimateJson(e.output_tokens)},
                       {"busy_s", EstimateJson(e.busy_s)},
+                      {"pace", e.pace},
                       {"assumptions", e.assumptions}};
   if (planned.actual) {
     const OperatorActual& a = *planned.actual;

@@ -13,12 +13,15 @@ namespace halo {
 /// What one operator is expected to do over all rows of its source. Token counts are means over the
 /// calls that are made.
 struct OperatorEstimate {
-  Estimate instances;                    ///< one for each row
-  Estimate calls;                        ///< that are made: distinct ones, samples counted
-  Estimate prompt_tokens;                ///< of a call; = reused + prefilled
-  Estimate reused_tokens;                ///< of a call: KV that is there
-  Estimate output_tokens;                ///< of a call
-  Estimate busy_s;                       ///< of the engine, or of the tool summed over its calls
+  Estimate instances;      ///< one for each row
+  Estimate calls;          ///< that are made: distinct ones, samples counted
+  Estimate prompt_tokens;  ///< of a call; = reused + prefilled
+  Estimate reused_tokens;  ///< of a call: KV that is there
+  Estimate output_tokens;  ///< of a call
+  Estimate busy_s;         ///< of the engine, or of the tool summed over its calls
+  /// Engine seconds of earlier runs / what the profile says of them; busy_s contains it. Tools that
+  /// take the engine's cores, among others, make it more than 1.
+  double pace = 1.0;
   std::vector<std::string> assumptions;  ///< what is not known, and what was taken instead
 };
 

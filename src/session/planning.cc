@@ -35,6 +35,12 @@ std::string ReadFile(const std::string& path) {
   return text.str();
 }
 
+std::string ProfileId(const ModelProfile& profile) {
+  CostProfile alone;
+  alone.models.push_back(profile);
+  return SignatureBuilder().Add(ToJson(alone)).Finish().ToHex();
+}
+
 }  // namespace
 
 int64_t ChatTokensOf(const Vocabulary& vocabulary, const ChatTemplate& chat) {
@@ -81,6 +87,7 @@ ModelFacts Planning::FactsOf(const std::string& name, const ModelToPlan& model) 
           ? *measured
           : DefaultProfile(name, static_cast<int64_t>(model.resolved->summary.file_bytes),
                            KvTokenBytes(model.resolved->summary));
+  facts.profile_id = ProfileId(facts.profile);
   if (model.vocabulary != nullptr) {
     facts.count_tokens = [vocabulary = model.vocabulary](const std::string& text) {
       return static_cast<int64_t>(vocabulary->TokenizePart({PromptSpan::Data(text)}).size());
@@ -115,8 +122,12 @@ PhysicalPlan Planning::Plan(const std::vector<InputToPlan>& inputs, int64_t rows
   return plan;
 }
 
-void Planning::AddActuals(const RunReport& report, PhysicalPlan& plan) {
+void Planning::AddActuals(const RunReport& report, int64_t engine_busy_us, PhysicalPlan& plan) {
   HALO_CHECK(report.operators.size() == plan.operators.size(), "a run is of its plan");
+  int64_t passes_us = 0;
+  for (const OperatorCounts& counts : report.operators) passes_us += counts.engine_us;
+  const double of_passes =
+      passes_us > 0 ? static_cast<double>(engine_busy_us) / static_cast<double>(passes_us) : 1.0;
   for (size_t i = 0; i < plan.operators.size(); ++i) {
     const OperatorCounts& counts = report.operators[i];
     OperatorActual actual;
@@ -127,29 +138,54 @@ void Planning::AddActuals(const RunReport& report, PhysicalPlan& plan) {
     actual.reused_tokens = static_cast<double>(counts.reused_tokens) / calls;
     actual.output_tokens = static_cast<double>(counts.output_tokens) / calls;
     const bool is_tool = counts.kind != OperatorKind::kInference;
-    actual.busy_s = static_cast<double>(is_tool ? counts.busy_us : counts.engine_us) * 1e-6;
+    actual.busy_s = is_tool ? static_cast<double>(counts.busy_us) * 1e-6
+                            : static_cast<double>(counts.engine_us) * 1e-6 * of_passes;
     plan.operators[i].actual = actual;
   }
 }
 
-void Planning::AddRun(const RunReport& report, OperatorHistory& history) const {
+void Planning::AddRun(const RunReport& report, const PhysicalPlan* as_run,
+                      OperatorHistory& history) const {
   size_t position = 0;
   for (const OptimizerSource& source : sources_) {
     const std::vector<OperatorIdentity> identities =
         IdentifyOperators(*source.plan, source.prompt_column);
     for (const LogicalNode& node : source.plan->nodes) {
-      const OperatorCounts& counts = report.operators[position++];
+      const size_t at = position++;
+      const OperatorCounts& counts = report.operators[at];
       if (counts.calls == 0) continue;
-      const std::string digest =
-          node.model == kNoModel ? "" : source.models[static_cast<size_t>(node.model)].digest;
-      history.Add(
-          identities[static_cast<size_t>(node.op)].signature, digest,
-          {static_cast<double>(counts.logical), static_cast<double>(counts.calls),
-           static_cast<double>(counts.prompt_tokens), static_cast<double>(counts.reused_tokens),
-           static_cast<double>(counts.output_tokens), counts.output_tokens_squared,
-           node.model == kNoModel ? static_cast<double>(counts.busy_us) * 1e-6 : 0.0});
+      OperatorRecord record;
+      record.instances = static_cast<double>(counts.logical);
+      record.calls = static_cast<double>(counts.calls);
+      record.prompt_tokens = static_cast<double>(counts.prompt_tokens);
+      record.reused_tokens = static_cast<double>(counts.reused_tokens);
+      record.output_tokens = static_cast<double>(counts.output_tokens);
+      record.output_tokens_squared = counts.output_tokens_squared;
+      std::string digest;
+      if (node.model == kNoModel) {
+        record.latency_s = static_cast<double>(counts.busy_us) * 1e-6;
+      } else {
+        const ModelFacts& model = source.models[static_cast<size_t>(node.model)];
+        digest = model.digest;
+        const bool told = as_run != nullptr && as_run->operators[at].estimate.calls.value ==
+                                                   static_cast<double>(counts.calls);
+        if (told) {
+          record.engine_s = as_run->operators[at].actual->busy_s;
+          record.profile_s = as_run->operators[at].estimate.busy_s.value;
+          record.profile = model.profile_id;
+        }
+      }
+      history.Add(identities[static_cast<size_t>(node.op)].signature, digest, record);
     }
   }
+}
+
+PhysicalPlan Planning::AsRun(const RunReport& report, const PhysicalPlan& plan) const {
+  OperatorHistory of_run;
+  AddRun(report, nullptr, of_run);
+  PhysicalPlan as_run = plan;
+  CardinalityEstimator(sources_, &of_run).EstimateAll(as_run);
+  return as_run;
 }
 
 std::optional<double> Planning::LowerBound(const RunReport& report,
@@ -159,22 +195,21 @@ std::optional<double> Planning::LowerBound(const RunReport& report,
       if (!model.profile.measured) return std::nullopt;
     }
   }
-  OperatorHistory of_run;
-  AddRun(report, of_run);
-  PhysicalPlan as_run = plan;
-  CardinalityEstimator(sources_, &of_run).EstimateAll(as_run);
   double busy_s = 0.0;
-  for (const PlannedOperator& planned : as_run.operators) {
+  for (const PlannedOperator& planned : AsRun(report, plan).operators) {
     const LogicalNode& node = sources_[planned.source].plan->at(planned.op);
     if (node.model != kNoModel) busy_s += planned.estimate.busy_s.value;
   }
   return busy_s;
 }
 
-std::string Planning::Remember(const RunReport& report) const {
+std::string Planning::Remember(const RunReport& report, const PhysicalPlan& plan) const {
   if (options_.history_file.empty() || report.end != RunEnd::kFinished) return "";
   OperatorHistory history = history_;
-  AddRun(report, history);
+  // One call at a time takes several times what a batch takes: that is no measure of batches.
+  const std::optional<PhysicalPlan> as_run =
+      options_.naive ? std::nullopt : std::optional(AsRun(report, plan));
+  AddRun(report, as_run ? &*as_run : nullptr, history);
   std::error_code fault;
   std::filesystem::create_directories(std::filesystem::path(options_.history_file).parent_path(),
                                       fault);

@@ -46,16 +46,19 @@ class Planning {
   /// Rewrites the logical plans.
   PhysicalPlan Plan(const std::vector<InputToPlan>& inputs, int64_t rows_side_by_side);
 
-  /// Puts what happened beside the estimates.
-  static void AddActuals(const RunReport& report, PhysicalPlan& plan);
+  /// Puts what happened beside the estimates. `engine_busy_us`: of all engines; what is no pass
+  /// (sampling, copies) is shared out as the passes are.
+  static void AddActuals(const RunReport& report, int64_t engine_busy_us, PhysicalPlan& plan);
   /// Seconds that the machine needs for the run's own calls and tokens by its profile; nothing
   /// without a measured one for every model.
   std::optional<double> LowerBound(const RunReport& report, const PhysicalPlan& plan) const;
   /// Adds the run to the history. Returns what went wrong, or "": a run does not fail for it.
-  std::string Remember(const RunReport& report) const;
+  std::string Remember(const RunReport& report, const PhysicalPlan& plan) const;
 
  private:
-  void AddRun(const RunReport& report, OperatorHistory& history) const;
+  /// `as_run`: the plan with what the profile says of the run's own calls, or null.
+  void AddRun(const RunReport& report, const PhysicalPlan* as_run, OperatorHistory& history) const;
+  PhysicalPlan AsRun(const RunReport& report, const PhysicalPlan& plan) const;
   ModelFacts FactsOf(const std::string& name, const ModelToPlan& model);
 
   const RunOptions& options_;

@@ -632,10 +632,10 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   RunReport report = executor.Run(stop);
   if (dump) dump->Finish();
 
-  Planning::AddActuals(report, impl.physical);
   int64_t engine_busy_us = 0;
   for (const auto& [path, model] : impl.models)
     engine_busy_us += model.engine->Statistics().busy_us;
+  Planning::AddActuals(report, engine_busy_us, impl.physical);
   impl.physical.actual_engine_busy_s = static_cast<double>(engine_busy_us) * 1e-6;
   impl.physical.actual_elapsed_s = static_cast<double>(impl.clock.NowUs() - ready_us) * 1e-6;
 
@@ -662,7 +662,7 @@ RunOutcome Session::Impl::OutcomeOf(const RunReport& report, SummaryInput summar
   RunOutcome outcome;
   outcome.notices = tools.notices;
   outcome.notices.insert(outcome.notices.end(), report.notices.begin(), report.notices.end());
-  const std::string fault = planning->Remember(report);
+  const std::string fault = planning->Remember(report, physical);
   if (!fault.empty()) outcome.notices.push_back(fault);
   outcome.summary_json = SummaryJson(summary).dump(2);
   for (const auto& input : inputs) {

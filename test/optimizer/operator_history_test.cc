@@ -11,8 +11,8 @@ constexpr Signature kOperation{1, 2};
 
 TEST(OperatorHistoryTest, RecentRunsWeighMoreAndTheTextGivesItBack) {
   OperatorHistory history;
-  history.Add(kOperation, "digest", {10, 8, 800, 80, 40, 200, 0});
-  history.Add(kOperation, "digest", {10, 4, 400, 40, 80, 1600, 0});
+  history.Add(kOperation, "digest", {10, 8, 800, 80, 40, 200, 0, 6, 3, "a profile"});
+  history.Add(kOperation, "digest", {10, 4, 400, 40, 80, 1600, 0, 2, 2, "a profile"});
   const OperatorHistory read = OperatorHistory::Read(history.ToJson(), "h.json");
   for (const OperatorHistory* each :
        std::initializer_list<const OperatorHistory*>{&history, &read}) {
@@ -20,9 +20,24 @@ TEST(OperatorHistoryTest, RecentRunsWeighMoreAndTheTextGivesItBack) {
     ASSERT_NE(record, nullptr);
     EXPECT_DOUBLE_EQ(record->calls, 8 * OperatorHistory::kMemory + 4);
     EXPECT_DOUBLE_EQ(record->output_tokens, 40 * OperatorHistory::kMemory + 80);
+    EXPECT_DOUBLE_EQ(record->engine_s, 6 * OperatorHistory::kMemory + 2);
+    EXPECT_DOUBLE_EQ(record->profile_s, 3 * OperatorHistory::kMemory + 2);
+    EXPECT_EQ(record->profile, "a profile");
     EXPECT_EQ(each->Find(kOperation, "another"), nullptr);
     EXPECT_EQ(each->Find({1, 3}, "digest"), nullptr);
   }
+}
+
+TEST(OperatorHistoryTest, SecondsCountBesideOneProfileOnly) {
+  OperatorHistory history;
+  history.Add(kOperation, "digest", {10, 8, 800, 80, 40, 200, 0, 6, 3, "old"});
+  history.Add(kOperation, "digest", {10, 8, 800, 80, 40, 200, 0, 5, 4, "new"});
+  // A run that was no measure leaves what was measured.
+  history.Add(kOperation, "digest", {10, 8, 800, 80, 40, 200, 0});
+  const OperatorRecord* record = history.Find(kOperation, "digest");
+  ASSERT_NE(record, nullptr);
+  EXPECT_EQ(record->profile, "new");
+  EXPECT_DOUBLE_EQ(record->engine_s / record->profile_s, 5.0 / 4.0);
 }
 
 TEST(OperatorHistoryTest, ARecordWithoutCallsSaysNothing) {

@@ -35,6 +35,7 @@ class Batch {
         ModelFacts facts;
         facts.name = facts.digest = model.name;
         facts.profile = DefaultProfile(model.name, 1 << 20, 1 << 10);
+        facts.profile_id = "default";
         source.models.push_back(std::move(facts));
       }
       sources.push_back(std::move(source));
@@ -216,6 +217,22 @@ TEST(OptimizerTest, HistoryTakesThePlaceOfAssumptions) {
   EXPECT_EQ(after.operators[0].estimate.prompt_tokens.value, 30.0);
   EXPECT_TRUE(after.operators[0].estimate.assumptions.empty());
   EXPECT_LT(after.engine_busy_s.value, before.engine_busy_s.value);
+}
+
+TEST(OptimizerTest, WhatRunsTookCorrectsTheProfileTheyWereMeasuredWith) {
+  Batch batch;
+  batch.Add("start_ops: [a]\nend_ops: [a]\nops:\n  a: {model: m, temperature: 0}\n",
+            Rows(50, 50, "x"));
+  const auto busy_after = [&](double engine_s, const std::string& profile) {
+    OperatorHistory history;
+    history.Add(batch.identity(0, 0).signature, "m",
+                {50, 50, 50 * 30, 0, 50 * 12, 50 * 12 * 12, 0, engine_s, 2.0, profile});
+    return batch.Plan({}, &history).operators[0].estimate;
+  };
+  const double as_profile = busy_after(2.0, "default").busy_s.value;
+  EXPECT_DOUBLE_EQ(busy_after(3.0, "default").busy_s.value, 1.5 * as_profile);
+  EXPECT_DOUBLE_EQ(busy_after(3.0, "default").pace, 1.5);
+  EXPECT_DOUBLE_EQ(busy_after(3.0, "of another machine").busy_s.value, as_profile);
 }
 
 TEST(OptimizerTest, ConversationsBeginWithTheirParents) {
