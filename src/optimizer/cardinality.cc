@@ -235,15 +235,15 @@ void CardinalityEstimator::EstimateCalls(const PhysicalPlan& plan, size_t positi
   }
   const bool drawn = op.is_inference() && op.sampling.temperature > 0.0;
   if (drawn && op.samples > 1) estimate.calls = estimate.calls * op.samples;
-  const bool may_be_fewer =
-      op.when.expression != nullptr || !op.over.empty() || !estimate.calls.is_exact();
+  const bool is_conditional = op.is_conditional() || !source.plan->at(planned.op).wanted_by.empty();
+  const bool may_be_fewer = is_conditional || !estimate.calls.is_exact();
   if (known && may_be_fewer && rows > 0.0) {
     const double share = facts.record->calls / facts.record->instances;
     const double calls = std::min(estimate.calls.high, share * rows);
     estimate.calls = Estimate{calls, std::min(calls, estimate.calls.low), estimate.calls.high};
     return;
   }
-  if (op.when.expression != nullptr || !op.over.empty()) {
+  if (is_conditional) {
     estimate.calls.low = 0.0;
     estimate.assumptions.push_back("its condition is taken to hold for every row");
   }

@@ -19,6 +19,8 @@ std::vector<std::unique_ptr<Rule>> MakeRules() {
   rules.push_back(std::make_unique<UnusedOperators>());
   // Fewer dependencies leave more freedom to everything below.
   rules.push_back(std::make_unique<TightDependencies>());
+  // Adds waiting, where that saves calls: after the rule that takes it away.
+  rules.push_back(std::make_unique<GuardsFirst>());
   // Layouts are part of what operators ask: before equal ones are looked for.
   rules.push_back(std::make_unique<ChoosePromptLayout>());
   rules.push_back(std::make_unique<EqualOperators>());

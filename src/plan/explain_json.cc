@@ -21,11 +21,15 @@ Json OperatorJson(const PhysicalPlan& plan, const PlannedOperator& planned) {
   Json waits_for = Json::array();
   for (const OperatorIndex input : node.waits_for)
     waits_for.push_back(source.plan->operator_of(input).id);
+  Json wanted_by = Json::array();
+  for (const OperatorIndex guard : node.wanted_by)
+    wanted_by.push_back(source.plan->operator_of(guard).id);
   Json said = {{"workflow", source.workflow},
                {"id", op.id},
                {"kind", OperatorKindName(op.kind)},
                {"target", TargetOf(*source.plan, planned.op)},
                {"waits_for", std::move(waits_for)},
+               {"wanted_by", std::move(wanted_by)},
                {"order", node.order},
                {"lone_prompts", node.lone_prompts},
                {"removed", node.removed},

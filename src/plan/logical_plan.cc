@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <utility>
 
 #include "base/check.h"
@@ -128,14 +129,18 @@ LogicalPlan MakeLogicalPlan(const Workflow& workflow, bool all_outputs) {
   LogicalPlan plan;
   plan.workflow = &workflow;
   const std::vector<bool> needed = NeededOperators(workflow, all_outputs);
+  const std::vector<bool> shown = ShownOperators(workflow, all_outputs);
   for (size_t i = 0; i < workflow.operators.size(); ++i) {
     const Operator& op = workflow.operators[i];
     LogicalNode node;
     node.op = static_cast<OperatorIndex>(i);
     node.order = node.op;
     node.inputs = TightInputs(workflow, node.op);
-    node.waits_for = op.inputs;
+    std::set<OperatorIndex> waits_for(op.inputs.begin(), op.inputs.end());
+    waits_for.insert(node.inputs.begin(), node.inputs.end());
+    node.waits_for.assign(waits_for.begin(), waits_for.end());
     node.needed = needed[i];
+    node.shown = shown[i];
     if (!op.is_inference()) {
       plan.nodes.push_back(node);
       continue;
@@ -152,6 +157,12 @@ LogicalPlan MakeLogicalPlan(const Workflow& workflow, bool all_outputs) {
   return plan;
 }
 
+std::vector<std::vector<OperatorIndex>> GuardsOf(const LogicalPlan& plan) {
+  const bool all_shown = std::all_of(plan.nodes.begin(), plan.nodes.end(),
+                                     [](const LogicalNode& node) { return node.shown; });
+  return GuardsOfOperators(*plan.workflow, all_shown);
+}
+
 namespace {
 
 void VerifyOrder(const LogicalPlan& plan, const LogicalNode& node) {
@@ -159,9 +170,19 @@ void VerifyOrder(const LogicalPlan& plan, const LogicalNode& node) {
   const auto holds = [](const std::vector<OperatorIndex>& all, OperatorIndex one) {
     return std::find(all.begin(), all.end(), one) != all.end();
   };
+  std::vector<OperatorIndex> asked = ConditionInputs(plan.operator_of(node.op));
+  for (const OperatorIndex guard : node.wanted_by) {
+    HALO_CHECK(!node.shown && plan.operator_of(guard).is_conditional(),
+               "conditions decide about what only they need");
+    for (const OperatorIndex input : ConditionInputs(plan.operator_of(guard))) {
+      HALO_CHECK(holds(node.waits_for, input), "guards are asked when they can answer");
+      asked.push_back(input);
+    }
+  }
   for (const OperatorIndex input : node.waits_for) {
     HALO_CHECK(input < node.op, "inputs come first");
-    HALO_CHECK(holds(declared, input), "an operator waits for what the workflow says, or for less");
+    HALO_CHECK(holds(declared, input) || holds(asked, input),
+               "an operator waits for what the workflow says or conditions ask, or for less");
     HALO_CHECK(!plan.at(input).removed || node.removed, "nobody waits for what is not run");
   }
   for (const OperatorIndex input : node.inputs) {

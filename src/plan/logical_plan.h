@@ -33,12 +33,17 @@ struct LogicalNode {
   /// Operators whose outputs it reads or whose being skipped skips it: only their failure keeps it
   /// from running. The same whatever is optimized.
   std::vector<OperatorIndex> inputs;
-  /// Operators that end before it begins: `inputs`, and what else the workflow declares.
+  /// Operators that end before it begins: `inputs`, what else the workflow declares, and what the
+  /// conditions of `wanted_by` look at.
   std::vector<OperatorIndex> waits_for;
   /// Something that a row shows or writes depends on it. Rows do not count what others use, nor
   /// fail by them.
   bool needed = true;
+  bool shown = true;     ///< a row shows it, or it writes; a property of the workflow, as `needed`
   bool removed = false;  ///< it is not run at all; never where it is needed
+  /// Operators with conditions: unless one of them goes ahead, the instance is not run, since no
+  /// one else reads it. It waits for what these conditions look at. Empty: it is run anyway.
+  std::vector<OperatorIndex> wanted_by;
   /// Place among the operators of a block of rows; lower goes first. A permutation.
   int32_t order = 0;
 
@@ -71,6 +76,9 @@ LogicalPlan MakeLogicalPlan(const Workflow& workflow, bool all_outputs = false);
 
 /// Says anew who begins with whose KV, after layouts have changed.
 void LinkKvSources(LogicalPlan& plan);
+
+/// GuardsOfOperators of the plan's workflow, for what its rows show.
+std::vector<std::vector<OperatorIndex>> GuardsOf(const LogicalPlan& plan);
 
 /// Throws by HALO_CHECK where a plan contradicts itself: order, indices, counts of consumers.
 void VerifyLogicalPlan(const LogicalPlan& plan);

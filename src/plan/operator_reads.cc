@@ -142,10 +142,25 @@ bool Writes(const Operator& op) {
 
 }  // namespace
 
+std::vector<OperatorIndex> ConditionInputs(const Operator& op) {
+  OperatorReads reads;
+  ReadCollector collector(reads);
+  collector.AddCondition(op.when);
+  for (const Condition& until : op.over) collector.AddCondition(until);
+  collector.Finish();
+  return reads.producers;
+}
+
 std::vector<OperatorIndex> TightInputs(const Workflow& workflow, OperatorIndex index) {
   const Operator& op = workflow.at(index);
+  // A condition may look at what lies further back.
+  const std::vector<OperatorIndex> asked = ConditionInputs(op);
+  std::set<OperatorIndex> all(asked.begin(), asked.end());
   // The order of writes is part of what a workflow says, through whatever lies between them.
-  if (std::any_of(workflow.operators.begin(), workflow.operators.end(), Writes)) return op.inputs;
+  if (std::any_of(workflow.operators.begin(), workflow.operators.end(), Writes)) {
+    all.insert(op.inputs.begin(), op.inputs.end());
+    return {all.begin(), all.end()};
+  }
   std::set<OperatorIndex> tight;
   for (const OperatorIndex producer : ReadsOf(workflow, index, "").producers)
     tight.insert(producer);
@@ -156,19 +171,53 @@ std::vector<OperatorIndex> TightInputs(const Workflow& workflow, OperatorIndex i
       if (name.declared || skips) tight.insert(producer);
     }
   }
-  std::vector<OperatorIndex> inputs;
   for (const OperatorIndex input : op.inputs) {
-    if (tight.contains(input)) inputs.push_back(input);
+    if (tight.contains(input)) all.insert(input);
   }
-  std::sort(inputs.begin(), inputs.end());
-  return inputs;
+  return {all.begin(), all.end()};
+}
+
+std::vector<bool> ShownOperators(const Workflow& workflow, bool all_outputs) {
+  std::vector<bool> shown;
+  for (const Operator& op : workflow.operators)
+    shown.push_back(all_outputs || op.is_end || Writes(op));
+  return shown;
+}
+
+std::vector<std::vector<OperatorIndex>> GuardsOfOperators(const Workflow& workflow,
+                                                          bool all_outputs) {
+  const size_t count = workflow.operators.size();
+  const std::vector<bool> shown = ShownOperators(workflow, all_outputs);
+  std::vector<std::set<OperatorIndex>> guards(count);
+  std::vector<bool> always = shown, read(count, false);
+  for (size_t i = count; i > 0; --i) {
+    const auto consumer = static_cast<OperatorIndex>(i - 1);
+    if (!shown[i - 1] && !read[i - 1]) continue;  // nobody needs it
+    const Operator& op = workflow.at(consumer);
+    const std::vector<OperatorIndex> asked = ConditionInputs(op);
+    for (const OperatorIndex input : TightInputs(workflow, consumer)) {
+      const auto at = static_cast<size_t>(input);
+      read[at] = true;
+      // What a condition looks at is needed to know whether it holds.
+      const bool is_asked = std::binary_search(asked.begin(), asked.end(), input);
+      if (op.is_conditional() && !is_asked) {
+        guards[at].insert(consumer);
+      } else {
+        always[at] = always[at] || always[i - 1];
+        guards[at].insert(guards[i - 1].begin(), guards[i - 1].end());
+      }
+    }
+  }
+  std::vector<std::vector<OperatorIndex>> all(count);
+  for (size_t i = 0; i < count; ++i) {
+    if (!always[i]) all[i].assign(guards[i].begin(), guards[i].end());
+  }
+  return all;
 }
 
 std::vector<bool> NeededOperators(const Workflow& workflow, bool all_outputs) {
-  std::vector<bool> needed(workflow.operators.size(), all_outputs);
+  std::vector<bool> needed = ShownOperators(workflow, all_outputs);
   for (size_t i = workflow.operators.size(); i > 0; --i) {
-    const Operator& op = workflow.operators[i - 1];
-    if (op.is_end || Writes(op)) needed[i - 1] = true;
     if (!needed[i - 1]) continue;
     for (const OperatorIndex input : TightInputs(workflow, static_cast<OperatorIndex>(i - 1)))
       needed[static_cast<size_t>(input)] = true;

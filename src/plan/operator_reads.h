@@ -37,6 +37,18 @@ PromptBeginning BeginningOf(const Operator& op, PromptLayout layout,
 /// it is left out, but in workflows that write: there the declared order holds. Ascending.
 std::vector<OperatorIndex> TightInputs(const Workflow& workflow, OperatorIndex op);
 
+/// Whose outputs an operator's conditions (`when`, `until`) look at, ascending.
+std::vector<OperatorIndex> ConditionInputs(const Operator& op);
+
+/// [operators] true for what a row shows, and what writes: with what these read, NeededOperators.
+std::vector<bool> ShownOperators(const Workflow& workflow, bool all_outputs);
+
+/// [operators] For one that only operators with conditions read, directly or through others: the
+/// nearest of these on every way to what a row shows. Unless a condition of one of them holds, no
+/// row needs it. Empty: it is needed whatever conditions say, or by nobody.
+std::vector<std::vector<OperatorIndex>> GuardsOfOperators(const Workflow& workflow,
+                                                          bool all_outputs);
+
 /// True if an instance may be skipped: by `when`, a loop that is over, its own failure, or an input
 /// that was. [operators]
 std::vector<bool> MaybeSkipped(const Workflow& workflow);

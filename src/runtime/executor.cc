@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "base/check.h"
+#include "plan/operator_reads.h"
 #include "runtime/executor_impl.h"
 
 namespace halo {
@@ -84,12 +85,18 @@ void Executor::Impl::PrepareOperator(SourceState& state, const RunSource& source
     state.tools.back() = std::make_unique<ToolCallBuilder>(op, options.tool_setup);
   }
   state.waiters.resize(plan.nodes.size());
+  std::vector<OperatorIndex> asked = ConditionInputs(op);
   for (const OperatorIndex input : node.waits_for) {
     const bool reads =
         std::find(node.inputs.begin(), node.inputs.end(), input) != node.inputs.end();
-    state.waiters[static_cast<size_t>(input)].push_back({node.op, reads});
+    const bool asks = std::binary_search(asked.begin(), asked.end(), input);
+    state.waiters[static_cast<size_t>(input)].push_back(
+        {node.op, reads, op.is_conditional(), asks});
   }
+  state.condition_inputs.push_back(std::move(asked));
   std::vector<OperatorIndex> reads = op.inputs;
+  const std::vector<OperatorIndex>& own = state.condition_inputs.back();
+  reads.insert(reads.end(), own.begin(), own.end());
   for (const NameBinding& name : op.names)
     reads.insert(reads.end(), name.producers.begin(), name.producers.end());
   std::sort(reads.begin(), reads.end());
@@ -260,10 +267,7 @@ void Executor::Impl::WriteRow(RowState& row) {
   const Workflow& workflow = *plan.workflow;
   for (const NameBinding& output : options.all_outputs ? workflow.all_outputs : workflow.outputs)
     result.outputs.emplace_back(output.name, ValueOf(row, output, nullptr));
-  for (const LogicalNode& node : plan.nodes) {
-    if (node.needed && At(row, node.op).end == InstanceEnd::kSkipped)
-      result.skipped.push_back(plan.operator_of(node.op).id);
-  }
+  for (const OperatorIndex op : row.skipped) result.skipped.push_back(plan.operator_of(op).id);
   ++(row.failure ? report.counts.rows_failed : report.counts.rows_ok);
   ++states[row.source].written;
   unflushed = true;

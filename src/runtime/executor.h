@@ -50,8 +50,8 @@ struct RunSource {
 
 /// How an operator instance (one operator, one row) ended (contract 2). kNulled: failed under
 /// `on_error: null`. kSkipped: by `when`, a loop that was over, a skipped input or `on_error:
-/// skip`.
-enum class InstanceEnd : uint8_t { kOk, kNulled, kSkipped, kFailed, kUnfinished };
+/// skip`. kOmitted: not run, since only what is skipped would have read it (counted as skipped).
+enum class InstanceEnd : uint8_t { kOk, kNulled, kSkipped, kOmitted, kFailed, kUnfinished };
 
 /// Everything about one call, for --dump-prompts, traces and benchmarks. References live only
 /// during the callback.

@@ -449,28 +449,39 @@ void Executor::Impl::RetryLater(Call call, Completion completion) {
 /// Makes again what failed and is due. When the run stops nothing is tried again: the last failure
 /// counts.
 void Executor::Impl::MakeDueCalls() {
-  while (!retries.empty() && (stopping || retries.begin()->first <= clock.NowUs())) {
-    auto node = retries.extract(retries.begin());
-    Again& again = node.mapped();
-    if (stopping || again.call.row->cancelled) {
-      if (again.call.row->cancelled) again.failed.failure = Cancelled();
-      Conclude(std::move(again.call), again.failed);
+  while (!retries.empty() && (stopping || retries.begin()->first <= clock.NowUs()))
+    due_retries.push_back(std::move(retries.extract(retries.begin()).mapped()));
+  for (auto it = due_retries.begin(); it != due_retries.end();) {
+    const bool is_over = stopping || it->call.row->cancelled;
+    // They have no more room than first attempts, but take what there is before these.
+    if (!is_over && !options.naive && !MaySubmit(it->call.row->source, it->call.op)) {
+      ++it;
       continue;
     }
-    Call call = std::move(again.call);
-    call.request.id = next_request++;
-    call.request.script_attempt = call.attempt;
-    call.request.consumes = 0;  // given back with the first attempt
-    call.request.keep = KeepFor(*call.row, call.op);
-    call.request.deadline_us = call.row->deadline_us;
-    Instance& instance = At(*call.row, call.op);
-    if (instance.samples != nullptr) {
-      instance.samples->requests[static_cast<size_t>(call.sample)] = call.request.id;
+    Again again = std::move(*it);
+    it = due_retries.erase(it);
+    if (is_over) {
+      if (again.call.row->cancelled) again.failed.failure = Cancelled();
+      Conclude(std::move(again.call), again.failed);
+    } else {
+      MakeAgain(std::move(again.call));
     }
-    const bool more_to_send = instance.state == State::kReady;
-    Send(std::move(call));
-    if (more_to_send) instance.state = State::kReady;
   }
+}
+
+void Executor::Impl::MakeAgain(Call call) {
+  call.request.id = next_request++;
+  call.request.script_attempt = call.attempt;
+  call.request.consumes = 0;  // given back with the first attempt
+  call.request.keep = KeepFor(*call.row, call.op);
+  call.request.deadline_us = call.row->deadline_us;
+  Instance& instance = At(*call.row, call.op);
+  if (instance.samples != nullptr) {
+    instance.samples->requests[static_cast<size_t>(call.sample)] = call.request.id;
+  }
+  const bool more_to_send = instance.state == State::kReady;
+  Send(std::move(call));
+  if (more_to_send) instance.state = State::kReady;
 }
 
 /// The call is over: everyone who waited for it hears of it.

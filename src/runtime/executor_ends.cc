@@ -48,12 +48,32 @@ size_t Elect(const std::vector<nlohmann::ordered_json>& values) {
 
 }  // namespace
 
-/// All inputs have ended: the instance becomes ready or is skipped. False if it was skipped, which
-/// its consumers have not been told yet.
+/// All inputs have ended: the instance becomes ready or ends without a call. False if it ended,
+/// which its consumers have not been told yet.
 bool Executor::Impl::StartOrSkip(RowState& row, OperatorIndex op) {
+  const LogicalNode& node = PlanOf(row).at(op);
+  const bool is_wanted = node.wanted_by.empty() ||
+                         std::any_of(node.wanted_by.begin(), node.wanted_by.end(),
+                                     [&](OperatorIndex guard) { return GoesAhead(row, guard); });
+  if (!is_wanted) {
+    EndWithoutCall(row, op, InstanceEnd::kOmitted);
+    return false;
+  }
+  Instance& instance = At(row, op);
+  if (instance.lacks_input) {
+    // Conditions are asked before it is missed.
+    if (GoesAhead(row, op)) {
+      Abandon(row, op);
+    } else {
+      instance.skip = SkipReason::kCondition;
+      EndWithoutCall(row, op, InstanceEnd::kSkipped);
+    }
+    return false;
+  }
   try {
-    if (IsSkipped(row, PlanOf(row).operator_of(op))) {
-      SkipInstance(row, op);
+    instance.skip = WhySkipped(row, op);
+    if (instance.skip != SkipReason::kNone) {
+      EndWithoutCall(row, op, InstanceEnd::kSkipped);
       return false;
     }
   } catch (Failure& failure) {
@@ -64,20 +84,48 @@ bool Executor::Impl::StartOrSkip(RowState& row, OperatorIndex op) {
   return true;
 }
 
-bool Executor::Impl::IsSkipped(const RowState& row, const Operator& op) const {
-  const auto was_skipped = [&](OperatorIndex producer) {
-    return At(row, producer).end == InstanceEnd::kSkipped;
-  };
-  for (const NameBinding& name : op.names) {
-    const bool gone = !name.producers.empty() &&
-                      std::all_of(name.producers.begin(), name.producers.end(), was_skipped);
-    if (name.required && gone) return true;
-  }
+SkipReason Executor::Impl::WhySkipped(const RowState& row, OperatorIndex op) const {
+  const Operator& what = PlanOf(row).operator_of(op);
+  const bool gone = std::any_of(what.names.begin(), what.names.end(),
+                                [&](const NameBinding& name) { return IsGone(row, name); });
+  if (!gone) return ConditionsHold(row, what) ? SkipReason::kNone : SkipReason::kCondition;
+  // Skipped either way. By its conditions if they say so, since then nothing else is needed.
+  return GoesAhead(row, op) ? SkipReason::kInput : SkipReason::kCondition;
+}
+
+/// Skipped, and the instance that reads it cannot do without.
+bool Executor::Impl::IsGone(const RowState& row, const NameBinding& name) const {
+  return name.required && !name.producers.empty() &&
+         std::all_of(name.producers.begin(), name.producers.end(), [&](OperatorIndex producer) {
+           return At(row, producer).end == InstanceEnd::kSkipped;
+         });
+}
+
+/// Throws Failure where a condition has no answer.
+bool Executor::Impl::ConditionsHold(const RowState& row, const Operator& op) const {
   // In order: once a loop is over, what later iterations said is not there to be asked.
   for (const Condition& until : op.over) {
-    if (Holds(row, until)) return true;
+    if (Holds(row, until)) return false;
   }
-  return op.when.expression != nullptr && !Holds(row, op.when);
+  return op.when.expression == nullptr || Holds(row, op.when);
+}
+
+/// False if the operator's conditions say, or will never be asked, that the instance does nothing
+/// with its inputs. What they look at has ended.
+bool Executor::Impl::GoesAhead(const RowState& row, OperatorIndex op) const {
+  const auto can_answer = [&](OperatorIndex input) {
+    const InstanceEnd end = At(row, input).end;
+    return end != InstanceEnd::kFailed && end != InstanceEnd::kUnfinished &&
+           end != InstanceEnd::kOmitted;
+  };
+  const std::vector<OperatorIndex>& asked =
+      states[row.source].condition_inputs[static_cast<size_t>(op)];
+  if (!std::all_of(asked.begin(), asked.end(), can_answer)) return false;
+  try {
+    return ConditionsHold(row, PlanOf(row).operator_of(op));
+  } catch (const Failure&) {
+    return true;  // it fails when its turn comes
+  }
 }
 
 bool Executor::Impl::Holds(const RowState& row, const Condition& condition) const {
@@ -131,10 +179,8 @@ void Executor::Impl::MakeReady(RowState& row, OperatorIndex op) {
 void Executor::Impl::EndInstance(RowState& row, OperatorIndex op, const Completion& completion,
                                  const Call& call, bool merged) {
   Instance& instance = At(row, op);
-  if (PlanOf(row).at(op).needed) {
-    row.prompt_tokens += completion.prompt_tokens;
-    row.output_tokens += completion.output_tokens;
-  }
+  instance.prompt_tokens += completion.prompt_tokens;
+  instance.output_tokens += completion.output_tokens;
   if (observer != nullptr) {
     observer->OnCall({PlanOf(row).operator_of(op), row.row, call.request,
                       instance.conversation->prompt, completion, row.source, merged});
@@ -214,9 +260,64 @@ void Executor::Impl::Close(RowState& row, OperatorIndex op, InstanceEnd end) {
   instance.state = State::kDone;
   instance.end = end;
   if (--row.open_instances > 0) return;
+  Settle(row);
   ++rows_ended;
   rows_ended_failed += row.failure ? 1 : 0;
   if (!options.input_order) ended_rows.emplace_back(row.source, row.row.index);
+}
+
+/// [operators] true for instances that what the row shows came from. It follows from what
+/// conditions said, not from what was run besides, and so is the same for every plan.
+std::vector<bool> Executor::Impl::NeededInstances(const RowState& row) const {
+  const LogicalPlan& plan = PlanOf(row);
+  std::vector<bool> needed(plan.nodes.size());
+  for (size_t i = plan.nodes.size(); i > 0; --i) {
+    const LogicalNode& node = plan.nodes[i - 1];
+    if (node.shown) needed[i - 1] = true;
+    if (!needed[i - 1]) continue;
+    const auto need = [&](OperatorIndex input) { needed[static_cast<size_t>(input)] = true; };
+    const Instance& instance = row.instances[i - 1];
+    const std::vector<OperatorIndex>& asked = states[row.source].condition_inputs[i - 1];
+    std::for_each(asked.begin(), asked.end(), need);
+    if (instance.skip == SkipReason::kCondition) continue;
+    if (instance.skip == SkipReason::kInput) {
+      for (const NameBinding& name : plan.operator_of(node.op).names) {
+        if (IsGone(row, name)) std::for_each(name.producers.begin(), name.producers.end(), need);
+      }
+      continue;
+    }
+    const bool was_not_asked =
+        instance.end == InstanceEnd::kUnfinished &&
+        std::any_of(asked.begin(), asked.end(), [&](OperatorIndex input) {
+          const InstanceEnd end = At(row, input).end;
+          return end == InstanceEnd::kFailed || end == InstanceEnd::kUnfinished;
+        });
+    if (!was_not_asked) std::for_each(node.inputs.begin(), node.inputs.end(), need);
+  }
+  return needed;
+}
+
+/// All instances have ended: what the row says of itself.
+void Executor::Impl::Settle(RowState& row) {
+  if (row.failure) return;  // it could not be read
+  const LogicalPlan& plan = PlanOf(row);
+  const std::vector<bool> needed = NeededInstances(row);
+  for (const LogicalNode& node : plan.nodes) {
+    const auto at = static_cast<size_t>(node.op);
+    const Instance& instance = row.instances[at];
+    if (!needed[at]) continue;
+    row.prompt_tokens += instance.prompt_tokens;
+    row.output_tokens += instance.output_tokens;
+    if (instance.end == InstanceEnd::kSkipped) row.skipped.push_back(node.op);
+  }
+  // The first operator in order is to blame, whichever failed first.
+  OperatorIndex first = -1;
+  for (auto& [op, failure] : row.failures) {
+    if (!needed[static_cast<size_t>(op)] || (first >= 0 && op > first)) continue;
+    first = op;
+    row.failure = failure;
+  }
+  row.failures.clear();
 }
 
 /// `op` has ended: who waited for it goes on, or ends unfinished where it cannot do without what a
@@ -229,11 +330,14 @@ void Executor::Impl::Propagate(RowState& row, OperatorIndex op) {
     const InstanceEnd end = At(row, current).end;
     const bool is_missing = end == InstanceEnd::kFailed || end == InstanceEnd::kUnfinished;
     for (const Waiter& waiter : states[row.source].waiters[static_cast<size_t>(current)]) {
-      if (is_missing && waiter.reads) {
-        if (Abandon(row, waiter.op)) ended.push_back(waiter.op);
-        continue;
-      }
       Instance& instance = At(row, waiter.op);
+      if (is_missing && waiter.reads) {
+        if (!waiter.is_conditional || waiter.asks) {
+          if (Abandon(row, waiter.op)) ended.push_back(waiter.op);
+          continue;
+        }
+        instance.lacks_input = true;
+      }
       if (--instance.inputs_left > 0 || instance.state != State::kWaiting) continue;
       if (!StartOrSkip(row, waiter.op)) ended.push_back(waiter.op);
     }
@@ -262,22 +366,19 @@ void Executor::Impl::FailInstance(RowState& row, OperatorIndex op, Failure failu
   }
   ++CountsOf(row, op).failed;
   if (failure.operator_id.empty()) failure.operator_id = what.id;
-  // The first operator in order is to blame, whichever failed first; none that no output needs.
-  if (PlanOf(row).at(op).needed && (row.failed_operator < 0 || op < row.failed_operator)) {
-    row.failed_operator = op;
-    row.failure = std::move(failure);
-  }
+  row.failures.emplace_back(op, std::move(failure));
   Close(row, op, InstanceEnd::kFailed);
   Propagate(row, op);
 }
 
-void Executor::Impl::SkipInstance(RowState& row, OperatorIndex op) {
+/// It is skipped or omitted.
+void Executor::Impl::EndWithoutCall(RowState& row, OperatorIndex op, InstanceEnd end) {
   OperatorCounts& counts = CountsOf(row, op);
   ++counts.distinct;
   ++counts.skipped;
   ReleaseKvOf(row, op);
   DropReads(row, op);
-  Close(row, op, InstanceEnd::kSkipped);
+  Close(row, op, end);
 }
 
 /// It will never have what it reads. False if it had ended before.

@@ -5,6 +5,7 @@
 // instances end, and what follows).
 
 #include <algorithm>
+#include <list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -31,15 +32,25 @@ struct SampleSet {
   int32_t done = 0;
 };
 
+/// Why an instance was skipped.
+enum class SkipReason : uint8_t {
+  kNone,
+  kCondition,  // its own
+  kInput       // what it cannot do without was skipped
+};
+
 /// One operator for one row.
 struct Instance {
   InstanceState state = InstanceState::kWaiting;
   InstanceEnd end = InstanceEnd::kUnfinished;
-  bool counted = false;  // as distinct and executed
-  bool built = false;    // a tool's call was made, or an equal one taken for it
+  SkipReason skip = SkipReason::kNone;
+  bool lacks_input = false;  // one has failed; its conditions may still say that none is needed
+  bool counted = false;      // as distinct and executed
+  bool built = false;        // a tool's call was made, or an equal one taken for it
   uint16_t inputs_left = 0;
   uint16_t readers_left = 0;  // operators that may name it and have not built their prompt yet
   RequestId request = 0;      // 0: none of its own (merged, or not there yet)
+  int64_t prompt_tokens = 0, output_tokens = 0;
   std::unique_ptr<Conversation> conversation;
   std::unique_ptr<SampleSet> samples;  // null: one
   ToolResult result;                   // of a tool
@@ -52,9 +63,11 @@ struct RowState {
   std::vector<Instance> instances;  // [operators]
   int32_t open_instances = 0;
   int64_t deadline_us = 0;
+  std::vector<std::pair<OperatorIndex, Failure>> failures;  // of operators, needed or not
+  // When the last instance has ended:
   int64_t prompt_tokens = 0, output_tokens = 0;
-  std::optional<Failure> failure;  // of the first operator in order that failed
-  OperatorIndex failed_operator = -1;
+  std::vector<OperatorIndex> skipped;
+  std::optional<Failure> failure;  // of the first operator in order that failed and was needed
   bool cancelled = false;
 };
 
@@ -114,7 +127,9 @@ struct TableVersions {
 /// An operator that waits for another to end.
 struct Waiter {
   OperatorIndex op = 0;
-  bool reads = false;  // it cannot do without what the other says
+  bool reads = false;           // it cannot do without what the other says
+  bool is_conditional = false;  // unless its conditions say that it does nothing
+  bool asks = false;            // for which it needs the other
 };
 
 struct Executor::Impl {
@@ -130,6 +145,8 @@ struct Executor::Impl {
     std::vector<std::vector<OperatorIndex>> reads;  // [operators] whose outputs it may name
     std::vector<int32_t> readers;                   // [operators] how many may name it
     std::vector<std::vector<Waiter>> waiters;       // [operators] who waits for it
+    std::vector<std::vector<OperatorIndex>>
+        condition_inputs;  // [operators] whose outputs its conditions look at
     std::vector<std::vector<OperatorIndex>>
         kv_consumers;               // [operators] whose KV begins with this one's
     std::vector<ReadyQueue> ready;  // [operators] rows whose inputs are there
@@ -147,6 +164,7 @@ struct Executor::Impl {
       ended_rows;  // to be written, where that is not in input order
   std::unordered_map<RequestId, Call> calls;
   std::multimap<int64_t, Again> retries;  // by the time when they are due
+  std::list<Again> due_retries;           // until their engine has room
   std::unordered_map<Signature, RequestId, SignatureHasher> calls_by_signature;
   AnswerStore answers;
   ToolResults results;
@@ -220,6 +238,7 @@ struct Executor::Impl {
   bool MayRetry(const Call& call, const Completion& completion) const;
   void RetryLater(Call call, Completion completion);
   void MakeDueCalls();
+  void MakeAgain(Call call);
   void Conclude(Call call, const Completion& completion);
   void TakeBack(const Call& call);
 
@@ -231,7 +250,8 @@ struct Executor::Impl {
     return *states[row.source].tools[static_cast<size_t>(op)];
   }
   bool working() const {
-    return !calls.empty() || !retries.empty() || !tool_work.empty() || !tool_retries.empty();
+    return !calls.empty() || !retries.empty() || !due_retries.empty() || !tool_work.empty() ||
+           !tool_retries.empty();
   }
   bool MaySubmitTool(size_t source, OperatorIndex op) const;
   bool ToolsAreHungry() const;
@@ -254,7 +274,12 @@ struct Executor::Impl {
 
   // executor_ends.cc: ends of instances
   bool StartOrSkip(RowState& row, OperatorIndex op);
-  bool IsSkipped(const RowState& row, const Operator& op) const;
+  SkipReason WhySkipped(const RowState& row, OperatorIndex op) const;
+  bool IsGone(const RowState& row, const NameBinding& name) const;
+  bool ConditionsHold(const RowState& row, const Operator& op) const;
+  bool GoesAhead(const RowState& row, OperatorIndex op) const;
+  std::vector<bool> NeededInstances(const RowState& row) const;
+  void Settle(RowState& row);
   bool Holds(const RowState& row, const Condition& condition) const;
   void MakeReady(RowState& row, OperatorIndex op);
   nlohmann::ordered_json ValueOf(const RowState& row, const NameBinding& name,
@@ -266,7 +291,7 @@ struct Executor::Impl {
   void TakeAnswer(RowState& row, OperatorIndex op, const Completion& completion,
                   nlohmann::ordered_json value);
   void FailInstance(RowState& row, OperatorIndex op, Failure failure);
-  void SkipInstance(RowState& row, OperatorIndex op);
+  void EndWithoutCall(RowState& row, OperatorIndex op, InstanceEnd end);
   void Close(RowState& row, OperatorIndex op, InstanceEnd end);
   void Propagate(RowState& row, OperatorIndex op);
   bool Abandon(RowState& row, OperatorIndex op);

@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/error.h"
+#include "plan/operator_reads.h"
 
 namespace halo {
 namespace {
@@ -100,12 +102,22 @@ class PlanReader {
     if (lone != said.end() && !lone->is_boolean())
       Refuse(fmt::format("'{}' has lone_prompts {}; true and false are known", id, lone->dump()));
     node.lone_prompts = lone != said.end() && lone->get<bool>();
+    ApplyGuards(plan, node, said);
+    const std::vector<OperatorIndex> own = ConditionInputs(plan.operator_of(node.op));
+    std::set<OperatorIndex> asked(own.begin(), own.end());
+    for (const OperatorIndex guard : node.wanted_by) {
+      const std::vector<OperatorIndex> inputs = ConditionInputs(plan.operator_of(guard));
+      asked.insert(inputs.begin(), inputs.end());
+    }
     std::vector<OperatorIndex> waits_for;
     for (const Json& input : said["waits_for"]) {
       const std::optional<OperatorIndex> other =
           input.is_string() ? plan.workflow->Find(input.get<std::string>()) : std::nullopt;
       const std::vector<OperatorIndex>& declared = plan.operator_of(node.op).inputs;
-      if (!other || std::find(declared.begin(), declared.end(), *other) == declared.end()) {
+      const bool may_wait =
+          other && (asked.contains(*other) ||
+                    std::find(declared.begin(), declared.end(), *other) != declared.end());
+      if (!may_wait) {
         Refuse(fmt::format("'{}' waits for {}, which the workflow does not put before it", id,
                            input.dump()));
       }
@@ -114,7 +126,33 @@ class PlanReader {
     std::sort(waits_for.begin(), waits_for.end());
     if (!std::includes(waits_for.begin(), waits_for.end(), node.inputs.begin(), node.inputs.end()))
       Refuse(fmt::format("'{}' does not wait for all that it reads", id));
+    if (!std::includes(waits_for.begin(), waits_for.end(), asked.begin(), asked.end()))
+      Refuse(fmt::format("'{}' does not wait for what its wanted_by ask", id));
     node.waits_for = std::move(waits_for);
+  }
+
+  void ApplyGuards(const LogicalPlan& plan, LogicalNode& node, const Json& said) const {
+    const std::string& id = plan.operator_of(node.op).id;
+    node.wanted_by.clear();
+    const auto wanted_by = said.find("wanted_by");
+    if (wanted_by == said.end()) return;
+    if (!wanted_by->is_array()) Refuse(fmt::format("'{}' has a wanted_by that is no list", id));
+    for (const Json& guard : *wanted_by) {
+      const std::optional<OperatorIndex> other =
+          guard.is_string() ? plan.workflow->Find(guard.get<std::string>()) : std::nullopt;
+      if (!other) Refuse(fmt::format("'{}' is wanted by {}, which there is not", id, guard.dump()));
+      node.wanted_by.push_back(*other);
+    }
+    std::sort(node.wanted_by.begin(), node.wanted_by.end());
+    if (!node.wanted_by.empty() && node.wanted_by != GuardsOf(plan)[static_cast<size_t>(node.op)])
+      Refuse(fmt::format("'{}' is wanted by others than its wanted_by says", id));
+    for (const OperatorIndex guard : node.wanted_by) {
+      for (const OperatorIndex input : ConditionInputs(plan.operator_of(guard))) {
+        if (input >= node.op)
+          Refuse(fmt::format("'{}' cannot wait for '{}', which comes later", id,
+                             plan.operator_of(input).id));
+      }
+    }
   }
 
   void CheckTogether(const LogicalPlan& plan) const {

@@ -141,6 +141,8 @@ struct Operator {
   bool is_end = false;
 
   bool is_inference() const { return kind == OperatorKind::kInference; }
+  /// An instance may be skipped by what it asks itself: `when`, or a loop that is over.
+  bool is_conditional() const { return when.expression != nullptr || !over.empty(); }
   /// KV can be shared with `other`: they compute the same from the same tokens.
   bool SharesKvWith(const Operator& other) const {
     return is_inference() && other.is_inference() && model == other.model && lora == other.lora;

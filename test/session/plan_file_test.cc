@@ -24,6 +24,9 @@ constexpr const char* kWorkflow = R"(graph:
     - {id: first, prompt: "A {{ text }}", outputs: [a]}
     - {id: second, inputs: [a], prompt: "B {{ a }}", outputs: [b]}
     - {id: free, prompt: "C {{ b }}", inputs: [b], outputs: [c], prompt_layout: auto}
+    - {id: gate, prompt: "D {{ text }}", outputs: [open]}
+    - {id: costly, prompt: "E {{ text }}", outputs: [d]}
+    - {id: guarded, inputs: [d, open], when: "open == 'yes'", prompt: "F {{ d }}", outputs: [e]}
   edges: [{from: side, to: second}]
 )";
 
@@ -73,6 +76,9 @@ TEST_F(PlanFileTest, WhatIsSavedIsCarriedOut) {
   Saved("side")["removed"] = true;
   Saved("second")["waits_for"] = {"first"};
   Saved("free")["prompt_layout"] = "context_first";
+  Saved("costly")["wanted_by"] = {"guarded"};
+  Saved("costly")["waits_for"] = {"gate"};
+  Saved("first")["lone_prompts"] = true;
   std::swap(Saved("side")["order"], Saved("first")["order"]);
   Apply();
   VerifyLogicalPlan(plan_);
@@ -80,6 +86,9 @@ TEST_F(PlanFileTest, WhatIsSavedIsCarriedOut) {
   EXPECT_EQ(Node("second").waits_for, std::vector<OperatorIndex>{*workflow_.Find("first")});
   EXPECT_EQ(Node("free").layout, PromptLayout::kContextFirst);
   EXPECT_LT(Node("first").order, Node("side").order);
+  EXPECT_EQ(Node("costly").wanted_by, std::vector<OperatorIndex>{*workflow_.Find("guarded")});
+  EXPECT_EQ(Node("costly").waits_for, std::vector<OperatorIndex>{*workflow_.Find("gate")});
+  EXPECT_TRUE(Node("first").lone_prompts);
 }
 
 TEST_F(PlanFileTest, TheReferenceTakesLayoutsOnly) {
@@ -102,6 +111,11 @@ TEST_F(PlanFileTest, PlansThatWouldChangeRowsOrAreOfOthersAreRefused) {
   refused([&] { Saved("second")["waits_for"] = Json::array(); },
           "does not wait for all that it reads");
   refused([&] { Saved("first")["waits_for"] = {"side"}; }, "does not put before it");
+  refused([&] { Saved("costly")["wanted_by"] = {"guarded"}; }, "what its wanted_by ask");
+  refused([&] { Saved("first")["wanted_by"] = {"guarded"}; }, "wanted by others");
+  refused([&] { Saved("first")["wanted_by"] = {"nobody"}; }, "which there is not");
+  refused([&] { Saved("first")["wanted_by"] = "guarded"; }, "no list");
+  refused([&] { Saved("first")["lone_prompts"] = 1; }, "true and false are known");
   refused([&] { Saved("first")["prompt_layout"] = "context_first"; },
           "the workflow says instruction_first");
   refused([&] { Saved("first")["prompt_layout"] = "sideways"; }, "which there is not");

@@ -20,6 +20,17 @@ class TightDependencies final : public Rule {
   std::vector<std::string> Apply(OptimizerState& state) const override;
 };
 
+/// What only operators with conditions read waits for these conditions and is run only where one of
+/// them holds. Not for a tool that would start later for it: tools wait, they do not compute.
+class GuardsFirst final : public Rule {
+ public:
+  const char* name() const override { return "guards_first"; }
+  const char* what() const override {
+    return "conditions are asked before what only they let be read is run";
+  }
+  std::vector<std::string> Apply(OptimizerState& state) const override;
+};
+
 /// `prompt_layout: auto`: of the operators of one model that read the same row prompt, either all
 /// put it first, so that it is computed once a row, or all put their instructions first, so that
 /// these are computed once a run: whichever leaves fewer tokens to prefill.
