@@ -172,6 +172,12 @@ class ProblemBuilder {
   ProblemOfPlan made_;
 };
 
+int32_t BatchLimitOf(const OptimizerSource& source, const LogicalNode& node) {
+  const int32_t sequences = source.models[static_cast<size_t>(node.model)].sequences;
+  const int32_t most = source.plan->operator_of(node.op).max_batch_size;
+  return most > 0 ? std::min(most, sequences) : sequences;
+}
+
 }  // namespace
 
 void PlaceOperators(const std::vector<OptimizerSource>& sources, const OptimizerOptions& options,
@@ -193,9 +199,20 @@ void PlaceOperators(const std::vector<OptimizerSource>& sources, const Optimizer
                                shard.load_s});
     loads_s += shard.load_s;
   }
+  for (size_t task = 0; task < made.operators.size(); ++task) {
+    PlannedOperator& planned = plan.operators[made.operators[task]];
+    planned.start_s.reset();
+    if (made.problem.tasks[task].model == kNoResident)
+      planned.start_s = schedule.tool_start_s[task];
+  }
+  for (const PlacedOperator& placed : plan.placements) {
+    std::optional<double>& start_s = plan.operators[placed.op].start_s;
+    start_s = std::min(start_s.value_or(placed.start_s), placed.start_s);
+  }
   plan.engine_busy_s = {};
-  for (const PlannedOperator& planned : plan.operators) {
+  for (PlannedOperator& planned : plan.operators) {
     const LogicalNode& node = sources[planned.source].plan->at(planned.op);
+    if (node.model != kNoModel) planned.batch_limit = BatchLimitOf(sources[planned.source], node);
     if (node.model != kNoModel) plan.engine_busy_s += planned.estimate.busy_s;
   }
   // The machine's error is the plan's; what lies between its work is as the schedule has it.

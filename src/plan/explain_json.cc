@@ -14,6 +14,31 @@ Json EstimateJson(const Estimate& estimate) {
 
 Json Known(const std::optional<double>& value) { return value ? Json(*value) : Json(); }
 
+/// Where its prompts' KV comes from and for how many operators it is kept afterwards. Kept KV goes
+/// to host memory where others need the room; what nobody is known to need goes first.
+Json KvJson(const LogicalPlan& plan, const LogicalNode& node) {
+  const bool begins = node.kv_source >= 0;
+  return {{"from", begins ? Json(plan.operator_of(node.kv_source).id) : Json()},
+          {"from_answer", begins && node.kv_source_answer},
+          {"kept_for", node.kv_consumers},
+          {"kept_answer", node.keep_answer},
+          {"beyond", node.lone_prompts ? "as far as others begin alike" : "all of it"}};
+}
+
+/// Which models lie on a worker when: a load takes the place of what does not fit beside it.
+Json ResidencyJson(const PhysicalPlan& plan) {
+  Json loads = Json::array();
+  for (const PlacedOperator& placed : plan.placements) {
+    if (placed.load_s <= 0.0) continue;
+    const PlannedOperator& planned = plan.operators[placed.op];
+    loads.push_back({{"worker", placed.worker},
+                     {"model", TargetOf(*plan.sources[planned.source].plan, planned.op)},
+                     {"from_s", placed.start_s - placed.load_s},
+                     {"ready_s", placed.start_s}});
+  }
+  return loads;
+}
+
 Json OperatorJson(const PhysicalPlan& plan, const PlannedOperator& planned) {
   const PlannedSource& source = plan.sources[planned.source];
   const LogicalNode& node = source.plan->at(planned.op);
@@ -31,12 +56,17 @@ Json OperatorJson(const PhysicalPlan& plan, const PlannedOperator& planned) {
                {"waits_for", std::move(waits_for)},
                {"wanted_by", std::move(wanted_by)},
                {"order", node.order},
+               {"start_s", Known(planned.start_s)},
                {"lone_prompts", node.lone_prompts},
                {"removed", node.removed},
                {"same_as", planned.same_as < 0 ? Json() : Json(planned.same_as)},
                {"constant", planned.is_constant},
                {"prefix_group", planned.prefix_group < 0 ? Json() : Json(planned.prefix_group)}};
-  if (op.is_inference()) said["prompt_layout"] = PromptLayoutName(node.layout);
+  if (op.is_inference()) {
+    said["prompt_layout"] = PromptLayoutName(node.layout);
+    said["batch_limit"] = planned.batch_limit;
+    said["kv"] = KvJson(*source.plan, node);
+  }
   const OperatorEstimate& e = planned.estimate;
   said["estimate"] = {{"instances", EstimateJson(e.instances)},
                       {"calls", EstimateJson(e.calls)},
@@ -93,6 +123,7 @@ std::string ExplainJson(const PhysicalPlan& plan) {
                      {"planner", plan.planner},
                      {"workers", workers},
                      {"placements", placements},
+                     {"loads", ResidencyJson(plan)},
                      {"costs_known", plan.has_costs},
                      {"engine_busy_s", EstimateJson(plan.engine_busy_s)},
                      {"elapsed_s", EstimateJson(plan.elapsed_s)},

@@ -44,6 +44,8 @@ struct PlannedOperator {
   int32_t same_as = -1;      ///< an earlier one that asks the same: its calls serve both
   bool is_constant = false;  ///< one call for all rows
   int32_t prefix_group = -1;
+  int32_t batch_limit = 0;        ///< of inference: most of its calls in the engine's batch at once
+  std::optional<double> start_s;  ///< of its first call, in the schedule; nothing: it is not run
   OperatorEstimate estimate;
   std::optional<OperatorActual> actual;
 };

@@ -235,6 +235,33 @@ TEST(OptimizerTest, WhatRunsTookCorrectsTheProfileTheyWereMeasuredWith) {
   EXPECT_DOUBLE_EQ(busy_after(3.0, "of another machine").busy_s.value, as_profile);
 }
 
+TEST(OptimizerTest, APlanSaysWhenOperatorsStartAndHowManyCallsRunAtOnce) {
+  Batch batch;
+  batch.Add(R"(graph:
+  name: f
+  connections: {shop: "duckdb::memory:"}
+  defaults: {model: m, temperature: 0}
+  nodes:
+    - {id: in, type: input, outputs: [prompt]}
+    - {id: first, prompt: "A {{ prompt }}", outputs: [a], max_batch_size: 3}
+    - {id: found, type: db_query, connection: shop, sql: "SELECT :t", parameters: {t: "{{ a }}"}, param_types: {t: text}}
+    - {id: last, inputs: [found], prompt: "B {{ found }}", outputs: [b]}
+)",
+            Rows(20, 20, "x"));
+  const PhysicalPlan plan = batch.Plan();
+  const auto of = [&](const std::string& id) -> const PlannedOperator& {
+    for (const PlannedOperator& planned : plan.operators) {
+      if (batch.logical(0).operator_of(planned.op).id == id) return planned;
+    }
+    throw std::runtime_error("no operator " + id);
+  };
+  EXPECT_EQ(of("first").batch_limit, 3);
+  EXPECT_EQ(of("last").batch_limit, ModelFacts().sequences);
+  EXPECT_EQ(of("found").batch_limit, 0);
+  EXPECT_LT(*of("first").start_s, *of("found").start_s);
+  EXPECT_LT(*of("found").start_s, *of("last").start_s);
+}
+
 TEST(OptimizerTest, ConversationsBeginWithTheirParents) {
   Batch batch;
   batch.Add(R"(start_ops: [a]
