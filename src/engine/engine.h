@@ -136,6 +136,13 @@ struct EngineStatistics {
   friend bool operator==(const EngineStatistics&, const EngineStatistics&) = default;
 };
 
+/// Fairness of engines that let requests pass one which waits for something other than a sequence
+/// (its adapter's turn, its model, a prefix that is on its way): by so many requests behind it, for
+/// each sequence of the engine, a request is passed at most; none behind it begins after that until
+/// it has. Four rounds of all that run are what a change of adapter or model, which has to wait
+/// until nothing runs, costs little beside.
+inline constexpr int64_t kMostPassedPerSequence = 4;
+
 /// One model replica (HOUSE.md, "Seams"). Nothing but plain values crosses; no call blocks but
 /// Poll. One caller thread.
 ///

@@ -521,6 +521,39 @@ TEST_F(Adapters, ATurnEndsThoughItsWorkDoesNot) {
   Drain();
 }
 
+TEST_F(Adapters, ThoseAheadGoFirstButThoseBehindPassAFewTimesOnly) {
+  constexpr int32_t kSequences = 2;
+  Make({.sequences = kSequences, .adapters = true});
+  constexpr RequestId kWaits = 1000, kBehind = 2000;
+  const auto submit = [&](const std::string& adapter, RequestId id) {
+    Request request = AskWith(adapter, id, Tokens(id, 20));
+    request.order = static_cast<int64_t>(id);
+    engine_->Submit(request);
+  };
+  // A chain ahead of what waits for its adapter's turn; and always there are some behind it.
+  RequestId ahead = 1, behind = kBehind;
+  submit("", ahead);
+  engine_->Poll(0);
+  submit("x", kWaits);
+  for (; behind < kBehind + 4; ++behind) submit("", behind + 1);
+  std::map<RequestId, int64_t> started_us;
+  while (engine_->pending() > 0) {
+    for (const Completion& completion : engine_->Poll(0)) {
+      started_us[completion.id] = completion.started_us;
+      if (completion.id < kWaits && ahead < 30) submit("", ++ahead);
+      if (completion.id >= kBehind && behind < kBehind + 100) submit("", ++behind);
+    }
+    engine_->CheckInvariants();
+  }
+  const auto before = [&](RequestId first, RequestId end) {
+    return std::count_if(started_us.lower_bound(first), started_us.lower_bound(end),
+                         [&](const auto& each) { return each.second < started_us.at(kWaits); });
+  };
+  EXPECT_EQ(before(kBehind, kBehind + 1000), kMostPassedPerSequence * kSequences);
+  EXPECT_EQ(before(0, kWaits), static_cast<std::ptrdiff_t>(ahead));
+  EXPECT_EQ(engine_->Statistics().adapter_changes, 2);
+}
+
 TEST_F(Adapters, AHigherPriorityDoesNotWaitForATurn) {
   Make({.sequences = 4, .adapters = true});
   for (RequestId id = 1; id <= 4; ++id) engine_->Submit(Ask(id, Tokens(id, 40), 200));

@@ -145,6 +145,45 @@ TEST_F(FleetTest, ModelsThatDoNotFitTogetherTakeTurns) {
   EXPECT_LE(totals.loads, 4);
 }
 
+TEST_F(FleetTest, RequestsAheadGoFirstButThoseBehindPassAFewTimesOnly) {
+  // Hears in which order requests begin.
+  struct Starts final : SimulatedObserver {
+    void OnStart(int32_t, const Request& request, int64_t) override { ids.push_back(request.id); }
+    std::vector<RequestId> ids;
+  } starts;
+  options_.observer = &starts;
+  constexpr int32_t kSequences = 2;
+  Make(1, 1000 + 100, 2, kSequences);
+  constexpr RequestId kWaits = 1000;
+  constexpr RequestId kAhead = 30, kBehind = 2000;
+  Submit(kWaits, "w", 20, 1);
+  Submit(1, "a", 20, 0);
+  // Whenever a request ahead ends, the next one comes: a chain. And always there are some behind.
+  RequestId ahead = 1, behind = kBehind;
+  size_t done = 0;
+  for (; behind < kBehind + 4; ++behind) Submit(behind + 1, std::to_string(behind + 1), 20, 0);
+  while (fleet_->engine(0).pending() + fleet_->engine(1).pending() > 0) {
+    for (const Completion& completion : fleet_->engine(0).Poll(0)) {
+      if (completion.id < kWaits && ahead < kAhead) {
+        ++ahead;
+        Submit(ahead, std::to_string(ahead), 20, 0);
+      } else if (completion.id >= kBehind && behind < kBehind + 100) {
+        ++behind;
+        Submit(behind, std::to_string(behind), 20, 0);
+      }
+    }
+    done += fleet_->engine(1).Poll(0).size();
+  }
+  EXPECT_EQ(done, 1U);
+  const auto waited = std::find(starts.ids.begin(), starts.ids.end(), kWaits);
+  ASSERT_NE(waited, starts.ids.end());
+  const auto passed =
+      std::count_if(starts.ids.begin(), waited, [](RequestId id) { return id >= kBehind; });
+  EXPECT_EQ(passed, kMostPassedPerSequence * kSequences);
+  EXPECT_EQ(std::count_if(starts.ids.begin(), waited, [](RequestId id) { return id < kWaits; }),
+            static_cast<std::ptrdiff_t>(kAhead));
+}
+
 TEST_F(FleetTest, WorkIsSpreadWhereNobodySaysWhereItGoes) {
   Make(3, 1 << 20, 1, 1);
   for (RequestId id = 1; id <= 6; ++id) Submit(id, std::string(1, static_cast<char>('a' + id)), 20);

@@ -35,9 +35,9 @@ class Watcher final : public SimulatedObserver, public RunObserver {
 
   void set_queue_bound(int64_t calls) { queue_bound_ = calls; }
 
-  void OnSubmit(int32_t index, size_t, const Request& request) override {
+  void OnSubmit(int32_t index, size_t model, const Request& request) override {
     Worker& worker = workers_[static_cast<size_t>(index)];
-    worker.waiting[RankOf(request)] = {clock_.NowUs(), 0};
+    worker.waiting[RankOf(request)] = {model, clock_.NowUs(), 0};
     EXPECT_LE(++open_calls_, queue_bound_) << "queues in front of the engines are bounded";
     ExpectInputsEnded(request.script_operator, request.script_row);
   }
@@ -45,13 +45,27 @@ class Watcher final : public SimulatedObserver, public RunObserver {
   void OnStart(int32_t index, const Request& request, int64_t) override {
     Worker& worker = workers_[static_cast<size_t>(index)];
     const Rank rank = RankOf(request);
-    ASSERT_EQ(worker.waiting.erase(rank), 1U) << "what begins was waiting";
-    for (auto it = worker.waiting.begin(); it != worker.waiting.end() && it->first < rank; ++it) {
-      ++it->second.overtaken;
-      played_.most_overtaken = std::max(played_.most_overtaken, it->second.overtaken);
+    const auto begun = worker.waiting.find(rank);
+    ASSERT_NE(begun, worker.waiting.end()) << "what begins was waiting";
+    const size_t model = begun->second.model;
+    worker.waiting.erase(begun);
+    for (auto& [other, waiting] : worker.waiting) {
+      if (rank < other) break;
+      if (worker.running_of_model[waiting.model] >= workload_.sequences) continue;
+      played_.most_overtaken = std::max(played_.most_overtaken, ++waiting.overtaken);
     }
+    EXPECT_LT(worker.running_of_model[model]++, workload_.sequences);
+    worker.running[request.id] = model;
     worker.is_used = true;
     ++played_.calls;
+  }
+
+  void OnLeave(int32_t index, RequestId id) override {
+    Worker& worker = workers_[static_cast<size_t>(index)];
+    const auto running = worker.running.find(id);
+    ASSERT_NE(running, worker.running.end()) << "nothing is cancelled here";
+    --worker.running_of_model[running->second];
+    worker.running.erase(running);
   }
 
   void OnTick(const SimulatedTick& tick) override {
@@ -120,11 +134,14 @@ class Watcher final : public SimulatedObserver, public RunObserver {
  private:
   using Rank = std::tuple<int32_t, int64_t, RequestId>;
   struct Waiting {
+    size_t model = 0;
     int64_t since_us = 0;
     int64_t overtaken = 0;
   };
   struct Worker {
     std::map<Rank, Waiting> waiting;
+    std::map<RequestId, size_t> running;  // of which model
+    std::map<size_t, int64_t> running_of_model;
     int64_t busy_until_us = 0;
     bool is_used = false;
   };
@@ -229,6 +246,10 @@ void SortById(std::vector<Json>& rows) {
 
 }  // namespace
 
+int64_t MostOvertaken(const Workload& workload) {
+  return kMostPassedPerSequence * workload.sequences;
+}
+
 Played Play(const Workload& workload, bool naive) {
   Played played;
   const Workflow workflow = ParseWorkflow(workload.yaml, "random.yaml");
@@ -293,11 +314,7 @@ Played Play(const Workload& workload, bool naive) {
     EXPECT_EQ(fleet.engine(m).pending(), 0);
     played.spills += fleet.engine(m).Statistics().spills;
   }
-  // Whoever has waited through a few rounds of all that run, for a prefix, a model's turn or room,
-  // is next.
-  constexpr int64_t kRounds = 8;
-  const auto models = static_cast<int64_t>(plan.models.size());
-  EXPECT_LE(played.most_overtaken, kRounds * workload.sequences * models + kRounds);
+  EXPECT_LE(played.most_overtaken, MostOvertaken(workload));
   for (const OperatorCounts& op : played.report.operators) played.reused_tokens += op.reused_tokens;
   played.elapsed_s = static_cast<double>(clock.NowUs() - 1) * 1e-6;
   if (!workload.input_order) SortById(sink.rows);

@@ -36,13 +36,26 @@ bool LlamaEngine::AnyWaiting() const {
                      [](const Group& group) { return !group.waiting.empty(); });
 }
 
-/// Whose requests may start. An adapter keeps its turn while it has work, since every change costs
-/// the batch its width: what runs must end first. Its turn is over early for a higher priority,
-/// which cuts in as it does among requests of one adapter, and after so many requests if one of
-/// another adapter is ahead of what it has left.
+/// True if it would pass a request that was passed often enough.
+bool LlamaEngine::IsClosedTo(const Rank& rank) const {
+  return !closes_.empty() && *closes_.begin() < rank;
+}
+
+/// A request starts: it passes all that wait ahead of it.
+void LlamaEngine::CountPassed(const Rank& by) {
+  for (Group& group : groups_) {
+    for (const auto& [rank, live] : group.waiting) {
+      if (by < rank) break;
+      if (++live->passed >= kMostPassedPerSequence * description_.sequences) closes_.insert(rank);
+    }
+  }
+}
+
+/// Whose requests may start. An adapter keeps its turn while it has work that may begin, since
+/// every change costs the batch its width: what runs must end first. Its turn is over early for a
+/// higher priority, which cuts in as it does among requests of one adapter, and when all that it
+/// has left would pass a request that was passed often enough.
 size_t LlamaEngine::NextGroup() const {
-  constexpr int64_t kTurnPerSequence = 4;
-  const bool turn_is_over = admitted_in_turn_ >= kTurnPerSequence * description_.sequences;
   size_t next = group_;
   for (size_t i = 0; i < groups_.size(); ++i) {
     if (i == next || groups_[i].waiting.empty()) continue;
@@ -53,7 +66,7 @@ size_t LlamaEngine::NextGroup() const {
     }
     const Rank& best = groups_[next].waiting.begin()->first;
     const bool urgent = std::get<0>(rank) < std::get<0>(best);
-    if (urgent || (rank < best && (turn_is_over || next != group_))) next = i;
+    if (urgent || (rank < best && (next != group_ || IsClosedTo(best)))) next = i;
   }
   return next;
 }
@@ -69,7 +82,6 @@ bool LlamaEngine::ChooseGroup() {
   }
   if (running_ > 0) return false;
   group_ = next;
-  admitted_in_turn_ = 0;
   room_->Apply(groups_[next].lora, groups_[next].scale);
   ++statistics_.adapter_changes;
   return true;
@@ -82,6 +94,7 @@ void LlamaEngine::Admit() {
     candidates.push_back(live);
   }
   for (Live* live : candidates) {
+    if (IsClosedTo(RankOf(*live))) break;
     Admission admission = TryAdmit(*live);
     while (admission == Admission::kNoRoom && PreemptFor(*live)) admission = TryAdmit(*live);
     // What is next in line is not overtaken for room by what comes later, or it might never run.
@@ -121,13 +134,15 @@ LlamaEngine::Admission LlamaEngine::TryAdmit(Live& live) {
   }
 
   GroupOf(live).waiting.erase(RankOf(live));
+  closes_.erase(RankOf(live));
+  live.passed = 0;
+  CountPassed(RankOf(live));
   sequences_[static_cast<size_t>(sequence)].live = &live;
   live.state = Live::State::kPrefilling;
   live.holder = next_holder_++;
   live_holders_.emplace(live.holder, &live);
   GroupOf(live).tree.Insert(live.holder, live.tokens);
   ++running_;
-  ++admitted_in_turn_;
   running_worst_case_ += WorstCaseTokens(live);
   return Admission::kStarted;
 }

@@ -502,6 +502,7 @@ void LlamaEngine::Fail(Live& live, const char* code, std::string message, bool r
   completion.finished_us = clock_.NowUs();
   completion.engine_us = std::llround(live.engine_us);
   GroupOf(live).waiting.erase(RankOf(live));
+  closes_.erase(RankOf(live));
   if (live.request.consumes != 0 && live.state == Live::State::kWaiting && !live.counted) {
     Consume(live.request.consumes);
   }
@@ -548,8 +549,16 @@ void LlamaEngine::CheckInvariants() const {
   }
   HALO_CHECK(running == running_ && worst_case == running_worst_case_,
              "counts of running requests agree");
-  size_t in_trees = 0;
-  for (const Group& group : groups_) in_trees += group.tree.size();
+  size_t in_trees = 0, closing = 0;
+  for (const Group& group : groups_) {
+    in_trees += group.tree.size();
+    for (const auto& [rank, live] : group.waiting) {
+      HALO_CHECK(live->passed <= kMostPassedPerSequence * description_.sequences,
+                 "nobody is passed more often than may be");
+      closing += closes_.count(rank);
+    }
+  }
+  HALO_CHECK(closing == closes_.size(), "what closes the line is waiting in it");
   HALO_CHECK(in_trees == live_holders_.size() + kept_.size(), "the trees hold exactly the holders");
   int64_t blob_bytes = 0;
   size_t in_sequences = 0;

@@ -4,6 +4,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -83,6 +84,9 @@ struct LlamaEngineOptions {
 /// Each adapter has a tree of its own, since the same tokens have other KV; kept KV stays through
 /// changes.
 ///
+/// Fairness. A request whose adapter has no turn, or whose prefix is on its way, is passed by
+/// kMostPassedPerSequence requests a sequence at most; one that waits for room by none.
+///
 /// Sequences. With split streams, running sequences must be ids 0 .. n-1 or llama.cpp cuts the
 /// batch (HOUSE.md), so a hole is filled by the next request or by moving the last sequence down.
 class LlamaEngine final : public Engine {
@@ -130,6 +134,7 @@ class LlamaEngine final : public Engine {
     HolderId holder = -1;
     size_t group = 0;        ///< index into groups_
     double engine_us = 0.0;  ///< its share of passes so far
+    int64_t passed = 0;      ///< by how many requests behind it
     int32_t high_water = 0;  ///< most tokens that were ever computed: below it is recomputation
     std::shared_ptr<const KvBlob> spilled;
     std::string text;                       ///< pieces of the answer so far, raw bytes
@@ -171,6 +176,8 @@ class LlamaEngine final : public Engine {
   static Rank RankOf(const Live& live);
   Group& GroupOf(const Live& live) { return groups_[live.group]; }
   bool AnyWaiting() const;
+  bool IsClosedTo(const Rank& rank) const;
+  void CountPassed(const Rank& by);
   size_t NextGroup() const;
   bool ChooseGroup();
   void Admit();
@@ -242,8 +249,8 @@ class LlamaEngine final : public Engine {
 
   std::unordered_map<RequestId, std::unique_ptr<Live>> live_;
   std::deque<Group> groups_;
-  size_t group_ = 0;  ///< whose adapter is applied
-  int64_t admitted_in_turn_ = 0;
+  size_t group_ = 0;       ///< whose adapter is applied
+  std::set<Rank> closes_;  ///< waiting requests that nothing behind them may pass any more
   std::vector<Sequence> sequences_;  ///< [room sequences]
   int32_t running_ = 0;
   bool prefilled_last_ = false;     ///< the last step computed prompts

@@ -11,8 +11,6 @@ namespace halo {
 namespace {
 
 constexpr double kUsPerS = 1e6;
-/// As LlamaEngine's turns of adapters.
-constexpr int64_t kRoundsOfATurn = 4;
 /// Requests looked at beyond those that can start, for one whose prefix is there.
 constexpr size_t kLookAhead = 64;
 
@@ -92,12 +90,14 @@ void SimulatedWorker::Leave(Live& live) {
   Replica& replica = replicas_[live.model];
   if (live.state == Live::State::kWaiting) {
     replica.waiting.erase(RankOf(live.request));
+    closes_.erase(RankOf(live.request));
   } else {
     std::erase(replica.running, &live);
     if (live.holder >= 0) replica.kv.RemoveRunning(live.holder);
     running_bytes_ -= live.kv_bytes;
   }
   with_deadline_ -= live.request.deadline_us > 0 ? 1 : 0;
+  if (options_.observer != nullptr) options_.observer->OnLeave(options_.index, live.request.id);
   live_.erase(live.request.id);
 }
 
@@ -186,14 +186,15 @@ void SimulatedWorker::DropResident(size_t model) {
 }
 
 /// Drops models other than `model` that nothing runs of, the longest unused first, until `bytes`
-/// fit; those that requests wait for only if `though_they_wait`.
+/// fit; those of which something could begin only if `though_they_wait`.
 bool SimulatedWorker::DropIdleFor(int64_t bytes, size_t model, bool though_they_wait) {
   while (UsedBytes() - KeptBytes() + bytes > options_.memory_bytes) {
     std::optional<size_t> oldest;
     for (size_t m = 0; m < replicas_.size(); ++m) {
       const Replica& replica = replicas_[m];
       if (m == model || !replica.is_resident || !replica.running.empty()) continue;
-      if (!replica.waiting.empty() && !though_they_wait) continue;
+      const bool can_begin = !replica.waiting.empty() && !IsClosedTo(*replica.waiting.begin());
+      if (can_begin && !though_they_wait) continue;
       if (!oldest || replica.used_step < replicas_[*oldest].used_step) oldest = m;
     }
     if (!oldest) return false;
@@ -204,14 +205,22 @@ bool SimulatedWorker::DropIdleFor(int64_t bytes, size_t model, bool though_they_
 
 // What is next
 
-/// True if the models that are here have had their turn.
-bool SimulatedWorker::MustDrain(const Replica& wanted) const {
-  if (begun_in_turn_ < kRoundsOfATurn * options_.sequences) return false;
+/// True if it would pass a request that was passed often enough.
+bool SimulatedWorker::IsClosedTo(const Rank& rank) const {
+  return !closes_.empty() && *closes_.begin() < rank;
+}
+
+/// A request has begun: it has passed all that wait ahead of it, but those whose model had no
+/// sequence for them anyway.
+void SimulatedWorker::CountPassed(const Rank& by) {
   for (const Replica& replica : replicas_) {
-    if (!replica.is_resident || replica.waiting.empty()) continue;
-    if (*replica.waiting.begin() < *wanted.waiting.begin()) return false;
+    if (static_cast<int64_t>(replica.running.size()) >= options_.sequences) continue;
+    for (const Rank& rank : replica.waiting) {
+      if (by < rank) break;
+      const int64_t passed = ++live_.at(std::get<2>(rank))->passed;
+      if (passed >= kMostPassedPerSequence * options_.sequences) closes_.insert(rank);
+    }
   }
-  return true;
 }
 
 /// A model that is not here, has requests and, as soon as this returns it, room.
@@ -222,18 +231,17 @@ std::optional<size_t> SimulatedWorker::ModelToLoad() {
     if (replica.waiting.empty() || replica.is_resident) continue;
     if (!wanted || *replica.waiting.begin() < *replicas_[*wanted].waiting.begin()) wanted = m;
   }
-  draining_ = false;
   if (!wanted) return std::nullopt;
   const Replica& replica = replicas_[*wanted];
+  // Loaded now it would have to wait, and something else perhaps to be loaded again.
+  if (IsClosedTo(*replica.waiting.begin())) return std::nullopt;
   const Live& first = *live_.at(std::get<2>(*replica.waiting.begin()));
   const int64_t bytes = CostsOf(*wanted).weights_bytes + first.kv_bytes;
-  draining_ = MustDrain(replica);
-  if (!DropIdleFor(bytes, *wanted, draining_)) return std::nullopt;
+  if (!DropIdleFor(bytes, *wanted, false)) return std::nullopt;
   return FreeBytes(bytes, -1, *wanted) ? wanted : std::nullopt;
 }
 
 void SimulatedWorker::Admit(int64_t now_us) {
-  if (draining_) return;
   // One line over all models, so that none is overtaken for memory for ever.
   std::vector<std::pair<Rank, Live*>> line;
   std::vector<bool> is_full(replicas_.size(), false);
@@ -250,6 +258,7 @@ void SimulatedWorker::Admit(int64_t now_us) {
   }
   if (replicas_.size() > 1) std::sort(line.begin(), line.end());
   for (const auto& [rank, live] : line) {
+    if (IsClosedTo(rank)) break;
     if (is_full[live->model]) continue;
     const Admission admission = TryAdmit(*live, now_us);
     if (admission == Admission::kNoMemory) break;
@@ -285,6 +294,8 @@ SimulatedWorker::Admission SimulatedWorker::TryAdmit(Live& live, int64_t now_us)
   if (source >= 0) TakePrefix(live, prefix);
   if (live.request.consumes != 0) replica.kv.Release(live.request.consumes, 1);
   replica.waiting.erase(RankOf(live.request));
+  closes_.erase(RankOf(live.request));
+  CountPassed(RankOf(live.request));
   live.answer = models_[live.model].answer(live.request, live.max_tokens);
   live.request.prompt_text = {};
   live.state = Live::State::kPrefilling;
@@ -293,7 +304,6 @@ SimulatedWorker::Admission SimulatedWorker::TryAdmit(Live& live, int64_t now_us)
   replica.kv.SetComputed(live.holder, live.computed);
   replica.running.push_back(&live);
   running_bytes_ += live.kv_bytes;
-  ++begun_in_turn_;
   ++totals_.calls;
   if (options_.observer != nullptr)
     options_.observer->OnStart(options_.index, live.request, steps_ - live.submitted_step);
@@ -477,7 +487,6 @@ void SimulatedWorker::End(int64_t now_us, std::vector<Completion>& ended) {
   const int64_t took_us = now_us - step.start_us;
   if (step.step == SimulatedStep::kLoad) {
     replica.is_resident = true;
-    begun_in_turn_ = 0;
     ++totals_.loads;
     totals_.load_us += took_us;
     return;

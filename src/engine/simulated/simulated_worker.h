@@ -65,6 +65,8 @@ class SimulatedObserver {
   virtual void OnSubmit(int32_t /*worker*/, size_t /*model*/, const Request&) {}
   /// A request begins, so many steps of its worker after it was submitted.
   virtual void OnStart(int32_t /*worker*/, const Request&, int64_t /*steps_waited*/) {}
+  /// A request that has begun, or has not, is there no more.
+  virtual void OnLeave(int32_t /*worker*/, RequestId) {}
 };
 
 struct SimulatedWorkerOptions {
@@ -94,8 +96,13 @@ struct SimulatedWorkerTotals {
 ///
 /// Models. One that is not resident and has the next request in line is loaded as soon as it fits,
 /// idle ones being dropped for it. Where it does not, the residents go on until they have nothing
-/// left, or until they have begun four times their sequences and the other's request is ahead of
-/// all of theirs; then nothing new begins, what runs is finished, and the other one is loaded.
+/// left that may begin.
+///
+/// Fairness. What cannot begin, for its model or its prefix is not there yet, is passed by requests
+/// behind it, but by no more than kMostPassedPerSequence times the sequences of a model: then the
+/// line is closed behind it until it has begun. Requests ahead of it still begin, and one that
+/// waits for memory closes the line at once. While all sequences of a request's own model run it is
+/// not passed: what others begin then takes nothing that it waits for.
 ///
 /// Left out: preemption by priority, adapters' turns (an adapter only has KV of its own), the
 /// layout of KV streams.
@@ -143,6 +150,7 @@ class SimulatedWorker {
     SimulatedKv::HolderId holder = -1;
     double engine_us = 0.0;
     int64_t submitted_step = 0;
+    int64_t passed = 0;  // by how many requests behind it
     Completion completion;
   };
 
@@ -184,7 +192,8 @@ class SimulatedWorker {
 
   // What is next
   std::optional<size_t> ModelToLoad();
-  bool MustDrain(const Replica& wanted) const;
+  bool IsClosedTo(const Rank& rank) const;
+  void CountPassed(const Rank& by);
   void Admit(int64_t now_us);
   enum class Admission : uint8_t { kStarted, kWaitsForPrefix, kNoSequence, kNoMemory };
   Admission TryAdmit(Live& live, int64_t now_us);
@@ -210,8 +219,7 @@ class SimulatedWorker {
   int64_t with_deadline_ = 0;  // of live_
   std::optional<Current> current_;
   size_t last_model_ = 0;
-  int64_t begun_in_turn_ = 0;  // requests since the last load
-  bool draining_ = false;      // nothing new begins, so that a model can be loaded
+  std::set<Rank> closes_;  // waiting requests that nothing behind them may pass any more
   int64_t weights_bytes_ = 0, running_bytes_ = 0;
   double moved_us_ = 0.0;  // KV copied and moved since the last pass
   int64_t steps_ = 0;
