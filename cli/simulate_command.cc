@@ -49,6 +49,8 @@ SimulationOptions OptionsFrom(const SimulateFlags& flags) {
   const std::string own_profile = DefaultProfilePath(0);
   if (run.profile_file.empty() && std::filesystem::exists(own_profile))
     run.profile_file = own_profile;
+  if (!run.history_file.empty() && !std::filesystem::exists(run.history_file))
+    throw Error(ErrorCode::kUsage, "--history " + run.history_file + ": cannot be read");
   if (run.history_file.empty() && !own_profile.empty()) {
     run.history_file = (std::filesystem::path(own_profile).parent_path() / "history.json").string();
   }

@@ -112,7 +112,7 @@ void NoteWhatIsNotKnown(const std::vector<OptimizerSource>& sources, PhysicalPla
   }
   if (!unmeasured.empty()) {
     plan.notes.push_back(
-        fmt::format("{} not measured on this machine: seconds are careful defaults (halo "
+        fmt::format("{}: not in the cost profile, so seconds are careful defaults (halo "
                     "calibrate --model NAME=FILE measures)",
                     fmt::join(unmeasured, ", ")));
   }

@@ -149,6 +149,7 @@ class SimulatedRun {
   ExecutorOptions HowToExecute(ToolRunner& tools) const;
   void Execute();
   void Report(const RunReport& run, double elapsed_s);
+  void NoteSharedReads(const RunReport& run);
   int32_t sequences() const { return run_.sequences > 0 ? run_.sequences : kDefaultSequences; }
   int64_t rows_side_by_side() const {
     return std::max<int64_t>(1, int64_t{sequences()} / 2 * run_.workers);
@@ -161,12 +162,13 @@ class SimulatedRun {
   LogicalPlan plan_;
   std::string column_;
   RowOptions rows_;
-  int64_t row_count_ = 0;
+  int64_t row_count_ = 0, different_rows_ = 0;  // without copies
   std::unique_ptr<RowStatistics> statistics_;
   CostProfile profile_;
   OperatorHistory history_;
   int64_t memory_bytes_ = 0;
-  std::vector<ModelInUse> models_;  // [plan models]
+  std::vector<ModelInUse> models_;                        // [plan models]
+  std::vector<std::string> without_file_, without_size_;  // names of models
   std::vector<OptimizerSource> sources_;
   PhysicalPlan physical_;
   std::unique_ptr<WorkerPlacement> placement_;
@@ -196,7 +198,7 @@ void SimulatedRun::LoadWorkflowAndRows() {
   statistics_ = std::make_unique<RowStatistics>(ColumnSetsOf(plan_, column_));
   const bool as_they_are = options_.rows < 0;
   if (as_they_are) rows_.on_scan = [this](const auto& values) { statistics_->Add(values); };
-  row_count_ = OpenRows(rows_)->total();
+  row_count_ = different_rows_ = OpenRows(rows_)->total();
   rows_.on_scan = nullptr;
   if (as_they_are) return;
   row_count_ = row_count_ == 0 ? 0 : options_.rows;
@@ -213,13 +215,14 @@ void SimulatedRun::ReadCosts() {
     report_.notes.push_back("costs of " + profile_.machine);
   }
   for (const auto& [model, entry] : options_.costs_as) {
-    const auto is_used = std::any_of(plan_.models.begin(), plan_.models.end(),
-                                     [&](const ModelRequest& m) { return m.name == model; });
-    std::vector<std::string> names;
+    std::vector<std::string> names, used;
     for (const ModelProfile& each : profile_.models) names.push_back(each.model);
-    if (!is_used)
-      throw Error(ErrorCode::kUsage,
-                  "--as: no operator of the workflow has the model '" + model + "'");
+    for (const ModelRequest& each : plan_.models) used.push_back(each.name);
+    if (std::find(used.begin(), used.end(), model) == used.end())
+      throw Error(
+          ErrorCode::kUsage,
+          fmt::format("--as: no operator of the workflow has the model '{}'{}; there are {}", model,
+                      DidYouMean(model, used), fmt::join(used, ", ")));
     if (std::find(names.begin(), names.end(), entry) == names.end())
       throw Error(ErrorCode::kUsage,
                   fmt::format("--as: the profile has no model '{}'{}; it has {}", entry,
@@ -269,9 +272,7 @@ ModelInUse SimulatedRun::LoadModel(const ModelRequest& request) {
                                                 model.vocabulary->bos_text(),
                                                 model.vocabulary->eos_text(), date);
   } else {
-    report_.notes.push_back(request.name +
-                            ": no file is known, so a token is four bytes and there is no chat "
-                            "template (--model NAME=FILE)");
+    without_file_.push_back(request.name);
   }
   ModelFacts& facts = model.facts;
   facts.name = request.name;
@@ -282,9 +283,7 @@ ModelInUse SimulatedRun::LoadModel(const ModelRequest& request) {
   } else {
     facts.profile = DefaultProfile(
         request.name, resolved ? static_cast<int64_t>(resolved->summary.file_bytes) : 0, 0);
-    report_.notes.push_back(request.name +
-                            ": the profile has no model of that name, so its costs are defaults "
-                            "(--as NAME=MODEL takes another one's)");
+    if (!resolved) without_size_.push_back(request.name);
   }
   // Models of one file are one; those that only cost the same are not.
   const bool is_named = measured != nullptr && measured->model == request.name;
@@ -302,6 +301,16 @@ ModelInUse SimulatedRun::LoadModel(const ModelRequest& request) {
 
 void SimulatedRun::LoadModels() {
   for (const ModelRequest& request : plan_.models) models_.push_back(LoadModel(request));
+  if (!without_file_.empty())
+    report_.notes.push_back(
+        fmt::format("{}: no file is known, so a token is four bytes and there is no chat template "
+                    "(--model NAME=FILE)",
+                    fmt::join(without_file_, ", ")));
+  if (!without_size_.empty())
+    report_.notes.push_back(
+        fmt::format("{}: neither file nor profile says how large, so weights and KV take no memory "
+                    "here (--as NAME=MODEL takes costs and sizes of a model of the profile)",
+                    fmt::join(without_size_, ", ")));
 }
 
 void SimulatedRun::Plan() {
@@ -509,6 +518,25 @@ void SimulatedRun::Report(const RunReport& run, double elapsed_s) {
     report_.operators.push_back(std::move(op));
   }
   report_.notes.insert(report_.notes.end(), run.notices.begin(), run.notices.end());
+  NoteSharedReads(run);
+}
+
+/// Copies of a row differ in their texts alone, so tools that read something else are asked less
+/// than other rows would ask them.
+void SimulatedRun::NoteSharedReads(const RunReport& run) {
+  if (row_count_ <= different_rows_) return;
+  int64_t asked = 0, shared = 0;
+  for (const OperatorCounts& op : run.operators) {
+    if (op.kind == OperatorKind::kInference) continue;
+    asked += op.logical;
+    shared += op.merged;
+  }
+  if (shared == 0) return;
+  report_.notes.push_back(
+      fmt::format("--rows: {} of {} tool calls were shared. Copies of a row ask a tool the same "
+                  "thing where it reads single words, numbers or what a rule takes out of a text; "
+                  "as many different rows may share fewer",
+                  shared, asked));
 }
 
 SimulationReport Simulate(const SimulationOptions& options) { return SimulatedRun(options).Run(); }

@@ -13,15 +13,36 @@ using Json = nlohmann::ordered_json;
 
 constexpr size_t kWorkersShown = 8;
 
-/// "x 1.04": how often the estimate goes into what happened.
+/// "  x 1.04": how often the estimate goes into what happened; two figures of what is small.
 std::string Factor(double happened, double estimated) {
   if (estimated <= 0.0 || happened <= 0.0) return "";
-  return fmt::format("x {:.2f}", happened / estimated);
+  constexpr double kSmall = 0.1;
+  const double factor = happened / estimated;
+  return factor < kSmall ? fmt::format("  x {:.2g}", factor) : fmt::format("  x {:.2f}", factor);
 }
 
 std::string Beside(const char* what, double happened, double estimated) {
-  return fmt::format("  {:<22}{:>14.3f} s   estimated {:>14.3f} s   {}\n", what, happened,
-                     estimated, Factor(happened, estimated));
+  return fmt::format("  {:<22}{:>14.3f} s   estimated {:>14.3f} s {}\n", what, happened, estimated,
+                     Factor(happened, estimated));
+}
+
+std::string Memory(int64_t bytes) {
+  constexpr double kMebibyte = 1 << 20, kGibibyte = 1 << 30;
+  const auto amount = static_cast<double>(bytes);
+  return amount < kGibibyte ? fmt::format("{:.1f} MiB", amount / kMebibyte)
+                            : fmt::format("{:.1f} GiB", amount / kGibibyte);
+}
+
+/// An id that fits into `width` bytes: the middle makes way, whole characters of it.
+std::string Shortened(const std::string& id, size_t width) {
+  if (id.size() <= width) return id;
+  const std::string gap = "...";
+  const auto is_inside = [&id](size_t at) { return (static_cast<uint8_t>(id[at]) & 0xC0) == 0x80; };
+  size_t front = (width - gap.size()) / 2;
+  size_t back = id.size() - (width - gap.size() - front);
+  while (is_inside(front)) --front;
+  while (back < id.size() && is_inside(back)) ++back;
+  return id.substr(0, front) + gap + id.substr(back);
 }
 
 std::string WorkersText(const SimulationReport& report) {
@@ -58,17 +79,17 @@ std::string WorkersText(const SimulationReport& report) {
 std::string OperatorsText(const SimulationReport& report) {
   size_t width = 8;
   for (const SimulatedOperatorReport& op : report.operators) width = std::max(width, op.id.size());
-  constexpr size_t kWidest = 40, kShown = 50;
+  constexpr size_t kWidest = 48, kShown = 50;
   width = std::min(width, kWidest);
   std::string text =
-      fmt::format("{:<{}}{:>12}{:>12}{:>10}{:>14}{:>14}  {}\n", "operators", width + 2, "calls",
-                  "estimated", "merged", "seconds", "estimated", "factor");
+      fmt::format("{:<{}}{:>12}{:>12}{:>10}{:>14}{:>14}{}\n", "operators", width + 2, "calls",
+                  "estimated", "merged", "seconds", "estimated", "  factor");
   size_t shown = 0;
   for (const SimulatedOperatorReport& op : report.operators) {
     if (shown++ == kShown) break;
-    text += fmt::format("  {:<{}}{:>12}{:>12.0f}{:>10}{:>14.3f}{:>14.3f}  {}\n", op.id, width,
-                        op.calls, op.estimated_calls, op.merged, op.seconds, op.estimated_s,
-                        Factor(op.seconds, op.estimated_s));
+    text += fmt::format("  {:<{}}{:>12}{:>12.0f}{:>10}{:>14.3f}{:>14.3f}{}\n",
+                        Shortened(op.id, width), width, op.calls, op.estimated_calls, op.merged,
+                        op.seconds, op.estimated_s, Factor(op.seconds, op.estimated_s));
   }
   if (report.operators.size() > kShown)
     text +=
@@ -79,11 +100,10 @@ std::string OperatorsText(const SimulationReport& report) {
 }  // namespace
 
 std::string SimulationText(const SimulationReport& report) {
-  constexpr double kGibibyte = 1 << 30;
-  std::string text = fmt::format(
-      "{}: {} rows on {} {} of {:.1f} GiB, planner {}, seed {}\n\n", report.workflow, report.rows,
-      report.workers.size(), report.workers.size() == 1 ? "worker" : "workers",
-      static_cast<double>(report.worker_memory_bytes) / kGibibyte, report.planner, report.seed);
+  std::string text = fmt::format("{}: {} rows on {} {} of {}, planner {}, seed {}\n\n",
+                                 report.workflow, report.rows, report.workers.size(),
+                                 report.workers.size() == 1 ? "worker" : "workers",
+                                 Memory(report.worker_memory_bytes), report.planner, report.seed);
   text += fmt::format("rows ok {}, failed {}\n", report.rows_ok, report.rows_failed);
   text += fmt::format("tokens: prompt {} (reused {}), output {}\n\n", report.prompt_tokens,
                       report.reused_tokens, report.output_tokens);
