@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "optimizer/cardinality.h"
+#include "optimizer/planners/scheduling_problem.h"
 #include "plan/physical_plan.h"
 
 namespace halo {
@@ -13,6 +14,9 @@ namespace halo {
 struct OptimizerOptions {
   std::set<std::string> rules_off;  ///< names of rules that are not applied
   std::string planner = "auto";
+  /// A planner that has no name here, in place of `planner`: another's, to compare with, or one
+  /// that shows the problem. What it returns is verified. Null: `planner`.
+  std::function<Schedule(const SchedulingProblem&)> place;
   int32_t workers = 1;
   int64_t worker_memory_bytes = 0;
   /// Rows that are carried through the operators together: later operators begin when the first

@@ -7,6 +7,7 @@
 #include <limits>
 #include <map>
 
+#include "base/check.h"
 #include "optimizer/planners/planners.h"
 
 namespace halo {
@@ -188,7 +189,12 @@ void PlaceOperators(const std::vector<OptimizerSource>& sources, const Optimizer
   // Planning is to stay far below what it saves; who asks for a planner by name gives it its time.
   constexpr double kAutomaticBudget_s = 0.04;
   if (options.planner == "auto") planner.budget_s = kAutomaticBudget_s;
-  const Schedule schedule = PlanByName(options.planner, made.problem, planner);
+  const Schedule schedule = options.place ? options.place(made.problem)
+                                          : PlanByName(options.planner, made.problem, planner);
+  if (options.place) {
+    const std::string fault = FaultOf(made.problem, schedule);
+    HALO_CHECK(fault.empty(), fault.c_str());
+  }
   plan.planner = schedule.planner;
   for (const PlannedWorker& worker : made.problem.workers)
     plan.workers.push_back({worker.name, worker.memory_bytes});

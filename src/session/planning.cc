@@ -54,6 +54,42 @@ int64_t ChatTokensOf(const Vocabulary& vocabulary, const ChatTemplate& chat) {
   }
 }
 
+void AddToHistory(const std::vector<OptimizerSource>& sources, const RunReport& report,
+                  const PhysicalPlan* as_run, OperatorHistory& history) {
+  size_t position = 0;
+  for (const OptimizerSource& source : sources) {
+    const std::vector<OperatorIdentity> identities =
+        IdentifyOperators(*source.plan, source.prompt_column);
+    for (const LogicalNode& node : source.plan->nodes) {
+      const size_t at = position++;
+      const OperatorCounts& counts = report.operators[at];
+      if (counts.calls == 0) continue;
+      OperatorRecord record;
+      record.instances = static_cast<double>(counts.logical);
+      record.calls = static_cast<double>(counts.calls);
+      record.prompt_tokens = static_cast<double>(counts.prompt_tokens);
+      record.reused_tokens = static_cast<double>(counts.reused_tokens);
+      record.output_tokens = static_cast<double>(counts.output_tokens);
+      record.output_tokens_squared = counts.output_tokens_squared;
+      std::string digest;
+      if (node.model == kNoModel) {
+        record.latency_s = static_cast<double>(counts.busy_us) * 1e-6;
+      } else {
+        const ModelFacts& model = source.models[static_cast<size_t>(node.model)];
+        digest = model.digest;
+        const bool told = as_run != nullptr && as_run->operators[at].estimate.calls.value ==
+                                                   static_cast<double>(counts.calls);
+        if (told) {
+          record.engine_s = as_run->operators[at].actual->busy_s;
+          record.profile_s = as_run->operators[at].estimate.busy_s.value;
+          record.profile = model.profile_id;
+        }
+      }
+      history.Add(identities[static_cast<size_t>(node.op)].signature, digest, record);
+    }
+  }
+}
+
 Planning::Planning(const RunOptions& options, Clock& clock) : options_(options), clock_(clock) {
   if (!options.profile_file.empty() && std::filesystem::exists(options.profile_file)) {
     const int32_t threads =
@@ -144,45 +180,9 @@ void Planning::AddActuals(const RunReport& report, int64_t engine_busy_us, Physi
   }
 }
 
-void Planning::AddRun(const RunReport& report, const PhysicalPlan* as_run,
-                      OperatorHistory& history) const {
-  size_t position = 0;
-  for (const OptimizerSource& source : sources_) {
-    const std::vector<OperatorIdentity> identities =
-        IdentifyOperators(*source.plan, source.prompt_column);
-    for (const LogicalNode& node : source.plan->nodes) {
-      const size_t at = position++;
-      const OperatorCounts& counts = report.operators[at];
-      if (counts.calls == 0) continue;
-      OperatorRecord record;
-      record.instances = static_cast<double>(counts.logical);
-      record.calls = static_cast<double>(counts.calls);
-      record.prompt_tokens = static_cast<double>(counts.prompt_tokens);
-      record.reused_tokens = static_cast<double>(counts.reused_tokens);
-      record.output_tokens = static_cast<double>(counts.output_tokens);
-      record.output_tokens_squared = counts.output_tokens_squared;
-      std::string digest;
-      if (node.model == kNoModel) {
-        record.latency_s = static_cast<double>(counts.busy_us) * 1e-6;
-      } else {
-        const ModelFacts& model = source.models[static_cast<size_t>(node.model)];
-        digest = model.digest;
-        const bool told = as_run != nullptr && as_run->operators[at].estimate.calls.value ==
-                                                   static_cast<double>(counts.calls);
-        if (told) {
-          record.engine_s = as_run->operators[at].actual->busy_s;
-          record.profile_s = as_run->operators[at].estimate.busy_s.value;
-          record.profile = model.profile_id;
-        }
-      }
-      history.Add(identities[static_cast<size_t>(node.op)].signature, digest, record);
-    }
-  }
-}
-
 PhysicalPlan Planning::AsRun(const RunReport& report, const PhysicalPlan& plan) const {
   OperatorHistory of_run;
-  AddRun(report, nullptr, of_run);
+  AddToHistory(sources_, report, nullptr, of_run);
   PhysicalPlan as_run = plan;
   CardinalityEstimator(sources_, &of_run).EstimateAll(as_run);
   return as_run;
@@ -209,7 +209,7 @@ std::string Planning::Remember(const RunReport& report, const PhysicalPlan& plan
   // One call at a time takes several times what a batch takes: that is no measure of batches.
   const std::optional<PhysicalPlan> as_run =
       options_.naive ? std::nullopt : std::optional(AsRun(report, plan));
-  AddRun(report, as_run ? &*as_run : nullptr, history);
+  AddToHistory(sources_, report, as_run ? &*as_run : nullptr, history);
   std::error_code fault;
   std::filesystem::create_directories(std::filesystem::path(options_.history_file).parent_path(),
                                       fault);

@@ -36,6 +36,12 @@ struct InputToPlan {
 /// What a chat template adds to an operator's first turn, in tokens.
 int64_t ChatTokensOf(const Vocabulary& vocabulary, const ChatTemplate& chat);
 
+/// Adds what the operators of a run turned out to be. `sources` are those that its plan was made of;
+/// `as_run`: that plan with actuals, and with what the profile says of the run's own calls; null:
+/// the run is no measure of the profile.
+void AddToHistory(const std::vector<OptimizerSource>& sources, const RunReport& report,
+                  const PhysicalPlan* as_run, OperatorHistory& history);
+
 /// Planning of one run: reads the machine's profile and the history of earlier runs, plans, and
 /// writes down what the run turned out to be. Neither file is needed, and what is wrong with one is
 /// a note of the plan.
@@ -56,8 +62,7 @@ class Planning {
   std::string Remember(const RunReport& report, const PhysicalPlan& plan) const;
 
  private:
-  /// `as_run`: the plan with what the profile says of the run's own calls, or null.
-  void AddRun(const RunReport& report, const PhysicalPlan* as_run, OperatorHistory& history) const;
+  /// The plan with what the profile says of the run's own calls.
   PhysicalPlan AsRun(const RunReport& report, const PhysicalPlan& plan) const;
   ModelFacts FactsOf(const std::string& name, const ModelToPlan& model);
 

@@ -329,6 +329,7 @@ void SimulatedRun::Plan() {
   how.rules_off = run_.rules_off;
   if (run_.naive) how.rules_off.merge(RulesOffForNaive());
   how.planner = run_.planner;
+  how.place = options_.place;
   how.workers = run_.workers;
   how.worker_memory_bytes = memory_bytes_;
   how.rows_side_by_side = rows_side_by_side();
@@ -517,6 +518,7 @@ void SimulatedRun::Report(const RunReport& run, double elapsed_s) {
     report_.output_tokens += op.output_tokens;
     report_.operators.push_back(std::move(op));
   }
+  AddToHistory(sources_, run, nullptr, report_.history);
   report_.notes.insert(report_.notes.end(), run.notices.begin(), run.notices.end());
   NoteSharedReads(run);
 }

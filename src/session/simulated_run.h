@@ -1,11 +1,14 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
 
 #include "halo/session.h"
+#include "optimizer/operator_history.h"
+#include "optimizer/planners/scheduling_problem.h"
 
 namespace halo {
 
@@ -19,6 +22,8 @@ struct SimulationOptions {
   RunOptions run;
   std::map<std::string, std::string> costs_as;  ///< model of the workflow -> name in the profile
   int64_t rows = -1;  ///< rows to run: those of the input, over and over; -1: as they are
+  /// As OptimizerOptions::place: in place of the planner that `run` names. May be null.
+  std::function<Schedule(const SchedulingProblem&)> place;
 };
 
 struct SimulatedWorkerReport {
@@ -52,6 +57,7 @@ struct SimulationReport {
   std::vector<SimulatedOperatorReport> operators;
   std::vector<std::string> notes;
   std::vector<std::string> first_failures;
+  OperatorHistory history;  ///< of this run alone, as a run remembers it
   double planning_s = 0.0, simulating_s = 0.0;  ///< on the real clock: no part of the result
 };
 
