@@ -1,12 +1,13 @@
 // ablation: what each rule and the planner save on W1 to W6, in the virtual time of simulation.
 //
-//   ablation --profile FILE --work FOLDER [--workflows FOLDER --rows FOLDER] [--workers 4] [--seed N]
+//   ablation --profile FILE --work FOLDER [--workflows FOLDER --rows FOLDER] [--workers 4] [--seed
+//   N]
 //
-// Runs each workload as `halo simulate` does, on workers that hold one model at a time: once for its
-// history (kept in --work), from which all others are planned; with everything on and dp, with one
-// rule off, with all off, with every other planner and baseline, and naively. Planners are bounded
-// by states instead of seconds, so that the same figures come out anywhere, however busy the
-// machine. Prints one JSON object.
+// Runs each workload as `halo simulate` does, on workers that hold one model at a time: once for
+// its history (kept in --work), from which all others are planned; with everything on and dp, with
+// one rule off, with all off, with every other planner and baseline, and naively. Planners are
+// bounded by states instead of seconds, so that the same figures come out anywhere, however busy
+// the machine. Prints one JSON object.
 
 #include <fmt/format.h>
 

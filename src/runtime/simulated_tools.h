@@ -1,8 +1,11 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
+#include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "engine/simulated/simulated_engine.h"
 #include "tool/tool.h"
@@ -18,7 +21,7 @@ struct ScriptedResult {
 };
 
 struct SimulatedToolOptions {
-  int32_t concurrency = 32;  ///< calls that run at once, whatever they ask
+  int32_t concurrency = 32;  ///< calls of one target (a connection, a host, functions) at once
   /// The answer to a call. Must be a pure function of it, or runs will differ.
   std::function<ScriptedResult(const ToolCall&)> script;
   /// shared with the engines on the clock.
@@ -26,28 +29,31 @@ struct SimulatedToolOptions {
 };
 
 /// Tools without a network or a database: scripted results after scripted latencies on a virtual
-/// clock. The waiting is that of a simulated engine, so that both move the clock by the same rules.
+/// clock. Each target has a line of its own, as live tools have: a query does not wait for a web
+/// service. The waiting is that of simulated engines, so that all move the clock by the same rules.
 class SimulatedTools final : public ToolRunner {
  public:
   SimulatedTools(SimulatedToolOptions options, VirtualClock& clock);
 
   void Submit(ToolCall call) override;
-  void Cancel(ToolCallId id) override { line_.Cancel(id); }
+  void Cancel(ToolCallId id) override;
+  /// As SimulatedEngine::Poll, over all lines.
   std::vector<ToolCompletion> Poll(int64_t deadline_us) override;
-  int64_t pending() const override { return line_.pending(); }
+  int64_t pending() const override;
 
-  /// Most calls that ever ran at once.
-  int64_t peak_running() const { return line_.peak_running(); }
+  /// Most calls of one target that ever ran at once.
+  int64_t peak_running() const;
 
  private:
-  static SimulatedEngineOptions LineOptions(const SimulatedToolOptions& options,
-                                            std::unordered_map<ToolCallId, ScriptedResult>& results,
-                                            std::unordered_map<ToolCallId, ToolCall>& calls);
+  SimulatedEngine& LineOf(const ToolCall& call);
+  SimulatedEngineOptions LineOptions(const std::string& target);
+  ToolCompletion Finish(Completion completion);
 
   SimulatedToolOptions options_;
+  VirtualClock& clock_;
   std::unordered_map<ToolCallId, ToolCall> calls_;
-  std::unordered_map<ToolCallId, ScriptedResult> results_;  // of calls that have started
-  SimulatedEngine line_;
+  std::unordered_map<ToolCallId, ScriptedResult> results_;         // of calls that have started
+  std::map<std::string, std::unique_ptr<SimulatedEngine>> lines_;  // by target
 };
 
 }  // namespace halo

@@ -57,7 +57,7 @@ struct SimulationReport {
   std::vector<SimulatedOperatorReport> operators;
   std::vector<std::string> notes;
   std::vector<std::string> first_failures;
-  OperatorHistory history;  ///< of this run alone, as a run remembers it
+  OperatorHistory history;                      ///< of this run alone, as a run remembers it
   double planning_s = 0.0, simulating_s = 0.0;  ///< on the real clock: no part of the result
 };
 

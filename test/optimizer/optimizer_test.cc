@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "base/error.h"
+#include "optimizer/planners/planners.h"
 #include "optimizer/rule.h"
 
 namespace halo {
@@ -310,6 +311,29 @@ ops:
   std::set<int32_t> used;
   for (const PlacedOperator& placed : two.placements) used.insert(placed.worker);
   EXPECT_EQ(used.size(), 2U);
+}
+
+TEST(OptimizerTest, ACallersPlannerTakesThePlaceOfTheNamedOne) {
+  Batch batch;
+  batch.Add(TwoReaders("Say it."), Rows(100, 100, "x"));
+  SchedulingProblem seen;
+  OptimizerOptions options;
+  options.workers = 2;
+  options.place = [&seen](const SchedulingProblem& problem) {
+    seen = problem;
+    Schedule schedule = PlanByList(problem, {});
+    schedule.planner = "mine";
+    return schedule;
+  };
+  const PhysicalPlan plan = batch.Plan(options);
+  EXPECT_EQ(plan.planner, "mine");
+  EXPECT_EQ(seen.workers.size(), 2U);
+  ASSERT_EQ(seen.tasks.size(), 2U);
+  EXPECT_EQ(seen.tasks[0].name, "a");
+  EXPECT_EQ(plan.placements.size(), PlanByList(seen, {}).shards.size());
+
+  options.place = [](const SchedulingProblem&) { return Schedule{}; };
+  EXPECT_DEATH(batch.Plan(options), "broken") << "an empty schedule is none";
 }
 
 }  // namespace

@@ -142,6 +142,28 @@ class OnEnd final : public RunObserver {
   std::function<void(const ToolCallRecord&)> then_;
 };
 
+// ---- lines
+
+TEST(ExecutorToolsTest, AQueryDoesNotWaitForAWebService) {
+  ToolRig rig(
+      Graph("    - {id: get, type: http, url: \"http://example.org/{{ q }}\"}\n"
+            "    - {id: other, type: http, url: \"http://example.org:81/{{ q }}\"}\n"
+            "    - {id: ask, type: db_query, connection: shop, sql: \"SELECT :q AS v\",\n"
+            "       parameters: {q: \"{{ q }}\"}}\n"),
+      [](const ToolCall& call) {
+        const bool is_query = std::holds_alternative<SqlCall>(call.what);
+        return Value(is_query ? Json{{"rows", Json::array()}, {"rowcount", 0}} : Json("A"),
+                     is_query ? kSecond : 10 * kSecond);
+      },
+      /*concurrency=*/1);
+  rig.Run(Questions({"x", "y", "z"}));
+  EXPECT_THAT(rig.Starts("get"), ElementsAre("0@0", "1@10", "2@20"));
+  EXPECT_THAT(rig.Starts("other"), ElementsAre("0@0", "1@10", "2@20")) << "a host of its own";
+  EXPECT_THAT(rig.Starts("ask"), ElementsAre("0@0", "1@1", "2@2"));
+  EXPECT_EQ(rig.tools->peak_running(), 1);
+  EXPECT_EQ(rig.now_us(), 30 * kSecond);
+}
+
 // ---- retries
 
 TEST(ExecutorToolsTest, FailuresThatMayGoAwayAreTriedAgainMoreAndMoreSlowly) {
