@@ -36,9 +36,9 @@ struct InputToPlan {
 /// What a chat template adds to an operator's first turn, in tokens.
 int64_t ChatTokensOf(const Vocabulary& vocabulary, const ChatTemplate& chat);
 
-/// Adds what the operators of a run turned out to be. `sources` are those that its plan was made of;
-/// `as_run`: that plan with actuals, and with what the profile says of the run's own calls; null:
-/// the run is no measure of the profile.
+/// Adds what the operators of a run turned out to be. `sources` are those that its plan was made
+/// of; `as_run`: that plan with actuals, and with what the profile says of the run's own calls;
+/// null: the run is no measure of the profile.
 void AddToHistory(const std::vector<OptimizerSource>& sources, const RunReport& report,
                   const PhysicalPlan* as_run, OperatorHistory& history);
 
