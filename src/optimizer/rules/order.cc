@@ -18,11 +18,15 @@ std::vector<std::string> OrderByUrgency::Apply(OptimizerState& state) const {
     std::vector<double> rank(count, 0.0);  // seconds of a row's longest chain from here on
     for (size_t i = count; i > 0; --i) {
       const PlannedOperator& planned = state.plan.operators[first + i - 1];
-      const double rows = std::max(1.0, planned.estimate.instances.value);
-      // One row's share of the machine; of a tool, how long it takes.
+      // How long a row's call takes: in a batch, what all of the batch together take.
       const double calls = std::max(1.0, planned.estimate.calls.value);
-      const bool is_tool = !plan.nodes[i - 1].removed && plan.nodes[i - 1].model == kNoModel;
-      rank[i - 1] += planned.estimate.busy_s.value / (is_tool ? calls : rows);
+      const LogicalNode& node = plan.nodes[i - 1];
+      const bool is_tool = node.removed || node.model == kNoModel;
+      const double together =
+          is_tool
+              ? 1.0
+              : std::min<double>(calls, source.models[static_cast<size_t>(node.model)].sequences);
+      rank[i - 1] += planned.estimate.busy_s.value / calls * together;
       for (const OperatorIndex input : plan.nodes[i - 1].waits_for) {
         double& before = rank[static_cast<size_t>(input)];
         before = std::max(before, rank[i - 1]);
