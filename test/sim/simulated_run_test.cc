@@ -108,10 +108,10 @@ TEST_F(SimulatedRunTest, MoreWorkersAreFaster) {
 
 TEST_F(SimulatedRunTest, ModelsCostWhatTheyAreToldTo) {
   Write("flow.yaml", "start_ops: [a]\nend_ops: [a]\nops:\n  a: {model: other, prompt: \"Say.\"}\n");
-  EXPECT_THAT(SimulationText(Simulate(options_)), HasSubstr("its costs are defaults"));
+  EXPECT_THAT(SimulationText(Simulate(options_)), HasSubstr("careful defaults"));
   options_.costs_as = {{"other", "big"}};
   const SimulationReport report = Simulate(options_);
-  EXPECT_THAT(SimulationText(report), testing::Not(HasSubstr("its costs are defaults")));
+  EXPECT_THAT(SimulationText(report), testing::Not(HasSubstr("careful defaults")));
   EXPECT_GE(report.workers[0].peak_memory_bytes, int64_t{3} << 30);
   options_.costs_as = {{"other", "bag"}};
   EXPECT_THAT(FaultOf(options_), HasSubstr("--as: the profile has no model 'bag'"));
