@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -46,17 +47,25 @@ class BackendRig {
     return ended_;
   }
 
- private:
+  bool IsDone(ToolCallId id) {
+    Take(0);
+    return done_.contains(id);
+  }
+
+  /// Takes what has come. A call ends once, also after it was waited for.
   void Take(int64_t most_us) {
     for (ToolCompletion& completion : mailbox.Take(most_us)) {
-      ended_.push_back(completion.id);
-      const bool is_first = done_.emplace(completion.id, std::move(completion)).second;
-      EXPECT_TRUE(is_first) << "a call ends once";
+      const ToolCallId id = completion.id;
+      EXPECT_TRUE(seen_.insert(id).second) << "call " << id << " ends twice";
+      ended_.push_back(id);
+      done_.emplace(id, std::move(completion));
     }
   }
 
+ private:
   ToolCallId last_id_ = 0;
   std::map<ToolCallId, ToolCompletion> done_;
+  std::set<ToolCallId> seen_;
   std::vector<ToolCallId> ended_;
 };
 

@@ -4,13 +4,12 @@
 
 #include <atomic>
 #include <cstdint>
-#include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <utility>
 
 #include "base/clock.h"
+#include "tool/backend_rig.h"
 #include "tool/http/http_backend.h"
 #include "tool/http_test_server.h"
 
@@ -30,33 +29,19 @@ class HandClock final : public Clock {
 /// A backend with its mailbox.
 class Http {
  public:
-  explicit Http(HttpOptions options) : Http(std::move(options), steady_) {}
+  explicit Http(HttpOptions options) : Http(std::move(options), rig_.clock) {}
   Http(HttpOptions options, Clock& clock)
-      : backend_(std::make_unique<HttpBackend>(std::move(options), mailbox_, clock)) {}
+      : backend_(std::make_unique<HttpBackend>(std::move(options), rig_.mailbox, clock)) {}
 
   ToolCallId Submit(HttpCall call, ToolCall how = {}) {
-    how.id = ++last_id_;
+    const ToolCallId id = rig_.NextId();
+    how.id = id;
     how.what = std::move(call);
     backend_->Submit(std::move(how));
-    return last_id_;
+    return id;
   }
 
-  /// The completion of a call. A minute is for ever; however many others end in it.
-  ToolCompletion Wait(ToolCallId id) {
-    constexpr int64_t kMostUs = 60'000'000;
-    const int64_t end_us = steady_.NowUs() + kMostUs;
-    while (!done_.contains(id)) {
-      const int64_t left_us = end_us - steady_.NowUs();
-      if (left_us <= 0) {
-        ADD_FAILURE() << "call " << id << " does not end";
-        ToolCompletion none;
-        none.failure = Failure{"", "test_never_ended", "", false};
-        return none;
-      }
-      Take(left_us);
-    }
-    return done_.extract(id).mapped();
-  }
+  ToolCompletion Wait(ToolCallId id) { return rig_.Wait(id); }
 
   ToolCompletion Do(HttpCall call, ToolCall how = {}) {
     return Wait(Submit(std::move(call), std::move(how)));
@@ -67,31 +52,16 @@ class Http {
   /// Returns when the backend has seen everything that was told to it before, and the clock.
   void Settle() { Do({.method = "GET", .latency_mode = HttpLatencyMode::kSimulated}); }
 
-  bool IsDone(ToolCallId id) {
-    Take(0);
-    return done_.contains(id);
-  }
+  bool IsDone(ToolCallId id) { return rig_.IsDone(id); }
 
   void Stop() {
     backend_.reset();
-    Take(0);
+    rig_.Take(0);
   }
 
  private:
-  void Take(int64_t most_us) {
-    for (ToolCompletion& completion : mailbox_.Take(most_us)) {
-      const ToolCallId id = completion.id;
-      EXPECT_TRUE(seen_.insert(id).second) << "call " << id << " ends twice";
-      done_.emplace(id, std::move(completion));
-    }
-  }
-
-  SteadyClock steady_;
-  ToolMailbox mailbox_;
-  ToolCallId last_id_ = 0;
-  std::map<ToolCallId, ToolCompletion> done_;
-  std::set<ToolCallId> seen_;
-  std::unique_ptr<HttpBackend> backend_;
+  BackendRig rig_;
+  std::unique_ptr<HttpBackend> backend_;  // gone before the mailbox is
 };
 
 inline constexpr char kHost[] = "api.example.com";
