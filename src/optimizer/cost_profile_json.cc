@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/bounded_json.h"
 #include "base/error.h"
 #include "optimizer/cost_profile.h"
 
@@ -244,12 +245,9 @@ std::string ToJson(const CostProfile& profile) {
 
 CostProfile ReadCostProfile(const std::string& text, const std::string& path) {
   if (text.size() > kMostTextBytes) Refuse(path, {"larger than 16 MiB"});
-  Json json;
-  try {
-    json = Json::parse(text);
-  } catch (const Json::exception& error) {
-    Refuse(path, {std::string("not JSON: ") + error.what()});
-  }
+  std::string fault;
+  const Json json = ParseBoundedJson(text, fault);
+  if (!fault.empty()) Refuse(path, {fault});
   std::vector<std::string> faults;
   CostProfile profile;
   {

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "base/bounded_json.h"
 #include "base/error.h"
 
 namespace halo {
@@ -45,7 +46,9 @@ OperatorRecord ReadRecord(const Json& said, const std::string& path) {
     if (found == said.end() || !found->is_number())
       Refuse(path, std::string("a record has no number '") + field.name + "'");
     const double value = found->get<double>();
-    if (!std::isfinite(value) || value < 0.0)
+    // Sums of these must stay finite, or the next text could not be read.
+    constexpr double kMostCount = 1e18;
+    if (!std::isfinite(value) || value < 0.0 || value > kMostCount)
       Refuse(path, std::string("'") + field.name + "' is no count");
     record.*field.value = value;
   }
@@ -90,7 +93,9 @@ std::string OperatorHistory::ToJson() const {
 }
 
 OperatorHistory OperatorHistory::Read(const std::string& text, const std::string& path) {
-  const Json said = Json::parse(text, nullptr, false);
+  std::string fault;
+  const Json said = ParseBoundedJson(text, fault);
+  if (!fault.empty()) Refuse(path, fault);
   if (!said.is_object()) Refuse(path, "it is no JSON object");
   if (said.value("version", Json()) != Json(kVersion))
     Refuse(path, fmt::format("its version is not {}", kVersion));

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/bounded_json.h"
 #include "base/error.h"
 #include "plan/operator_reads.h"
 
@@ -22,7 +23,9 @@ class PlanReader {
       : path_(path), layouts_only_(layouts_only) {}
 
   void Apply(const std::string& text, const std::vector<LogicalPlan*>& plans) {
-    const Json said = Json::parse(text, nullptr, false);
+    std::string fault;
+    const Json said = ParseBoundedJson(text, fault);
+    if (!fault.empty()) Refuse(fault);
     const bool is_plan = said.is_object() && said.contains("operators") &&
                          said["operators"].is_array() && said.contains("version") &&
                          said["version"] == 1;
@@ -124,6 +127,8 @@ class PlanReader {
       waits_for.push_back(*other);
     }
     std::sort(waits_for.begin(), waits_for.end());
+    if (std::adjacent_find(waits_for.begin(), waits_for.end()) != waits_for.end())
+      Refuse(fmt::format("'{}' waits for an operator twice", id));
     if (!std::includes(waits_for.begin(), waits_for.end(), node.inputs.begin(), node.inputs.end()))
       Refuse(fmt::format("'{}' does not wait for all that it reads", id));
     if (!std::includes(waits_for.begin(), waits_for.end(), asked.begin(), asked.end()))

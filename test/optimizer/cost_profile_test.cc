@@ -196,6 +196,9 @@ TEST(CostProfileJson, FilesThatAreNoProfileAreRefusedByName) {
   for (const char* text : {"", "{", "[]", "null", "\xff\xfe", "{\"version\":1e999}", "7"})
     EXPECT_THAT(FaultOf(text), HasSubstr("p.json: ")) << text;
   EXPECT_THAT(FaultOf(std::string(100'000, '[')), HasSubstr("not JSON"));
+  EXPECT_THAT(
+      FaultOf("{\"version\": " + std::string(100'000, '[') + std::string(100'000, ']') + "}"),
+      HasSubstr("nested more than 64 levels deep"));
   EXPECT_THAT(FaultOf(std::string(17 << 20, ' ')), HasSubstr("16 MiB"));
   // Of another version nothing else is said.
   const std::string newer = FaultOf(R"({"version": 2, "cores": []})");

@@ -55,16 +55,18 @@ TEST(OperatorHistoryTest, RefusesWhatIsNoHistory) {
            std::string(R"({"version":1})"),
            std::string(R"({"version":"1","operators":{}})"),
            std::string(R"({"version":2,"operators":{}})"),
+           R"({"version":)" + std::string(1'000'000, '[') + std::string(1'000'000, ']') + "}",
            R"({"version":1,"operators":{"k":{)" + record + "}}}",
+           R"({"version":1,"operators":{"k":{)" + record + R"(,"latency_s":1e300}}})",
            R"({"version":1,"operators":{"k":{)" + record + R"(,"latency_s":-1}}})",
            R"({"version":1,"operators":{"k":{)" + record + R"(,"latency_s":"1"}}})",
            R"({"version":1,"operators":{"k":{)" + record + R"(,"latency_s":1e999}}})",
        }) {
     try {
       OperatorHistory::Read(text, "h.json");
-      ADD_FAILURE() << "taken: " << text;
+      ADD_FAILURE() << "taken: " << text.substr(0, 200);
     } catch (const Error& error) {
-      EXPECT_EQ(error.code(), ErrorCode::kConfig) << text;
+      EXPECT_EQ(error.code(), ErrorCode::kConfig) << text.substr(0, 200);
       EXPECT_NE(std::string(error.what()).find("h.json"), std::string::npos) << error.what();
     }
   }

@@ -91,6 +91,19 @@ TEST_F(PlanFileTest, WhatIsSavedIsCarriedOut) {
   EXPECT_TRUE(Node("first").lone_prompts);
 }
 
+TEST_F(PlanFileTest, NestingHasABound) {
+  constexpr size_t kDeep = 1'000'000;
+  const std::string deep =
+      R"({"version":1,"operators":[{"workflow":"f","id":"first","waits_for":)" +
+      std::string(kDeep, '[') + std::string(kDeep, ']') + "}]}";
+  try {
+    ApplyPlanFile(deep, "p.json", {&plan_}, false);
+    FAIL() << "taken";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("p.json: nested more than 64 levels deep"));
+  }
+}
+
 TEST_F(PlanFileTest, TheReferenceTakesLayoutsOnly) {
   Saved("side")["removed"] = true;
   Saved("free")["prompt_layout"] = "context_first";
@@ -116,6 +129,11 @@ TEST_F(PlanFileTest, PlansThatWouldChangeRowsOrAreOfOthersAreRefused) {
   refused([&] { Saved("first")["wanted_by"] = {"nobody"}; }, "which there is not");
   refused([&] { Saved("first")["wanted_by"] = "guarded"; }, "no list");
   refused([&] { Saved("first")["lone_prompts"] = 1; }, "true and false are known");
+  refused(
+      [&] {
+        Saved("second")["waits_for"] = {"first", "side", "first"};
+      },
+      "'second' waits for an operator twice");
   refused([&] { Saved("first")["prompt_layout"] = "context_first"; },
           "the workflow says instruction_first");
   refused([&] { Saved("first")["prompt_layout"] = "sideways"; }, "which there is not");
