@@ -80,6 +80,9 @@ struct RunOptions {
   std::string profile_file;  ///< costs of this machine, as `halo calibrate` stores them; "": none
   std::string history_file;  ///< what operators turned out to be in earlier runs; "": none
   bool use_history = true;   ///< plans look at it; runs add to it in any case
+  /// Explain asks databases what queries cost (EXPLAIN, which executes nothing); Run always does,
+  /// since it opens them anyway.
+  bool ask_databases = false;
   std::string spool_folder;  ///< where standard input and rows of SQL are kept; "": a fresh folder
                              ///< for temporary files
 };

@@ -103,11 +103,18 @@ Estimate MeanOf(double sum, double sum_of_squares, double count) {
 }
 
 /// What earlier runs took, over what this very profile says of them.
-double PaceOf(const OperatorRecord* record, const ModelFacts& model) {
-  if (record == nullptr || model.profile_id.empty() || record->profile != model.profile_id ||
+std::optional<double> PaceOf(const OperatorRecord* record, const std::string& profile_id) {
+  if (record == nullptr || profile_id.empty() || record->profile != profile_id ||
       !(record->profile_s > 0.0) || !(record->engine_s > 0.0))
-    return 1.0;
+    return std::nullopt;
   return record->engine_s / record->profile_s;
+}
+
+/// A number with commas between thousands.
+std::string Grouped(double number) {
+  std::string digits = fmt::format("{:.0f}", number);
+  for (size_t end = digits.size(); end > 3; end -= 3) digits.insert(end - 3, ",");
+  return digits;
 }
 
 /// Sequences that run side by side on average: fewer than fit where the last ones run out.
@@ -169,6 +176,12 @@ CardinalityEstimator::Facts CardinalityEstimator::FactsOf(const OptimizerSource&
     const double mean = record.output_tokens / record.calls;
     facts.answer_variance =
         std::max(0.0, record.output_tokens_squared / record.calls - mean * mean);
+  }
+  const auto position = static_cast<size_t>(index);
+  if (position < source.query_costs.size() && source.query_costs[position]) {
+    facts.cost = &*source.query_costs[position];
+    if (history != nullptr)
+      facts.pace = history->Find(QueryPaceSignature(facts.cost->dialect), "");
   }
   return facts;
 }
@@ -323,10 +336,28 @@ void CardinalityEstimator::EstimateInference(const PhysicalPlan& plan, size_t po
                (model.profile.copy_s + model.profile.copy_token_s * estimate.reused_tokens.value);
   };
   const double share = model.profile.relative_error;
-  estimate.pace = PaceOf(facts.record, model);
+  estimate.pace = PaceOf(facts.record, model.profile_id).value_or(1.0);
   estimate.busy_s = Estimate{seconds(output), seconds(estimate.output_tokens.low) * (1.0 - share),
                              seconds(estimate.output_tokens.high) * (1.0 + share)} *
                     estimate.pace;
+}
+
+/// Of one call of a query whose cost is known.
+Estimate CardinalityEstimator::QuerySeconds(const Facts& facts, OperatorEstimate& estimate) {
+  // What one call takes over what its cost says: four of five of W1 to W6 lie within
+  // (docs/cost_model.md), where the pace is known and where it is not.
+  constexpr double kSpread = 3.0, kSpreadWithoutPace = 6.0;
+  const QueryCost& cost = *facts.cost;
+  const QueryRate rate = DefaultQueryRate(cost.dialect);
+  const std::optional<double> known = PaceOf(facts.pace, QueryRateName(cost.dialect));
+  const double pace = known.value_or(1.0);
+  const double each_s = std::min(QueryRate::kMost_s, pace * rate.SecondsOf(cost));
+  estimate.assumptions.push_back(fmt::format(
+      "a call is taken to last {:.2g} ms: {} units of {} at {:.2g} ns, and {:.2g} ms in any case{}",
+      each_s * 1e3, Grouped(cost.units), rate.explain, pace * rate.unit_s * 1e9,
+      pace * rate.call_s * 1e3, known ? ", as earlier queries took" : ""));
+  const double spread = known ? kSpread : kSpreadWithoutPace;
+  return {each_s, each_s / spread, each_s * spread};
 }
 
 void CardinalityEstimator::EstimateTool(size_t source, OperatorIndex index,
@@ -334,9 +365,15 @@ void CardinalityEstimator::EstimateTool(size_t source, OperatorIndex index,
   const Operator& op = sources_[source].plan->operator_of(index);
   const Facts& facts = facts_[source][static_cast<size_t>(index)];
   estimate.output_tokens = {kAssumedResultTokens, 0.0, static_cast<double>(op.tool->prompt.tokens)};
+  if (facts.cost != nullptr && !facts.cost->choice.empty())
+    estimate.assumptions.push_back(facts.cost->choice);
   if (facts.record != nullptr && facts.record->calls > 0.0) {
     const double mean = facts.record->latency_s / facts.record->calls;
     estimate.busy_s = estimate.calls * Estimate::Within(mean, 0.3);
+    return;
+  }
+  if (facts.cost != nullptr) {
+    estimate.busy_s = estimate.calls * QuerySeconds(facts, estimate);
     return;
   }
   const auto* http = std::get_if<HttpSpec>(&op.tool->what);

@@ -1,11 +1,13 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "optimizer/cost_profile.h"
 #include "optimizer/operator_history.h"
+#include "optimizer/query_cost.h"
 #include "optimizer/row_statistics.h"
 #include "plan/node_signature.h"
 #include "plan/physical_plan.h"
@@ -33,6 +35,8 @@ struct OptimizerSource {
   const RowStatistics* rows = nullptr;  ///< null: not known
   std::vector<ModelFacts> models;       ///< [plan models]
   double latency_scale = 1.0;           ///< of the latencies that tools declare
+  /// [operators] nothing where no database has said; empty: none was asked.
+  std::vector<std::optional<QueryCost>> query_costs;
 };
 
 /// Estimates rows, calls, tokens and seconds of every operator. What does not change while rules
@@ -40,8 +44,8 @@ struct OptimizerSource {
 /// looked up once.
 ///
 /// Where its numbers come from, best first: history of the same operator with the same model;
-/// counting in the rows and texts; stated assumptions, each with an interval and a sentence in
-/// OperatorEstimate::assumptions.
+/// counting in the rows and texts, and what databases say of queries; stated assumptions, each with
+/// an interval and a sentence in OperatorEstimate::assumptions.
 class CardinalityEstimator {
  public:
   /// `history` may be null.
@@ -68,6 +72,8 @@ class CardinalityEstimator {
   struct Facts {
     OperatorIdentity identity;
     const OperatorRecord* record = nullptr;  ///< history
+    const QueryCost* cost = nullptr;         ///< of a query that its database was asked for
+    const OperatorRecord* pace = nullptr;    ///< history of all queries of that kind
     double written_tokens = 0.0, row_tokens = 0.0;
     double row_variance = 0.0;     ///< of row_tokens over the rows
     double answer_variance = 0.0;  ///< of its answers' tokens, where history knows
@@ -79,6 +85,7 @@ class CardinalityEstimator {
   void EstimateInference(const PhysicalPlan& plan, size_t position, size_t first,
                          OperatorEstimate& estimate) const;
   void EstimateTool(size_t source, OperatorIndex op, OperatorEstimate& estimate) const;
+  static Estimate QuerySeconds(const Facts& facts, OperatorEstimate& estimate);
   double SpreadTokens(size_t source, OperatorIndex op) const;
   Estimate DistinctRows(const PhysicalPlan& plan, size_t position) const;
 

@@ -16,7 +16,8 @@ struct OperatorRecord {
   double prompt_tokens = 0.0, reused_tokens = 0.0;
   double output_tokens = 0.0, output_tokens_squared = 0.0;
   double latency_s = 0.0;  ///< of tools, summed over calls
-  /// Of inference: engine seconds that the calls took, and what the profile says they take.
+  /// Of inference: engine seconds that the calls took, and what the profile says they take. Of all
+  /// queries of a kind (QueryPaceSignature) likewise.
   double engine_s = 0.0, profile_s = 0.0;
   std::string profile;  ///< which profile that was; "": none
 

@@ -168,6 +168,11 @@ bool Intersects(const std::vector<SqlName>& names, const std::set<SqlName>& know
 
 }  // namespace
 
+bool MayDiffer(const SqlStatement& statement, const ConnectionSetup& connection) {
+  return statement.is_volatile || Intersects(statement.functions, connection.volatile_functions) ||
+         Intersects(statement.relations, connection.volatile_relations);
+}
+
 ToolCallBuilder::ToolCallBuilder(const Operator& op, const ToolSetup& setup)
     : op_(op), setup_(setup) {
   const ToolSpec& tool = *op.tool;
@@ -175,11 +180,7 @@ ToolCallBuilder::ToolCallBuilder(const Operator& op, const ToolSetup& setup)
   may_share_ = setup.share && tool.coalesce && tool.effect != ToolEffect::kWrite;
   if (const auto* sql = std::get_if<SqlSpec>(&tool.what)) {
     connection_ = &setup.connections.at(sql->connection);
-    const SqlStatement& statement = Statement();
-    const bool changes = statement.is_volatile ||
-                         Intersects(statement.functions, connection_->volatile_functions) ||
-                         Intersects(statement.relations, connection_->volatile_relations);
-    may_share_ = may_share_ && !changes;
+    may_share_ = may_share_ && !MayDiffer(Statement(), *connection_);
     target_ = "sql " + sql->connection;
     if (connection_->at_once > 0) at_once_ = connection_->at_once;
   } else if (const auto* http = std::get_if<HttpSpec>(&tool.what)) {
@@ -250,8 +251,10 @@ BuiltToolCall ToolCallBuilder::BuildSql(const SqlSpec& sql, const Values& values
     call.arguments.push_back(
         {parameter->type, parameter->is_list, parameter->value.Evaluate(values)});
   }
-  if (connection_->dialect == SqlDialect::kPostgres && !sql.plans.empty())
-    call.settings = sql.plans.front().settings;
+  if (connection_->dialect == SqlDialect::kPostgres && !sql.plans.empty()) {
+    const auto chosen = setup_.plans.find(op_.tool.get());
+    call.settings = sql.plans.at(chosen == setup_.plans.end() ? 0 : chosen->second).settings;
+  }
   call.most_rows = sql.most_rows;
   call.most_bytes = sql.most_bytes;
 

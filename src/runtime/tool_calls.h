@@ -26,10 +26,15 @@ struct ConnectionSetup {
   int32_t at_once = 0;  ///< statements that it runs at once; 0: ToolSetup::concurrency
 };
 
+/// True if a statement may give another value at another time though no table has changed.
+bool MayDiffer(const SqlStatement& statement, const ConnectionSetup& connection);
+
 /// What the calls of tools are made with, besides rows.
 struct ToolSetup {
   std::map<std::string, ConnectionSetup> connections;
   std::map<std::string, std::string> secrets;  ///< "env:NAME", "file:PATH" -> value
+  /// Which of SqlSpec::plans queries run under that have several; others under the first.
+  std::map<const ToolSpec*, size_t> plans;
   double latency_scale = 1.0;                  ///< of declared latencies
   bool share = true;                           ///< equal calls may share a result
   int32_t concurrency = 32;                    ///< calls of one target (connection, host) given out

@@ -41,6 +41,18 @@ std::string ProfileId(const ModelProfile& profile) {
   return SignatureBuilder().Add(ToJson(alone)).Finish().ToHex();
 }
 
+/// Adds what calls of one query took to the pace of all of its kind.
+void AddQuery(const QueryCost& cost, const OperatorRecord& query,
+              std::map<SqlDialect, OperatorRecord>& queries) {
+  OperatorRecord& pace = queries[cost.dialect];
+  pace.profile = QueryRateName(cost.dialect);
+  pace.instances += query.instances;
+  pace.calls += query.calls;
+  pace.latency_s += query.latency_s;
+  pace.engine_s += query.latency_s;
+  pace.profile_s += query.calls * DefaultQueryRate(cost.dialect).SecondsOf(cost);
+}
+
 }  // namespace
 
 int64_t ChatTokensOf(const Vocabulary& vocabulary, const ChatTemplate& chat) {
@@ -57,6 +69,7 @@ int64_t ChatTokensOf(const Vocabulary& vocabulary, const ChatTemplate& chat) {
 void AddToHistory(const std::vector<OptimizerSource>& sources, const RunReport& report,
                   const PhysicalPlan* as_run, OperatorHistory& history) {
   size_t position = 0;
+  std::map<SqlDialect, OperatorRecord> queries;
   for (const OptimizerSource& source : sources) {
     const std::vector<OperatorIdentity> identities =
         IdentifyOperators(*source.plan, source.prompt_column);
@@ -74,6 +87,9 @@ void AddToHistory(const std::vector<OptimizerSource>& sources, const RunReport& 
       std::string digest;
       if (node.model == kNoModel) {
         record.latency_s = static_cast<double>(counts.busy_us) * 1e-6;
+        const auto index = static_cast<size_t>(node.op);
+        if (index < source.query_costs.size() && source.query_costs[index])
+          AddQuery(*source.query_costs[index], record, queries);
       } else {
         const ModelFacts& model = source.models[static_cast<size_t>(node.model)];
         digest = model.digest;
@@ -88,6 +104,8 @@ void AddToHistory(const std::vector<OptimizerSource>& sources, const RunReport& 
       history.Add(identities[static_cast<size_t>(node.op)].signature, digest, record);
     }
   }
+  for (const auto& [dialect, record] : queries)
+    history.Add(QueryPaceSignature(dialect), "", record);
 }
 
 Planning::Planning(const RunOptions& options, Clock& clock) : options_(options), clock_(clock) {
@@ -142,6 +160,7 @@ PhysicalPlan Planning::Plan(const std::vector<InputToPlan>& inputs, int64_t rows
     source.prompt_column = input.prompt_column;
     source.rows = input.rows;
     source.latency_scale = options_.latency_scale;
+    source.query_costs = input.query_costs;
     for (size_t i = 0; i < input.models.size(); ++i)
       source.models.push_back(FactsOf(input.plan->models[i].name, input.models[i]));
     sources_.push_back(std::move(source));

@@ -31,6 +31,8 @@ struct InputToPlan {
   std::string prompt_column;
   const RowStatistics* rows = nullptr;  ///< null: not known
   std::vector<ModelToPlan> models;      ///< [plan models]
+  /// OptimizerSource::query_costs
+  std::vector<std::optional<QueryCost>> query_costs;
 };
 
 /// What a chat template adds to an operator's first turn, in tokens.

@@ -185,6 +185,7 @@ struct Session::Impl {
   std::map<ModelRequest, std::string> model_paths;
   std::unique_ptr<TemporaryFolder> temporary;
   RunTools tools;
+  DatabaseCosts costs;
   std::optional<Planning> planning;
   PhysicalPlan physical;
 
@@ -344,7 +345,8 @@ void Session::Impl::ResolveWhatIsThere() {
 void Session::Impl::PlanBatch() {
   std::vector<InputToPlan> to_plan;
   for (const auto& input : inputs) {
-    InputToPlan source{&input->plan, input->column, input->statistics.get(), {}};
+    InputToPlan source{&input->plan, input->column, input->statistics.get(), {}, {}};
+    if (!costs.operators.empty()) source.query_costs = costs.operators[to_plan.size()];
     for (const ModelRequest& request : input->plan.models) {
       const auto path = model_paths.find(request);
       if (path == model_paths.end()) {
@@ -587,8 +589,11 @@ void Session::Impl::PlanForExplain() {
   }
   if (has_rows) OpenInputs();
   ResolveWhatIsThere();
+  if (options.ask_databases) costs = AskDatabases(Workflows(), options);
   LoadVocabularies();
   PlanBatch();
+  for (const std::string& why : costs.unasked)
+    physical.notes.push_back("what queries cost is not known: " + why);
 }
 
 void Session::CheckConnections() {
@@ -606,6 +611,7 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   impl.NameOutputs();
   impl.tools = OpenTools(impl.Workflows(), impl.options,
                          impl.options.naive ? "" : impl.SpoolFolder(), impl.clock);
+  impl.costs = impl.tools.costs;
   impl.CheckPaths();
   impl.LoadVocabularies();
   impl.PlanBatch();

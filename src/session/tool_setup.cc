@@ -1,5 +1,7 @@
 #include "session/tool_setup.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -9,11 +11,14 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "runtime/tool_calls.h"
 #include "tool/function/exec_backend.h"
 #include "tool/http/http_backend.h"
 #include "tool/live_tools.h"
 #include "tool/sql/duckdb_backend.h"
+#include "tool/sql/duckdb_costs.h"
 #include "tool/sql/postgres_backend.h"
+#include "tool/sql/postgres_costs.h"
 
 namespace halo {
 namespace {
@@ -36,6 +41,7 @@ struct Connection {
 
 /// A statement of a workflow.
 struct Query {
+  size_t workflow = 0, position = 0;  // of its operator
   const Operator* op = nullptr;
   const SqlSpec* sql = nullptr;
 };
@@ -45,7 +51,7 @@ class ToolNeeds {
  public:
   ToolNeeds(const std::vector<const Workflow*>& workflows, const RunOptions& options)
       : options_(options) {
-    for (const Workflow* workflow : workflows) Add(*workflow);
+    for (size_t i = 0; i < workflows.size(); ++i) Add(i, *workflows[i]);
     for (const auto& [name, url] : options.connections) {
       if (!connections.contains(name) && !known_.contains(name))
         faults_.push_back({{"--connect", 0, 0},
@@ -70,7 +76,7 @@ class ToolNeeds {
 
   bool Allows(const char* what) const { return options_.allow.contains(what); }
 
-  void Add(const Workflow& workflow) {
+  void Add(size_t number, const Workflow& workflow) {
     const fs::path folder = fs::path(workflow.path).parent_path();
     for (const ConnectionSpec& spec : workflow.connections) known_.insert(spec.name);
     hosts.insert(hosts.end(), workflow.allow_hosts.begin(), workflow.allow_hosts.end());
@@ -80,7 +86,7 @@ class ToolNeeds {
       if (op.is_inference()) continue;
       has_tools = true;
       if (const auto* sql = std::get_if<SqlSpec>(&op.tool->what)) {
-        AddQuery(workflow, op, *sql);
+        AddQuery(workflow, {number, static_cast<size_t>(&op - workflow.operators.data()), &op, sql});
       } else if (const auto* http = std::get_if<HttpSpec>(&op.tool->what)) {
         AddHttp(workflow, op, *http);
       } else if (std::get<FunctionSpec>(op.tool->what).function == "exec") {
@@ -98,7 +104,9 @@ class ToolNeeds {
     }
   }
 
-  void AddQuery(const Workflow& workflow, const Operator& op, const SqlSpec& sql) {
+  void AddQuery(const Workflow& workflow, const Query& query) {
+    const Operator& op = *query.op;
+    const SqlSpec& sql = *query.sql;
     if (opened_.insert({workflow.path, sql.connection}).second)
       OpenConnection(workflow, op, sql.connection);
     const auto found = connections.find(sql.connection);
@@ -110,7 +118,7 @@ class ToolNeeds {
       Fault(op.location, "'" + op.id + "': connection '" + sql.connection + "' is " + kind +
                              ", and the query has no text for it: add sql." + kind);
     }
-    queries.push_back({&op, &sql});
+    queries.push_back(query);
   }
 
   /// The URL that a person has given for a connection, by a flag or in the project's settings; "".
@@ -282,51 +290,6 @@ class ToolNeeds {
   std::vector<Diagnostic> faults_;
 };
 
-/// DuckDB databases of a run, checked; null without any.
-std::unique_ptr<DuckDbBackend> OpenDuckDb(const ToolNeeds& needs, const std::string& spill_folder,
-                                          ToolSetup& setup, std::vector<std::string>& notices,
-                                          ToolMailbox& mailbox, Clock& clock,
-                                          std::vector<std::string>& names) {
-  std::vector<DuckDbConnection> specs;
-  for (const auto& [name, connection] : needs.connections) {
-    if (!connection.is_duckdb()) continue;
-    DuckDbConnection spec;
-    spec.name = name;
-    spec.path = connection.url.substr(7);
-    if (spec.path == ":memory:") spec.path.clear();
-    spec.files = connection.files;
-    spec.may_write = connection.may_write;
-    spec.spill_folder = spill_folder;
-    specs.push_back(std::move(spec));
-    names.push_back(name);
-  }
-  if (specs.empty()) return nullptr;
-  auto backend = std::make_unique<DuckDbBackend>(std::move(specs), kDuckDbThreads, mailbox, clock);
-  std::vector<Diagnostic> faults;
-  for (const Query& query : needs.queries) {
-    const Connection& connection = needs.connections.at(query.sql->connection);
-    if (!connection.is_duckdb() || !query.sql->duckdb) continue;
-    if (!query.sql->plans.empty())
-      notices.push_back("'" + query.op->id +
-                        "': plans are settings of PostgreSQL, and connection '" +
-                        query.sql->connection + "' is DuckDB: they have no effect");
-    const bool writes = query.op->tool->effect == ToolEffect::kWrite;
-    const std::string fault = backend->Check(query.sql->connection, *query.sql->duckdb, writes);
-    // A table that is not there may be what another statement of the run makes.
-    const bool may_come = connection.may_write && fault.starts_with("Catalog Error");
-    if (!fault.empty() && !may_come)
-      faults.push_back({query.op->location, "'" + query.op->id + "': " + fault});
-  }
-  if (!faults.empty()) throw Error(ErrorCode::kWorkflow, std::move(faults));
-  for (const std::string& name : names) {
-    const DuckDbCatalogue catalogue = backend->Ask(name);
-    setup.connections[name] = {SqlDialect::kDuckDb, catalogue.volatile_functions,
-                               catalogue.volatile_relations, catalogue.writes_spread,
-                               kDuckDbThreads};
-  }
-  return backend;
-}
-
 /// The types of a query's parameters, in the order of their numbers.
 std::vector<SqlArgument> TypesOf(const SqlSpec& sql, const SqlStatement& statement) {
   std::vector<SqlArgument> types;
@@ -337,6 +300,132 @@ std::vector<SqlArgument> TypesOf(const SqlSpec& sql, const SqlStatement& stateme
     types.push_back({parameter->type, parameter->is_list, nullptr});
   }
   return types;
+}
+
+/// The reads of a connection whose cost its database is asked for, equal ones once.
+class CostQuestions {
+ public:
+  /// `known`: what the database's catalogue has said of names; null: it is asked again.
+  CostQuestions(const ToolNeeds& needs, const std::string& connection,
+                const ConnectionSetup* known) {
+    const SqlDialect dialect = needs.connections.at(connection).dialect();
+    std::map<std::string, size_t> by_content;
+    for (const Query& query : needs.queries) {
+      const auto& statement = query.sql->For(dialect);
+      const bool may_ask = query.sql->connection == connection && statement &&
+                           query.op->tool->effect != ToolEffect::kWrite && !statement->writes &&
+                           !(known != nullptr && MayDiffer(*statement, *known));
+      if (!may_ask) continue;
+      QueryToCost question{&*statement, TypesOf(*query.sql, *statement), {}};
+      std::string content = statement->normalized;
+      for (const SqlArgument& type : question.types)
+        content += fmt::format("\n{} {}", static_cast<int>(type.type), type.is_list);
+      if (dialect == SqlDialect::kPostgres) {
+        for (const SqlPlanSpec& plan : query.sql->plans) {
+          question.plans.push_back(plan.settings);
+          for (const auto& [name, value] : plan.settings) content += "\n" + name + "=" + value;
+          content += "\n;";
+        }
+      }
+      const auto [found, is_new] = by_content.emplace(content, questions.size());
+      if (is_new) questions.push_back(std::move(question));
+      asked_.emplace_back(query, found->second);
+    }
+    dialect_ = dialect;
+  }
+
+  std::vector<QueryToCost> questions;
+
+  /// Puts answers where their operators are. Of several plans the cheapest is to be run, the first
+  /// of equal ones.
+  void Take(const QueryCosts& answers, DatabaseCosts& costs,
+            std::map<const ToolSpec*, size_t>& plans) const {
+    if (!answers.why_not.empty()) costs.unasked.push_back(answers.why_not);
+    for (const auto& [query, question] : asked_) {
+      const std::vector<double>& units = answers.units[question];
+      if (units.empty()) continue;
+      const auto plan =
+          static_cast<size_t>(std::min_element(units.begin(), units.end()) - units.begin());
+      QueryCost cost{dialect_, units[plan], ""};
+      if (units.size() > 1) {
+        plans[query.op->tool.get()] = plan;
+        cost.choice = fmt::format("it runs under plan '{}' of {}, the cheapest by EXPLAIN",
+                                  query.sql->plans[plan].id, units.size());
+      }
+      costs.operators[query.workflow][query.position] = std::move(cost);
+    }
+  }
+
+ private:
+  SqlDialect dialect_ = SqlDialect::kDuckDb;
+  std::vector<std::pair<Query, size_t>> asked_;  // with the question
+};
+
+DatabaseCosts NoCosts(const std::vector<const Workflow*>& workflows) {
+  DatabaseCosts costs;
+  for (const Workflow* workflow : workflows)
+    costs.operators.emplace_back(workflow->operators.size());
+  return costs;
+}
+
+DuckDbConnection DuckDbSpec(const std::string& name, const Connection& connection) {
+  DuckDbConnection spec;
+  spec.name = name;
+  spec.path = connection.url.substr(7);
+  if (spec.path == ":memory:") spec.path.clear();
+  spec.files = connection.files;
+  spec.may_write = connection.may_write;
+  return spec;
+}
+
+PostgresConnection PostgresSpec(const std::string& name, const Connection& connection) {
+  PostgresConnection server;
+  server.name = name;
+  server.url = connection.url;
+  return server;
+}
+
+/// DuckDB databases of a run, checked; null without any.
+std::unique_ptr<DuckDbBackend> OpenDuckDb(const ToolNeeds& needs, const std::string& spill_folder,
+                                          RunTools& tools, ToolMailbox& mailbox, Clock& clock,
+                                          std::vector<std::string>& names) {
+  std::vector<DuckDbConnection> specs;
+  std::vector<CostQuestions> asked;
+  for (const auto& [name, connection] : needs.connections) {
+    if (!connection.is_duckdb()) continue;
+    DuckDbConnection spec = DuckDbSpec(name, connection);
+    spec.spill_folder = spill_folder;
+    asked.emplace_back(needs, name, nullptr);
+    spec.queries = asked.back().questions;
+    specs.push_back(std::move(spec));
+    names.push_back(name);
+  }
+  if (specs.empty()) return nullptr;
+  auto backend = std::make_unique<DuckDbBackend>(std::move(specs), kDuckDbThreads, mailbox, clock);
+  std::vector<Diagnostic> faults;
+  for (const Query& query : needs.queries) {
+    const Connection& connection = needs.connections.at(query.sql->connection);
+    if (!connection.is_duckdb() || !query.sql->duckdb) continue;
+    if (!query.sql->plans.empty())
+      tools.notices.push_back("'" + query.op->id +
+                              "': plans are settings of PostgreSQL, and connection '" +
+                              query.sql->connection + "' is DuckDB: they have no effect");
+    const bool writes = query.op->tool->effect == ToolEffect::kWrite;
+    const std::string fault = backend->Check(query.sql->connection, *query.sql->duckdb, writes);
+    // A table that is not there may be what another statement of the run makes.
+    const bool may_come = connection.may_write && fault.starts_with("Catalog Error");
+    if (!fault.empty() && !may_come)
+      faults.push_back({query.op->location, "'" + query.op->id + "': " + fault});
+  }
+  if (!faults.empty()) throw Error(ErrorCode::kWorkflow, std::move(faults));
+  for (size_t i = 0; i < names.size(); ++i) {
+    const DuckDbCatalogue& catalogue = backend->Ask(names[i]);
+    tools.setup.connections[names[i]] = {SqlDialect::kDuckDb, catalogue.volatile_functions,
+                                         catalogue.volatile_relations, catalogue.writes_spread,
+                                         kDuckDbThreads};
+    asked[i].Take(backend->Costs(names[i]), tools.costs, tools.setup.plans);
+  }
+  return backend;
 }
 
 /// What a server's catalogue says of the names that its statements use. A server that cannot be
@@ -359,6 +448,8 @@ ConnectionSetup AskServer(const ToolNeeds& needs, const PostgresConnection& serv
                                 catalogue.volatile_functions.end()};
     setup.volatile_relations = {catalogue.volatile_views.begin(), catalogue.volatile_views.end()};
     setup.writes_spread = catalogue.writes_spread;
+    const CostQuestions asked(needs, server.name, &setup);
+    asked.Take(AskPostgresCosts(server, asked.questions), tools.costs, tools.setup.plans);
     for (const Query& query : needs.queries) {
       if (query.sql->connection != server.name || !query.sql->postgres) continue;
       const std::string fault =
@@ -385,10 +476,7 @@ std::unique_ptr<PostgresBackend> OpenPostgres(const ToolNeeds& needs, RunTools& 
   std::vector<PostgresConnection> servers;
   for (const auto& [name, connection] : needs.connections) {
     if (connection.is_duckdb()) continue;
-    PostgresConnection server;
-    server.name = name;
-    server.url = connection.url;
-    servers.push_back(std::move(server));
+    servers.push_back(PostgresSpec(name, connection));
     names.push_back(name);
   }
   if (servers.empty()) return nullptr;
@@ -415,6 +503,7 @@ std::vector<std::string> EnvironmentOfPrograms(const RunOptions& options) {
 RunTools OpenTools(const std::vector<const Workflow*>& workflows, const RunOptions& options,
                    const std::string& spill_folder, Clock& clock) {
   RunTools tools;
+  tools.costs = NoCosts(workflows);
   ToolNeeds needs(workflows, options);
   if (!needs.has_tools) return tools;
   for (const auto& [name, connection] : needs.connections) {
@@ -427,10 +516,8 @@ RunTools OpenTools(const std::vector<const Workflow*>& workflows, const RunOptio
   tools.setup.share = options.share_tool_calls;
   auto live = std::make_unique<LiveTools>(clock);
   std::vector<std::string> names;
-  if (auto duckdb = OpenDuckDb(needs, spill_folder, tools.setup, tools.notices, live->mailbox(),
-                               clock, names)) {
+  if (auto duckdb = OpenDuckDb(needs, spill_folder, tools, live->mailbox(), clock, names))
     live->TakeSql(std::move(duckdb), names);
-  }
   std::vector<std::string> servers;
   if (auto postgres = OpenPostgres(needs, tools, live->mailbox(), clock, servers))
     live->TakeSql(std::move(postgres), servers);
@@ -447,6 +534,26 @@ RunTools OpenTools(const std::vector<const Workflow*>& workflows, const RunOptio
   }
   tools.runner = std::move(live);
   return tools;
+}
+
+DatabaseCosts AskDatabases(const std::vector<const Workflow*>& workflows,
+                           const RunOptions& options) {
+  RunTools tools;
+  tools.costs = NoCosts(workflows);
+  const ToolNeeds needs(workflows, options);
+  for (const auto& [name, connection] : needs.connections) {
+    if (connection.is_duckdb()) {
+      const CostQuestions asked(needs, name, nullptr);
+      asked.Take(AskDuckDbCosts(DuckDbSpec(name, connection), asked.questions), tools.costs,
+                 tools.setup.plans);
+      continue;
+    }
+    std::vector<Diagnostic> left_to_the_run;
+    AskServer(needs, PostgresSpec(name, connection), tools, left_to_the_run);
+  }
+  tools.costs.unasked.insert(tools.costs.unasked.end(), tools.unreachable.begin(),
+                             tools.unreachable.end());
+  return std::move(tools.costs);
 }
 
 void CheckStatements(const std::vector<const Workflow*>& workflows, const RunOptions& options,

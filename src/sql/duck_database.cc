@@ -92,11 +92,15 @@ std::vector<std::string> DuckDatabase::Texts(const std::string& sql, const std::
   }
 }
 
-void DuckDatabase::Lock(const std::vector<std::string>& files) {
+void DuckDatabase::Confine(const std::vector<std::string>& files) {
   std::string list;
   for (const std::string& file : files) list += (list.empty() ? "" : ", ") + QuoteSqlText(file);
   Execute("SET allowed_paths = [" + list + "]");
   Execute("SET enable_external_access = false");
+}
+
+void DuckDatabase::Lock(const std::vector<std::string>& files) {
+  Confine(files);
   Execute("SET lock_configuration = true");
 }
 

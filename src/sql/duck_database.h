@@ -73,8 +73,10 @@ class DuckDatabase {
   static void Execute(duckdb_connection connection, const std::string& sql);
   /// A statement of our own with one text as $1: its first column. Throws Error(kIo).
   std::vector<std::string> Texts(const std::string& sql, const std::string& argument);
-  /// From here on nothing but `files` can be opened, by exactly these names, and no setting can be
-  /// changed. It does not forbid writing to them: see CheckSelect.
+  /// From here on nothing but `files` can be opened, by exactly these names. It does not forbid
+  /// writing to them: see CheckSelect.
+  void Confine(const std::vector<std::string>& files);
+  /// Confines it, and from here on no setting can be changed.
   void Lock(const std::vector<std::string>& files);
 
  private:

@@ -35,7 +35,9 @@ struct SqlSpec {
   std::vector<SqlParameterSpec> parameters;
   std::vector<std::string> required_inputs;  ///< paths that must be there and not null
   std::vector<std::pair<std::string, std::string>> result_mappings;  ///< output -> path in the rows
-  std::vector<SqlPlanSpec> plans;  ///< PostgreSQL runs it under the first, if there is one
+  /// PostgreSQL runs it under one of them, if there is one: of several the cheapest by EXPLAIN, or
+  /// the first where it cannot be asked.
+  std::vector<SqlPlanSpec> plans;
   int64_t most_rows = SqlCall::kMostRows;
   int64_t most_bytes = SqlCall::kMostBytes;
 

@@ -10,6 +10,7 @@
 #include "support/test_postgres.h"
 #include "tool/census.h"
 #include "tool/sql/postgres_backend.h"
+#include "tool/sql/postgres_costs.h"
 
 namespace halo {
 namespace {
@@ -690,6 +691,109 @@ TEST_F(PostgresTest, CheckingStatementsExecutesNothing) {
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), HasSubstr("connection 'db': connection to server on socket"));
   }
+}
+
+/// Units under each plan; empty if nothing is known.
+std::vector<double> UnitsOf(const PostgresConnection& connection, const std::string& sql,
+                            std::vector<SqlArgument> types = {},
+                            decltype(QueryToCost::plans) plans = {}) {
+  std::string fault;
+  const SqlStatement statement = ReadSqlStatement(sql, SqlDialect::kPostgres, fault);
+  EXPECT_EQ(fault, "") << sql;
+  types.resize(statement.parameters.size());
+  const QueryCosts costs = AskPostgresCosts(connection, {{&statement, types, std::move(plans)}});
+  EXPECT_EQ(costs.why_not, "");
+  return costs.units.at(0);
+}
+
+TEST_F(PostgresTest, CostsAreThoseOfThePlanThatServesAllValues) {
+  server().Rows(
+      "CREATE TABLE cheap (id int PRIMARY KEY, t text, d date); CREATE TABLE dear (id int PRIMARY "
+      "KEY, t text, d date); INSERT INTO cheap SELECT i, 'x', '2020-01-01' FROM generate_series(1, "
+      "100) i; INSERT INTO dear SELECT i, 'x', '2020-01-01' FROM generate_series(1, 20000) i; "
+      "ANALYZE cheap; ANALYZE dear");
+  const PostgresConnection connection{"db", server().url(), 1, 30'000'000};
+  const auto one = [&](const std::string& sql, std::vector<SqlArgument> types = {}) {
+    const std::vector<double> units = UnitsOf(connection, sql, std::move(types));
+    EXPECT_EQ(units.size(), 1U) << sql;
+    return units.empty() ? -1.0 : units[0];
+  };
+  EXPECT_GT(one("SELECT * FROM dear"), 20.0 * one("SELECT * FROM cheap"));
+  EXPECT_GT(one("SELECT * FROM dear WHERE t = :t"), 10.0 * one("SELECT * FROM dear WHERE id = :id"));
+  EXPECT_GT(one("SELECT * FROM dear WHERE t || :t LIKE :x AND d < :d",
+                {{}, {}, {SqlParameterType::kDate, false, nullptr}}),
+            one("SELECT * FROM dear WHERE id = :id", {{SqlParameterType::kInteger, false, nullptr}}));
+  EXPECT_GT(one("SELECT * FROM dear WHERE id = ANY(:ids)",
+                {{SqlParameterType::kInteger, true, nullptr}}),
+            0.0);
+
+  const decltype(QueryToCost::plans) plans = {
+      {{"enable_indexscan", "off"}, {"enable_bitmapscan", "off"}}, {}, {{"enable_seqscan", "off"}}};
+  const std::vector<double> each = UnitsOf(connection, "SELECT * FROM dear WHERE id = :id", {}, plans);
+  ASSERT_EQ(each.size(), 3U);
+  EXPECT_GT(each[0], 10.0 * each[1]);
+  EXPECT_DOUBLE_EQ(each[1], each[2]);
+  // Where there is no other way, a forbidden step costs what it costs.
+  EXPECT_NEAR(UnitsOf(connection, "SELECT * FROM dear", {}, {{{"enable_seqscan", "off"}}}).at(0),
+              one("SELECT * FROM dear"), 1e-3);
+}
+
+TEST_F(PostgresTest, AskingForCostsExecutesNothing) {
+  server().Rows(
+      "CREATE TABLE asked (id int); INSERT INTO asked VALUES (1), (2); CREATE SEQUENCE asked_ids; "
+      "CREATE FUNCTION sneaks(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN INSERT INTO "
+      "asked VALUES ($1); PERFORM nextval(''asked_ids''); RETURN $1; END'");
+  const PostgresConnection connection{"db", server().url(), 1, 1'000'000};
+  for (const char* sql :
+       {"DELETE FROM asked", "SELECT nextval('asked_ids')", "SELECT * FROM asked FOR UPDATE",
+        "SELECT pg_sleep(60)", "SELECT random()", "EXPLAIN ANALYZE SELECT * FROM asked",
+        "SELECT * FROM nowhere", "SELECT id FROM asked WHERE id = :a AND id = :b::date",
+        // It says that it depends on its argument alone, so that the planner calls it.
+        "SELECT sneaks(7)"})
+    EXPECT_THAT(UnitsOf(connection, sql), IsEmpty()) << sql;
+  EXPECT_THAT(UnitsOf(connection, "SELECT * FROM asked", {}, {{}, {{"search_path", "x"}}}),
+              IsEmpty());
+  EXPECT_THAT(UnitsOf(connection, "SELECT * FROM asked", {}, {{{"work_mem", "much"}}}), IsEmpty());
+  EXPECT_EQ(server().Value("SELECT count(*) FROM asked"), "2");
+  EXPECT_EQ(server().Value("SELECT is_called FROM asked_ids"), "f");
+  AwaitNoSessions();
+
+  // What one query cannot be asked leaves the next as it is.
+  std::string fault;
+  const SqlStatement broken = ReadSqlStatement("SELECT x FROM asked", SqlDialect::kPostgres, fault);
+  const SqlStatement sound = ReadSqlStatement("SELECT id FROM asked", SqlDialect::kPostgres, fault);
+  const QueryCosts costs = AskPostgresCosts(connection, {{&broken, {}, {}}, {&sound, {}, {}}});
+  EXPECT_THAT(costs.units.at(0), IsEmpty());
+  EXPECT_EQ(costs.units.at(1).size(), 1U);
+
+  PostgresConnection nowhere = connection;
+  nowhere.url = "postgres://u@/d?host=%2Fnowhere";
+  const QueryCosts none = AskPostgresCosts(nowhere, {{&sound, {}, {}}});
+  EXPECT_THAT(none.why_not, HasSubstr("connection 'db': connection to server on socket"));
+  EXPECT_THAT(none.units.at(0), IsEmpty());
+}
+
+TEST_F(PostgresTest, ALockedTableIsNotWaitedForLong) {
+  server().Rows("CREATE TABLE held (id int)");
+  const PostgresConnection connection{"db", server().url(), 1, 30'000'000};
+  Asker asker;
+  const ToolCallId lock = asker.Submit(
+      Asker::Write("DO $$ BEGIN LOCK TABLE held; PERFORM pg_sleep(600); END $$"));
+  server().Await("SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted AND "
+                 "relation = 'held'::regclass",
+                 "1");
+  EXPECT_THAT(UnitsOf(connection, "SELECT * FROM held"), IsEmpty());
+  asker.Cancel(lock);
+  EXPECT_THAT(FailureOf(asker.Await(lock)), HasSubstr("cancelled"));
+  EXPECT_EQ(UnitsOf(connection, "SELECT * FROM held").size(), 1U);
+}
+
+TEST(PostgresPlanTest, PlansAreRead) {
+  EXPECT_EQ(UnitsOfPostgresPlan(R"([{"Plan": {"Node Type": "Seq Scan", "Total Cost": 12.5}}])"),
+            12.5);
+  for (const char* text : {"", "{}", "[]", "[1]", R"([{"Plan": 1}])", R"([{"Plan": {}}])",
+                           R"([{"Plan": {"Total Cost": "1"}}])"})
+    EXPECT_EQ(UnitsOfPostgresPlan(text), std::nullopt) << text;
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "sql/duck_database.h"
+#include "tool/sql/duckdb_costs.h"
 #include "tool/sql/duckdb_failure.h"
 #include "tool/sql/duckdb_result.h"
 #include "tool/sql/duckdb_statement_rules.h"
@@ -35,10 +36,7 @@ class Lane {
  public:
   Lane(DuckDatabase& database, const DuckDbConnection& spec, const DuckDbStatementRules& rules)
       : connection_(database.Connect()), rules_(rules) {
-    for (const auto& [table, file] : spec.files) {
-      DuckDatabase::Execute(connection_->get(), "CREATE TEMP VIEW " + QuoteName(table) +
-                                                    " AS SELECT * FROM " + QuoteSqlText(file));
-    }
+    MakeDuckDbFileViews(connection_->get(), spec.files);
   }
 
   duckdb_connection get() const { return connection_->get(); }
@@ -68,15 +66,6 @@ class Lane {
     std::string text;
     std::unique_ptr<DuckStatement> statement;
   };
-
-  static std::string QuoteName(const std::string& name) {
-    std::string quoted = "\"";
-    for (const char c : name) {
-      if (c == '"') quoted += '"';
-      quoted += c;
-    }
-    return quoted + "\"";
-  }
 
   std::unique_ptr<DuckConnection> connection_;
   const DuckDbStatementRules& rules_;
@@ -122,6 +111,8 @@ struct Database {
   DuckDbConnection spec;
   std::unique_ptr<DuckDatabase> database;
   std::unique_ptr<DuckDbStatementRules> rules;
+  DuckDbCatalogue catalogue;
+  QueryCosts costs;                          // of spec.queries
   std::vector<std::unique_ptr<Lane>> lanes;  // [threads]
 };
 
@@ -196,6 +187,10 @@ void DuckDbBackend::Impl::Open(DuckDbConnection spec, int32_t count) {
       opened.lanes.push_back(std::make_unique<Lane>(*opened.database, spec, *opened.rules));
     std::vector<std::string> files;
     for (const auto& [table, file] : spec.files) files.push_back(file);
+    opened.catalogue = ReadDuckDbCatalogue(*opened.database);
+    opened.database->Confine(files);
+    opened.costs = DuckDbCosts(*opened.database, opened.lanes.back()->get(), *opened.rules,
+                               opened.catalogue, spec.queries);
     opened.database->Lock(files);
   } catch (const Error& error) {
     refuse(DuckMessage(error.what()));
@@ -432,8 +427,12 @@ std::string DuckDbBackend::Check(const std::string& connection, const SqlStateme
   return "";
 }
 
-DuckDbCatalogue DuckDbBackend::Ask(const std::string& connection) {
-  return ReadDuckDbCatalogue(*impl_->databases.at(connection).database);
+const DuckDbCatalogue& DuckDbBackend::Ask(const std::string& connection) const {
+  return impl_->databases.at(connection).catalogue;
+}
+
+const QueryCosts& DuckDbBackend::Costs(const std::string& connection) const {
+  return impl_->databases.at(connection).costs;
 }
 
 }  // namespace halo

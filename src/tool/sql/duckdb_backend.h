@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "sql/statement.h"
 #include "tool/sql/duckdb_catalogue.h"
+#include "tool/sql/query_costs.h"
 #include "tool/tool_backend.h"
 
 namespace halo {
@@ -23,6 +24,9 @@ struct DuckDbConnection {
   int64_t memory_bytes = int64_t{1} << 30;
   int64_t statement_timeout_us = 30'000'000;  ///< of a statement without an earlier deadline
   std::string spill_folder;                   ///< for what does not fit in memory; "": none
+  /// Whose costs are asked for while it is opened: a setting has to be changed for it, which cannot
+  /// be done later.
+  std::vector<QueryToCost> queries;
 };
 
 /// Statements on embedded DuckDB databases, by threads of its own, one statement on each. A
@@ -45,7 +49,9 @@ class DuckDbBackend final : public ToolBackend {
   /// Lets a database prepare a statement without executing it: "" or what is wrong with it, tables
   /// that are not there included. Before the first Submit.
   std::string Check(const std::string& connection, const SqlStatement& statement, bool writes);
-  DuckDbCatalogue Ask(const std::string& connection);
+  const DuckDbCatalogue& Ask(const std::string& connection) const;
+  /// What DuckDbConnection::queries are expected to cost.
+  const QueryCosts& Costs(const std::string& connection) const;
 
  private:
   struct Impl;

@@ -21,7 +21,24 @@ std::string BodyOfView(const std::string& text) {
   return "";
 }
 
+std::string QuoteName(const std::string& name) {
+  std::string quoted = "\"";
+  for (const char c : name) {
+    if (c == '"') quoted += '"';
+    quoted += c;
+  }
+  return quoted + "\"";
+}
+
 }  // namespace
+
+void MakeDuckDbFileViews(duckdb_connection connection,
+                         const std::vector<std::pair<std::string, std::string>>& files) {
+  for (const auto& [table, file] : files) {
+    DuckDatabase::Execute(connection, "CREATE TEMP VIEW " + QuoteName(table) + " AS SELECT * FROM " +
+                                          QuoteSqlText(file));
+  }
+}
 
 std::vector<DuckDbDefinition> ReadDuckDbDefinitions(DuckDatabase& database) {
   std::vector<DuckDbDefinition> definitions;

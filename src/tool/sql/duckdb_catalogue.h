@@ -2,12 +2,18 @@
 
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "sql/duck_database.h"
 #include "sql/statement.h"
 
 namespace halo {
+
+/// Lets a connection read files as tables: name -> file. Before DuckDatabase::Lock. Throws
+/// Error(kIo).
+void MakeDuckDbFileViews(duckdb_connection connection,
+                         const std::vector<std::pair<std::string, std::string>>& files);
 
 /// What DuckDB's catalogue says about names, for statements whose text alone does not tell. Names
 /// are in lower case, without a schema.

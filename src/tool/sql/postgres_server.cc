@@ -64,6 +64,24 @@ std::string OneLine(const std::string& message) {
   return ReplaceInvalidUtf8(line);
 }
 
+bool HasSucceeded(const PGresult* reply) {
+  const ExecStatusType status = PQresultStatus(reply);
+  return status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK;
+}
+
+BlockingPostgres::RowTexts TextsOf(const PGresult* reply) {
+  BlockingPostgres::RowTexts rows;
+  for (int row = 0; row < PQntuples(reply); ++row) {
+    rows.emplace_back();
+    for (int column = 0; column < PQnfields(reply); ++column) {
+      const bool is_null = PQgetisnull(reply, row, column) != 0;
+      rows.back().emplace_back(
+          is_null ? std::nullopt : std::optional<std::string>(PQgetvalue(reply, row, column)));
+    }
+  }
+  return rows;
+}
+
 const char* Field(const PGresult* result, int field) {
   const char* text = PQresultErrorField(result, field);
   return text == nullptr ? "" : text;
@@ -222,32 +240,33 @@ PostgresReply BlockingPostgres::Finish(int sent) {
   return reply;
 }
 
-std::vector<std::vector<std::optional<std::string>>> BlockingPostgres::Rows(
-    const std::string& sql, const std::vector<std::string>& values) {
+PostgresReply BlockingPostgres::Ask(const std::string& sql,
+                                    const std::vector<std::string>& values) {
   std::vector<const char*> texts;
   for (const std::string& value : values) texts.push_back(value.c_str());
-  const PostgresReply reply =
-      Finish(PQsendQueryParams(handle_.get(), sql.c_str(), static_cast<int>(texts.size()), nullptr,
-                               texts.data(), nullptr, nullptr, 0));
-  const ExecStatusType status = PQresultStatus(reply.get());
-  if (status != PGRES_TUPLES_OK && status != PGRES_COMMAND_OK)
-    Fail("connection '" + connection_.name + "': " + StatementFailure(reply.get()).message);
-  std::vector<std::vector<std::optional<std::string>>> rows;
-  for (int row = 0; row < PQntuples(reply.get()); ++row) {
-    rows.emplace_back();
-    for (int column = 0; column < PQnfields(reply.get()); ++column) {
-      const bool is_null = PQgetisnull(reply.get(), row, column) != 0;
-      rows.back().emplace_back(
-          is_null ? std::nullopt
-                  : std::optional<std::string>(PQgetvalue(reply.get(), row, column)));
-    }
-  }
-  return rows;
+  return Finish(PQsendQueryParams(handle_.get(), sql.c_str(), static_cast<int>(texts.size()),
+                                  nullptr, texts.data(), nullptr, nullptr, 0));
 }
 
-std::string BlockingPostgres::Prepare(const std::string& sql, const std::vector<uint32_t>& types) {
-  const PostgresReply reply = Finish(
-      PQsendPrepare(handle_.get(), "", sql.c_str(), static_cast<int>(types.size()), types.data()));
+BlockingPostgres::RowTexts BlockingPostgres::Rows(const std::string& sql,
+                                                  const std::vector<std::string>& values) {
+  const PostgresReply reply = Ask(sql, values);
+  if (!HasSucceeded(reply.get()))
+    Fail("connection '" + connection_.name + "': " + StatementFailure(reply.get()).message);
+  return TextsOf(reply.get());
+}
+
+std::optional<BlockingPostgres::RowTexts> BlockingPostgres::RowsUnlessRefused(
+    const std::string& sql) {
+  const PostgresReply reply = Ask(sql, {});
+  return HasSucceeded(reply.get()) ? std::optional(TextsOf(reply.get())) : std::nullopt;
+}
+
+std::string BlockingPostgres::Prepare(const std::string& sql, const std::vector<uint32_t>& types,
+                                      const std::string& name) {
+  const PostgresReply reply =
+      Finish(PQsendPrepare(handle_.get(), name.c_str(), sql.c_str(), static_cast<int>(types.size()),
+                           types.data()));
   if (PQresultStatus(reply.get()) == PGRES_COMMAND_OK) return "";
   return StatementFailure(reply.get()).message;
 }

@@ -53,13 +53,20 @@ class BlockingPostgres {
   /// Throws Error(kConfig) naming the connection and the reason.
   explicit BlockingPostgres(const PostgresConnection& connection);
 
+  using RowTexts = std::vector<std::vector<std::optional<std::string>>>;
+
   /// Values as texts, null where they are NULL. Throws Error(kConfig).
-  std::vector<std::vector<std::optional<std::string>>> Rows(const std::string& sql,
-                                                            const std::vector<std::string>& values);
-  /// "" or what is wrong with a statement, which is not executed.
-  std::string Prepare(const std::string& sql, const std::vector<uint32_t>& types);
+  RowTexts Rows(const std::string& sql, const std::vector<std::string>& values);
+  /// The same; nothing where the server refuses the statement. Throws Error(kConfig) if the session
+  /// ends.
+  std::optional<RowTexts> RowsUnlessRefused(const std::string& sql);
+  /// "" or what is wrong with a statement, which is not executed. `name`: what it is prepared
+  /// under.
+  std::string Prepare(const std::string& sql, const std::vector<uint32_t>& types,
+                      const std::string& name = "");
 
  private:
+  PostgresReply Ask(const std::string& sql, const std::vector<std::string>& values);
   /// Waits for the socket, at most as long as a statement may take.
   void Await(bool writing, int64_t most_us);
   void Connect();
