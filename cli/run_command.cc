@@ -368,8 +368,9 @@ void AddExplainCommand(CLI::App& app, int& exit_code) {
       ->check(CLI::Range(1, 1024));
   command->add_flag("--analyze", flags->analyze,
                     "Run it, keep no results, and print what happened beside the estimates");
-  command->add_flag("--ask-databases", flags->options.ask_databases,
-                    "Ask databases what queries cost (EXPLAIN), executing none; --analyze always does");
+  command->add_flag(
+      "--ask-databases", flags->options.ask_databases,
+      "Ask databases what queries cost (EXPLAIN), executing none; --analyze always does");
   command->add_flag("--quiet", flags->quiet, "With --analyze: no progress on standard error");
   command->callback([flags, &exit_code] {
     exit_code = kExitOk;

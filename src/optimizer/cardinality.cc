@@ -180,8 +180,7 @@ CardinalityEstimator::Facts CardinalityEstimator::FactsOf(const OptimizerSource&
   const auto position = static_cast<size_t>(index);
   if (position < source.query_costs.size() && source.query_costs[position]) {
     facts.cost = &*source.query_costs[position];
-    if (history != nullptr)
-      facts.pace = history->Find(QueryPaceSignature(facts.cost->dialect), "");
+    if (history != nullptr) facts.pace = history->Find(QueryPaceSignature(facts.cost->dialect), "");
   }
   return facts;
 }
@@ -353,7 +352,7 @@ Estimate CardinalityEstimator::QuerySeconds(const Facts& facts, OperatorEstimate
   const double pace = known.value_or(1.0);
   const double each_s = std::min(QueryRate::kMost_s, pace * rate.SecondsOf(cost));
   estimate.assumptions.push_back(fmt::format(
-      "a call is taken to last {:.2g} ms: {} units of {} at {:.2g} ns, and {:.2g} ms in any case{}",
+      "a call is taken to last {:.3g} ms: {} units of {} at {:.3g} ns, and {:.3g} ms in any case{}",
       each_s * 1e3, Grouped(cost.units), rate.explain, pace * rate.unit_s * 1e9,
       pace * rate.call_s * 1e3, known ? ", as earlier queries took" : ""));
   const double spread = known ? kSpread : kSpreadWithoutPace;

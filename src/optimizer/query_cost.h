@@ -11,13 +11,14 @@ namespace halo {
 struct QueryCost {
   SqlDialect dialect = SqlDialect::kDuckDb;
   double units = 0.0;  ///< DuckDB: rows that its operators hand on; PostgreSQL: its planner's cost
-  std::string choice;  ///< in words, which of several plans it runs under, and why; "": none to make
+  std::string
+      choice;  ///< in words, which of several plans it runs under, and why; "": none to make
 };
 
 /// Seconds of a call by its cost alone.
 struct QueryRate {
-  double call_s = 0.0;  ///< of the least call
-  double unit_s = 0.0;  ///< for each unit beyond
+  double call_s = 0.0;       ///< of the least call
+  double unit_s = 0.0;       ///< for each unit beyond
   const char* explain = "";  ///< whose units: "DuckDB's EXPLAIN"
 
   /// Connections end a statement that takes longer.

@@ -35,9 +35,9 @@ struct ToolSetup {
   std::map<std::string, std::string> secrets;  ///< "env:NAME", "file:PATH" -> value
   /// Which of SqlSpec::plans queries run under that have several; others under the first.
   std::map<const ToolSpec*, size_t> plans;
-  double latency_scale = 1.0;                  ///< of declared latencies
-  bool share = true;                           ///< equal calls may share a result
-  int32_t concurrency = 32;                    ///< calls of one target (connection, host) given out
+  double latency_scale = 1.0;  ///< of declared latencies
+  bool share = true;           ///< equal calls may share a result
+  int32_t concurrency = 32;    ///< calls of one target (connection, host) given out
 };
 
 /// A call that is ready to be made.

@@ -86,7 +86,8 @@ class ToolNeeds {
       if (op.is_inference()) continue;
       has_tools = true;
       if (const auto* sql = std::get_if<SqlSpec>(&op.tool->what)) {
-        AddQuery(workflow, {number, static_cast<size_t>(&op - workflow.operators.data()), &op, sql});
+        AddQuery(workflow,
+                 {number, static_cast<size_t>(&op - workflow.operators.data()), &op, sql});
       } else if (const auto* http = std::get_if<HttpSpec>(&op.tool->what)) {
         AddHttp(workflow, op, *http);
       } else if (std::get<FunctionSpec>(op.tool->what).function == "exec") {

@@ -39,9 +39,9 @@ struct RunTools {
 RunTools OpenTools(const std::vector<const Workflow*>& workflows, const RunOptions& options,
                    const std::string& spill_folder, Clock& clock);
 
-/// Asks databases what the workflows' queries cost (`halo explain --ask-databases`): by EXPLAIN, which
-/// executes nothing; files are opened to read and none is made. Throws as OpenTools does where
-/// something is missing or not allowed.
+/// Asks databases what the workflows' queries cost (`halo explain --ask-databases`): by EXPLAIN,
+/// which executes nothing; files are opened to read and none is made. Throws as OpenTools does
+/// where something is missing or not allowed.
 DatabaseCosts AskDatabases(const std::vector<const Workflow*>& workflows,
                            const RunOptions& options);
 

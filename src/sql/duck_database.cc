@@ -101,7 +101,7 @@ void DuckDatabase::Confine(const std::vector<std::string>& files) {
 
 void DuckDatabase::Lock(const std::vector<std::string>& files) {
   Confine(files);
-  Execute("SET lock_configuration = true");
+  LockSettings();
 }
 
 }  // namespace halo

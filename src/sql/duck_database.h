@@ -76,7 +76,9 @@ class DuckDatabase {
   /// From here on nothing but `files` can be opened, by exactly these names. It does not forbid
   /// writing to them: see CheckSelect.
   void Confine(const std::vector<std::string>& files);
-  /// Confines it, and from here on no setting can be changed.
+  /// From here on no setting can be changed.
+  void LockSettings() { Execute("SET lock_configuration = true"); }
+  /// Both.
   void Lock(const std::vector<std::string>& files);
 
  private:

@@ -87,6 +87,27 @@ class Postgres(unittest.TestCase):
         self.assertNotEqual(plans[0], plans[1])
         self.assertIn("Seq Scan", plans[1])
 
+    def test_of_several_plans_the_cheapest_is_run(self):
+        slow, quick = '{id: slow, settings: {enable_indexscan: "off", enable_bitmapscan: "off"}}', '{id: quick, settings: {enable_seqscan: "off"}}'
+        for plans in (f"{slow}, {quick}", f"{quick}, {slow}"):
+            workflow = self.graph('- {id: x, type: db_query, sql: "SELECT o_custkey FROM orders WHERE o_orderkey = :t", '
+                                  f'parameters: {{t: 1}}, param_types: {{t: int}}, plans: [{plans}]}}')
+            connect = ("--connect", f"db={self.server.url}")
+            code, out, error = halo("explain", workflow, "-i", self.four, *connect, "--ask-databases")
+            self.assertEqual(code, 0, error)
+            self.assertIn("it runs under plan 'quick' of 2, the cheapest by EXPLAIN", out)
+            self.assertIn("units of PostgreSQL's EXPLAIN", out)
+            code, out, error = halo("explain", workflow, "-i", self.four, *connect, "--analyze", "--quiet")
+            self.assertEqual(code, 0, error)
+            self.assertIn("it runs under plan 'quick' of 2", out)
+        # The run is under it: a function that says it depends on nothing tells of the settings that it sees.
+        self.ask('- {id: x, type: db_query, effect: write, sql: "CREATE FUNCTION seen() RETURNS text LANGUAGE sql IMMUTABLE AS '
+                 '$$ SELECT current_setting(\'enable_seqscan\') $$"}', "--limit", "1")
+        told = ('- {id: x, type: db_query, sql: "SELECT seen() AS s FROM orders WHERE o_orderkey = 1", plans: [' + f"{slow}, {quick}" + ']}')
+        for how in ((), ("--naive",)):
+            rows, _ = self.ask(told, "--limit", "1", *how)
+            self.assertEqual(rows[0]["outputs"]["x"]["rows"], [{"s": "off"}])
+
     def test_what_is_volatile_is_made_for_each_row(self):
         nodes = """
 - {id: shared, type: db_query, sql: "SELECT count(*) FROM nation"}

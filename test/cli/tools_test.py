@@ -371,6 +371,39 @@ for line in sys.stdin:
         self.assertEqual(code, 2)
         self.assertIn("Table with name t does not exist", error)
 
+    def test_plans_say_what_queries_cost(self):
+        state = {"XDG_STATE_HOME": os.path.join(support.SCRATCH, "cost-state")}
+        write("many.csv", "id\n" + "".join(f"{i}\n" for i in range(5000)))
+        head = "  connections: {words: {files: {many: many.csv}}}\n"
+        node = '- {id: x, type: db_query, sql: "SELECT count(*) FROM many WHERE id %s :t", parameters: {t: "{{ t }}"}, param_types: {t: int}}'
+        rows = write("numbers.jsonl", "".join(json.dumps({"t": number}) + "\n" for number in range(3)))
+
+        def assumed(workflow, *args):
+            code, out, error = halo("explain", workflow, "-i", rows, "--format", "json", *args, env=state)
+            self.assertEqual(code, 0, error)
+            plan = json.loads(out)
+            return "; ".join(plan["operators"][0]["estimate"]["assumptions"]), plan
+
+        first = self.graph("cost.yaml", node % "<", head)
+        self.assertIn("taken to last 5 ms", assumed(first)[0])  # nothing is asked unless told to
+        said, _ = assumed(first, "--ask-databases")
+        self.assertRegex(said, r"[0-9],[0-9]{3} units of DuckDB's EXPLAIN")
+        self.assertNotIn("earlier", said)
+        ran, plan = assumed(first, "--analyze", "--quiet")
+        self.assertEqual(ran, said)
+        self.assertEqual(plan["operators"][0]["actual"]["calls"], 3)
+        # The same query is known now; another one is priced by what queries took.
+        self.assertEqual(assumed(first, "--ask-databases")[0], "")
+        other = self.graph("cost-other.yaml", node % ">", head)
+        self.assertRegex(assumed(other, "--ask-databases")[0], "units of DuckDB's EXPLAIN at .* as earlier queries took")
+        self.assertNotIn("earlier", assumed(other, "--ask-databases", "--no-history")[0])
+        # A database that cannot be asked is a note.
+        gone = self.graph("cost-gone.yaml", '- {id: x, type: db_query, sql: "SELECT 1"}', '  connections: {d: "duckdb:gone.duckdb"}\n')
+        said, plan = assumed(gone, "--ask-databases")
+        self.assertIn("taken to last 5 ms", said)
+        self.assertIn("what queries cost is not known: connection 'd': there is no file", " ".join(plan["notes"]))
+        self.assertFalse(os.path.exists(os.path.join(support.SCRATCH, "gone.duckdb")))
+
     def test_values_arrive_exactly(self):
         workflow = self.graph("exact.yaml", """
 - id: v

@@ -32,6 +32,7 @@ class Batch {
     std::vector<OptimizerSource> sources;
     for (const auto& one : all_) {
       OptimizerSource source{&one->plan, "prompt", one->rows.get(), {}};
+      source.query_costs.resize(one->workflow.operators.size(), query_cost);
       for (const ModelRequest& model : one->plan.models) {
         ModelFacts facts;
         facts.name = facts.digest = model.name;
@@ -45,6 +46,8 @@ class Batch {
     options.planner = "list";
     return Optimize(sources, history, options);
   }
+
+  std::optional<QueryCost> query_cost;  ///< of every operator
 
   const LogicalPlan& logical(size_t source) const { return all_[source]->plan; }
   OperatorIdentity identity(size_t source, OperatorIndex op) const {
@@ -261,6 +264,80 @@ TEST(OptimizerTest, APlanSaysWhenOperatorsStartAndHowManyCallsRunAtOnce) {
   EXPECT_EQ(of("found").batch_limit, 0);
   EXPECT_LT(*of("first").start_s, *of("found").start_s);
   EXPECT_LT(*of("found").start_s, *of("last").start_s);
+}
+
+/// A batch of one query over 10 rows.
+Batch OneQuery() {
+  Batch batch;
+  batch.Add(R"(graph:
+  connections: {db: "duckdb::memory:"}
+  nodes:
+    - {id: in, type: input, outputs: [prompt]}
+    - {id: q, type: db_query, sql: "SELECT :p", parameters: {p: "{{ prompt }}"}}
+)",
+            Rows(10, 10, "x"));
+  return batch;
+}
+
+TEST(OptimizerTest, QueriesTakeWhatTheirDatabaseSaysOfThem) {
+  Batch batch = OneQuery();
+  const OperatorEstimate unasked = batch.Plan().operators[0].estimate;
+  EXPECT_THAT(unasked.assumptions, Contains("a call is taken to last 5 ms"));
+  for (const SqlDialect dialect : {SqlDialect::kDuckDb, SqlDialect::kPostgres}) {
+    const QueryRate rate = DefaultQueryRate(dialect);
+    batch.query_cost = QueryCost{dialect, 45'000.0, ""};
+    const OperatorEstimate some = batch.Plan().operators[0].estimate;
+    EXPECT_DOUBLE_EQ(some.busy_s.value, 10.0 * (rate.call_s + 45'000.0 * rate.unit_s));
+    EXPECT_LT(some.busy_s.low, some.busy_s.value);
+    EXPECT_GT(some.busy_s.high, some.busy_s.value);
+    EXPECT_THAT(some.assumptions,
+                Contains(testing::AllOf(HasSubstr("45,000 units of"), HasSubstr(rate.explain))));
+    batch.query_cost->units = 90'000.0;
+    const OperatorEstimate twice = batch.Plan().operators[0].estimate;
+    EXPECT_DOUBLE_EQ(twice.busy_s.value - some.busy_s.value, 10.0 * 45'000.0 * rate.unit_s);
+    // A connection ends what takes longer.
+    batch.query_cost->units = 1e18;
+    EXPECT_DOUBLE_EQ(batch.Plan().operators[0].estimate.busy_s.value, 10.0 * QueryRate::kMost_s);
+  }
+}
+
+TEST(OptimizerTest, EarlierQueriesScaleWhatADatabaseSays) {
+  Batch batch = OneQuery();
+  batch.query_cost = QueryCost{SqlDialect::kDuckDb, 45'000.0, ""};
+  const OperatorEstimate alone = batch.Plan().operators[0].estimate;
+  const auto after = [&](SqlDialect of, const std::string& rate) {
+    OperatorHistory history;
+    OperatorRecord pace;
+    pace.calls = 4.0;
+    pace.engine_s = 3.0;
+    pace.profile_s = 2.0;
+    pace.profile = rate;
+    history.Add(QueryPaceSignature(of), "", pace);
+    return batch.Plan({}, &history).operators[0].estimate;
+  };
+  const OperatorEstimate scaled = after(SqlDialect::kDuckDb, QueryRateName(SqlDialect::kDuckDb));
+  EXPECT_DOUBLE_EQ(scaled.busy_s.value, 1.5 * alone.busy_s.value);
+  EXPECT_LT(scaled.busy_s.high / scaled.busy_s.value, alone.busy_s.high / alone.busy_s.value);
+  EXPECT_THAT(scaled.assumptions, Contains(testing::EndsWith(", as earlier queries took")));
+  EXPECT_THAT(alone.assumptions, testing::Not(Contains(HasSubstr("earlier"))));
+  // Of another kind of database, or beside another rate, it says nothing.
+  EXPECT_EQ(after(SqlDialect::kPostgres, QueryRateName(SqlDialect::kPostgres)).busy_s,
+            alone.busy_s);
+  EXPECT_EQ(after(SqlDialect::kDuckDb, "of another version").busy_s, alone.busy_s);
+}
+
+TEST(OptimizerTest, AQuerysOwnHistoryIsBetterThanItsCost) {
+  Batch batch = OneQuery();
+  batch.query_cost = QueryCost{SqlDialect::kPostgres, 45'000.0, "it runs under plan 'b' of 2"};
+  OperatorHistory history;
+  OperatorRecord own;
+  own.instances = own.calls = 10.0;
+  own.latency_s = 0.02;
+  history.Add(batch.identity(0, batch.Plan().operators[0].op).signature, "", own);
+  const OperatorEstimate known = batch.Plan({}, &history).operators[0].estimate;
+  EXPECT_DOUBLE_EQ(known.busy_s.value, 0.02);
+  // Which plan it runs under is said all the same.
+  EXPECT_THAT(known.assumptions, testing::ElementsAre("it runs under plan 'b' of 2"));
 }
 
 TEST(OptimizerTest, ConversationsBeginWithTheirParents) {

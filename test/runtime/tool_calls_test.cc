@@ -244,6 +244,15 @@ TEST(ToolCallsTest, PlansAreForPostgres) {
               ElementsAre(std::pair<std::string, std::string>("work_mem", "64MB"),
                           std::pair<std::string, std::string>("enable_seqscan", "off")));
   EXPECT_TRUE(SqlOf(Build("type: db_query, connection: shop, " + plan, {})).settings.empty());
+  // Of several plans one may be chosen; calls under different ones are not equal.
+  const Workflow workflow = OneTool("type: db_query, connection: server, " + plan);
+  const Operator& op = workflow.operators.front();
+  ToolSetup setup = TestSetup();
+  const BuiltToolCall first = ToolCallBuilder(op, setup).Build({}, 1);
+  setup.plans[op.tool.get()] = 1;
+  const BuiltToolCall second = ToolCallBuilder(op, setup).Build({}, 1);
+  EXPECT_THAT(SqlOf(second).settings, testing::ElementsAre(testing::Pair("x", "y")));
+  EXPECT_NE(first.request, second.request);
 }
 
 // ---- HTTP

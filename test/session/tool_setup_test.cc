@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "sql/duck_database.h"
 #include "support/test_models.h"
 
 namespace halo::test {
@@ -158,6 +159,50 @@ TEST_F(ToolSetupTest, StatementsAreCheckedBeforeARun) {
       HasSubstr("EXPLAIN ANALYZE"));
   EXPECT_THAT(Faults({Flow("one/f.yaml", memory, "type: db_query, sql: {postgres: SELECT 1}")}),
               HasSubstr("add sql.duckdb"));
+}
+
+TEST_F(ToolSetupTest, DatabasesSayWhatReadsCost) {
+  const std::string path = folder_ + "/one/shop.duckdb";
+  DuckDatabase({}, {path, false})
+      .Execute(
+          "CREATE TABLE small AS SELECT range AS id FROM range(10); CREATE TABLE large AS "
+          "SELECT range AS id FROM range(50000)");
+  const auto flow = [&](const std::string& sql, const std::string& url = "shop.duckdb") {
+    return Flow("one/f.yaml", "connections: {shop: \"duckdb:" + url + "\"}",
+                "type: db_query, parameters: {a: \"{{ a }}\"}, sql: \"" + sql + "\"");
+  };
+  const std::vector<Workflow> workflows = {
+      flow("SELECT * FROM small WHERE id = :a"), flow("SELECT * FROM large WHERE id = :a"),
+      flow("SELECT random(), :a"), flow("SELECT * FROM large WHERE id = :a")};
+  const auto units = [](const DatabaseCosts& costs) {
+    std::vector<double> each;
+    for (const auto& workflow : costs.operators) {
+      EXPECT_EQ(workflow.size(), 1U);
+      each.push_back(workflow.at(0) ? workflow.at(0)->units : -1.0);
+    }
+    return each;
+  };
+  ASSERT_EQ(Faults(workflows), "");
+  const std::vector<double> of_run = units(tools_.costs);
+  ASSERT_EQ(of_run.size(), 4U);
+  EXPECT_GE(of_run[0], 10.0);
+  EXPECT_GT(of_run[1], 100.0 * of_run[0]);
+  EXPECT_EQ(of_run[2], -1.0);
+  EXPECT_EQ(of_run[3], of_run[1]);
+  tools_ = {};
+
+  std::vector<const Workflow*> pointers;
+  for (const Workflow& workflow : workflows) pointers.push_back(&workflow);
+  const DatabaseCosts asked = AskDatabases(pointers, options_);
+  EXPECT_EQ(units(asked), of_run);
+  EXPECT_THAT(asked.unasked, IsEmpty());
+
+  // One that is not there is not made, and no error.
+  const Workflow later = flow("SELECT 1, :a", "later.duckdb");
+  const DatabaseCosts none = AskDatabases({&later}, options_);
+  EXPECT_EQ(units(none), std::vector<double>{-1.0});
+  EXPECT_THAT(none.unasked, ElementsAre(HasSubstr("connection 'shop': there is no file")));
+  EXPECT_FALSE(std::filesystem::exists(folder_ + "/one/later.duckdb"));
 }
 
 }  // namespace

@@ -151,7 +151,8 @@ TEST(DuckDbCostsTest, ABackendAsksWhileItOpens) {
   EXPECT_EQ(costs.why_not, "");
   ASSERT_EQ(costs.units.size(), 2U);
   ASSERT_EQ(costs.units[0].size(), 1U);
-  EXPECT_EQ(costs.units[0][0], CostsOf(FileConnection(path)).Of("SELECT * FROM large WHERE id = :id"));
+  EXPECT_EQ(costs.units[0][0],
+            CostsOf(FileConnection(path)).Of("SELECT * FROM large WHERE id = :id"));
   EXPECT_THAT(costs.units[1], IsEmpty());
   EXPECT_EQ(duck.One("SELECT count(*) FROM small"), 1000);
   // The run's own statements are planned with all that DuckDB knows, and nothing can be changed.

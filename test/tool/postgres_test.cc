@@ -719,17 +719,20 @@ TEST_F(PostgresTest, CostsAreThoseOfThePlanThatServesAllValues) {
     return units.empty() ? -1.0 : units[0];
   };
   EXPECT_GT(one("SELECT * FROM dear"), 20.0 * one("SELECT * FROM cheap"));
-  EXPECT_GT(one("SELECT * FROM dear WHERE t = :t"), 10.0 * one("SELECT * FROM dear WHERE id = :id"));
-  EXPECT_GT(one("SELECT * FROM dear WHERE t || :t LIKE :x AND d < :d",
-                {{}, {}, {SqlParameterType::kDate, false, nullptr}}),
-            one("SELECT * FROM dear WHERE id = :id", {{SqlParameterType::kInteger, false, nullptr}}));
-  EXPECT_GT(one("SELECT * FROM dear WHERE id = ANY(:ids)",
-                {{SqlParameterType::kInteger, true, nullptr}}),
-            0.0);
+  EXPECT_GT(one("SELECT * FROM dear WHERE t = :t"),
+            10.0 * one("SELECT * FROM dear WHERE id = :id"));
+  EXPECT_GT(
+      one("SELECT * FROM dear WHERE t || :t LIKE :x AND d < :d",
+          {{}, {}, {SqlParameterType::kDate, false, nullptr}}),
+      one("SELECT * FROM dear WHERE id = :id", {{SqlParameterType::kInteger, false, nullptr}}));
+  EXPECT_GT(
+      one("SELECT * FROM dear WHERE id = ANY(:ids)", {{SqlParameterType::kInteger, true, nullptr}}),
+      0.0);
 
   const decltype(QueryToCost::plans) plans = {
       {{"enable_indexscan", "off"}, {"enable_bitmapscan", "off"}}, {}, {{"enable_seqscan", "off"}}};
-  const std::vector<double> each = UnitsOf(connection, "SELECT * FROM dear WHERE id = :id", {}, plans);
+  const std::vector<double> each =
+      UnitsOf(connection, "SELECT * FROM dear WHERE id = :id", {}, plans);
   ASSERT_EQ(each.size(), 3U);
   EXPECT_GT(each[0], 10.0 * each[1]);
   EXPECT_DOUBLE_EQ(each[1], each[2]);
@@ -777,11 +780,12 @@ TEST_F(PostgresTest, ALockedTableIsNotWaitedForLong) {
   server().Rows("CREATE TABLE held (id int)");
   const PostgresConnection connection{"db", server().url(), 1, 30'000'000};
   Asker asker;
-  const ToolCallId lock = asker.Submit(
-      Asker::Write("DO $$ BEGIN LOCK TABLE held; PERFORM pg_sleep(600); END $$"));
-  server().Await("SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted AND "
-                 "relation = 'held'::regclass",
-                 "1");
+  const ToolCallId lock =
+      asker.Submit(Asker::Write("DO $$ BEGIN LOCK TABLE held; PERFORM pg_sleep(600); END $$"));
+  server().Await(
+      "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted AND "
+      "relation = 'held'::regclass",
+      "1");
   EXPECT_THAT(UnitsOf(connection, "SELECT * FROM held"), IsEmpty());
   asker.Cancel(lock);
   EXPECT_THAT(FailureOf(asker.Await(lock)), HasSubstr("cancelled"));

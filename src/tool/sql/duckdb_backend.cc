@@ -191,7 +191,7 @@ void DuckDbBackend::Impl::Open(DuckDbConnection spec, int32_t count) {
     opened.database->Confine(files);
     opened.costs = DuckDbCosts(*opened.database, opened.lanes.back()->get(), *opened.rules,
                                opened.catalogue, spec.queries);
-    opened.database->Lock(files);
+    opened.database->LockSettings();
   } catch (const Error& error) {
     refuse(DuckMessage(error.what()));
   }

@@ -35,8 +35,8 @@ std::string QuoteName(const std::string& name) {
 void MakeDuckDbFileViews(duckdb_connection connection,
                          const std::vector<std::pair<std::string, std::string>>& files) {
   for (const auto& [table, file] : files) {
-    DuckDatabase::Execute(connection, "CREATE TEMP VIEW " + QuoteName(table) + " AS SELECT * FROM " +
-                                          QuoteSqlText(file));
+    DuckDatabase::Execute(connection, "CREATE TEMP VIEW " + QuoteName(table) +
+                                          " AS SELECT * FROM " + QuoteSqlText(file));
   }
 }
 

@@ -213,12 +213,11 @@ QueryCosts DuckDbCosts(DuckDatabase& database, duckdb_connection connection,
     database.Execute("SET disabled_optimizers = 'statistics_propagation'");
     for (size_t i = 0; i < queries.size(); ++i) {
       const SqlStatement& statement = *queries[i].statement;
-      const bool may_ask = !statement.writes && !statement.is_volatile &&
-                           BeginsLikeAQuery(statement.normalized) &&
-                           !HasName(statement.functions, catalogue.volatile_functions) &&
-                           !HasName(statement.relations, catalogue.volatile_relations) &&
-                           rules.WhyRefused(statement.text).empty() &&
-                           IsSelect(connection, statement.text);
+      const bool may_ask =
+          !statement.writes && !statement.is_volatile && BeginsLikeAQuery(statement.normalized) &&
+          !HasName(statement.functions, catalogue.volatile_functions) &&
+          !HasName(statement.relations, catalogue.volatile_relations) &&
+          rules.WhyRefused(statement.text).empty() && IsSelect(connection, statement.text);
       if (!may_ask) continue;
       if (const auto units = UnitsOf(connection, queries[i], table_rows)) costs.units[i] = {*units};
     }

@@ -25,17 +25,17 @@ QueryCosts DuckDbCosts(DuckDatabase& database, duckdb_connection connection,
                        const DuckDbStatementRules& rules, const DuckDbCatalogue& catalogue,
                        const std::vector<QueryToCost>& queries);
 
-/// The same of a database that is not open: its file is opened to read, whatever a run does with it,
-/// and is not made.
+/// The same of a database that is not open: its file is opened to read, whatever a run does with
+/// it, and is not made.
 QueryCosts AskDuckDbCosts(const DuckDbConnection& connection,
                           const std::vector<QueryToCost>& queries);
 
 /// Rows that the operators of a plan (EXPLAIN (FORMAT json)) hand on, added up: the cost function
-/// C_out of Cluet and Moerkotte, "On the complexity of generating optimal left-deep processing trees
-/// with cross products" (ICDT 1995), with scans, which count all rows of what they read. Leis et
-/// al., "How good are query optimizers, really?" (PVLDB 9, 2015) find that such a sum of tuples
-/// foretells running times no worse than costs of many parameters do. `table_rows`: table name -> its rows.
-/// Nothing if the text is no plan, or one whose result is known to be empty.
+/// C_out of Cluet and Moerkotte, "On the complexity of generating optimal left-deep processing
+/// trees with cross products" (ICDT 1995), with scans, which count all rows of what they read. Leis
+/// et al., "How good are query optimizers, really?" (PVLDB 9, 2015) find that such a sum of tuples
+/// foretells running times no worse than costs of many parameters do. `table_rows`: table name ->
+/// its rows. Nothing if the text is no plan, or one whose result is known to be empty.
 std::optional<double> UnitsOfDuckDbPlan(const std::string& json,
                                         const std::map<std::string, double>& table_rows);
 

@@ -36,16 +36,15 @@ std::optional<double> UnitsUnder(BlockingPostgres& server, const QueryToCost& qu
   std::string values;
   for (size_t i = 0; i < types.size(); ++i) values += i == 0 ? "(NULL" : ", NULL";
   if (!values.empty()) values += ")";
-  const auto plan =
-      server.RowsUnlessRefused("EXPLAIN (FORMAT JSON) EXECUTE halo_cost" + values);
+  const auto plan = server.RowsUnlessRefused("EXPLAIN (FORMAT JSON) EXECUTE halo_cost" + values);
   const bool is_one = plan && plan->size() == 1 && plan->front().size() == 1;
   if (!is_one || !plan->front().front()) return std::nullopt;
   return UnitsOfPostgresPlan(*plan->front().front());
 }
 
-/// [plans]; empty if one of them is not known. Each in a transaction that leaves nothing behind. The
-/// session's statement limit holds; a lock on a table, which planning needs too, is not waited for
-/// as long.
+/// [plans]; empty if one of them is not known. Each in a transaction that leaves nothing behind.
+/// The session's statement limit holds; a lock on a table, which planning needs too, is not waited
+/// for as long.
 std::vector<double> UnitsOf(BlockingPostgres& server, const QueryToCost& query) {
   std::vector<Settings> plans = query.plans;
   if (plans.empty()) plans.emplace_back();
@@ -84,8 +83,7 @@ QueryCosts AskPostgresCosts(const PostgresConnection& connection,
     BlockingPostgres server(connection);
     for (size_t i = 0; i < queries.size(); ++i) {
       const SqlStatement& statement = *queries[i].statement;
-      if (!statement.writes && !statement.is_volatile)
-        costs.units[i] = UnitsOf(server, queries[i]);
+      if (!statement.writes && !statement.is_volatile) costs.units[i] = UnitsOf(server, queries[i]);
     }
   } catch (const Error& error) {
     costs.why_not = error.what();

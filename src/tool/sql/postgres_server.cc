@@ -264,9 +264,8 @@ std::optional<BlockingPostgres::RowTexts> BlockingPostgres::RowsUnlessRefused(
 
 std::string BlockingPostgres::Prepare(const std::string& sql, const std::vector<uint32_t>& types,
                                       const std::string& name) {
-  const PostgresReply reply =
-      Finish(PQsendPrepare(handle_.get(), name.c_str(), sql.c_str(), static_cast<int>(types.size()),
-                           types.data()));
+  const PostgresReply reply = Finish(PQsendPrepare(handle_.get(), name.c_str(), sql.c_str(),
+                                                   static_cast<int>(types.size()), types.data()));
   if (PQresultStatus(reply.get()) == PGRES_COMMAND_OK) return "";
   return StatementFailure(reply.get()).message;
 }
