@@ -25,7 +25,7 @@ class PlanReader {
   void Apply(const std::string& text, const std::vector<LogicalPlan*>& plans) {
     std::string fault;
     const Json said = ParseBoundedJson(text, fault);
-    if (!fault.empty()) Refuse(fault);
+    if (!fault.empty()) Refuse("is no plan: " + fault);
     const bool is_plan = said.is_object() && said.contains("operators") &&
                          said["operators"].is_array() && said.contains("version") &&
                          said["version"] == 1;

@@ -93,7 +93,7 @@ class Postgres(unittest.TestCase):
             workflow = self.graph('- {id: x, type: db_query, sql: "SELECT o_custkey FROM orders WHERE o_orderkey = :t", '
                                   f'parameters: {{t: 1}}, param_types: {{t: int}}, plans: [{plans}]}}')
             connect = ("--connect", f"db={self.server.url}")
-            code, out, error = halo("explain", workflow, "-i", self.four, *connect, "--ask-databases")
+            code, out, error = halo("explain", workflow, "-i", self.four, *connect, "--ask-databases", "--no-history")
             self.assertEqual(code, 0, error)
             self.assertIn("it runs under plan 'quick' of 2, the cheapest by EXPLAIN", out)
             self.assertIn("units of PostgreSQL's EXPLAIN", out)
