@@ -159,6 +159,17 @@ function(halo_prepare_llama_checkout checkout)
   file(WRITE "${stamp_file}" "${wanted}")
 endfunction()
 
+# halo_add_llama_parts(<name> <checkout> <part>...): the static library <name> of common/<part>.cpp.
+function(halo_add_llama_parts name checkout)
+  add_library(${name} STATIC EXCLUDE_FROM_ALL)
+  foreach(part IN LISTS ARGN)
+    target_sources(${name} PRIVATE "${checkout}/common/${part}.cpp")
+  endforeach()
+  target_include_directories(${name} PRIVATE "${checkout}/common" "${checkout}/vendor" "${checkout}/include" "${checkout}/ggml/include")
+  target_compile_features(${name} PRIVATE cxx_std_17)
+  target_compile_options(${name} PRIVATE -w)
+endfunction()
+
 # Makes halo_llama: llama.cpp's library and its common library. SYSTEM means a source tree of the same version, given with
 # HALO_LLAMA_CPP_DIR: the common library is never installed, so an installed libllama alone does not do.
 function(halo_resolve_llama)
@@ -182,19 +193,24 @@ function(halo_resolve_llama)
   # saw both would hand JSON values of one version to code compiled with the other.
   target_include_directories(halo_llama SYSTEM INTERFACE "${checkout}/include" "${checkout}/ggml/include"
                              "${checkout}/common")
+  # The parts of the common library that Halo calls; compiling all of it takes longer than compiling llama.cpp itself.
+  set(parts jinja/lexer jinja/parser jinja/runtime jinja/string jinja/value json json-schema json-schema-to-grammar trie unicode)
+  halo_add_llama_parts(halo_llama_common "${checkout}" ${parts})
+  target_sources(halo_llama_common PRIVATE "${CMAKE_SOURCE_DIR}/third_party/llama_strings.cc")
   if(HALO_FUZZ)
-    # What the fuzzed code calls of llama.cpp, so that a fuzz build does not compile an engine.
-    add_library(halo_llama_fuzzed STATIC EXCLUDE_FROM_ALL)
-    foreach(file IN ITEMS jinja/lexer jinja/parser jinja/runtime jinja/string jinja/value json json-schema json-schema-to-grammar trie unicode)
-      target_sources(halo_llama_fuzzed PRIVATE "${checkout}/common/${file}.cpp")
-    endforeach()
-    target_sources(halo_llama_fuzzed PRIVATE "${CMAKE_SOURCE_DIR}/test/fuzz/llama_strings.cc")
-    target_include_directories(halo_llama_fuzzed PRIVATE "${checkout}/common" "${checkout}/vendor" "${checkout}/include")
-    target_compile_features(halo_llama_fuzzed PRIVATE cxx_std_17)
-    target_compile_options(halo_llama_fuzzed PRIVATE -w)
-    target_link_libraries(halo_llama_fuzzed PUBLIC ggml-base)
-    target_link_libraries(halo_llama INTERFACE $<LINK_ONLY:halo_llama_fuzzed>)
-  else()
-    target_link_libraries(halo_llama INTERFACE $<LINK_ONLY:llama-common> $<LINK_ONLY:llama> $<LINK_ONLY:ggml>)
+    target_link_libraries(halo_llama_common PUBLIC ggml-base)
+    target_link_libraries(halo_llama INTERFACE $<LINK_ONLY:halo_llama_common>)
+    return()
   endif()
+  target_link_libraries(halo_llama INTERFACE $<LINK_ONLY:halo_llama_common> $<LINK_ONLY:llama> $<LINK_ONLY:ggml>)
+  # What a test compares prompts with: llama.cpp's own use of chat templates. Linked before halo_llama_common, whose helpers of
+  # strings it has itself.
+  include("${checkout}/common/parsers/sources.cmake")
+  list(TRANSFORM LLAMA_CHAT_PARSERS_SOURCES REPLACE "^${checkout}/common/(.*)\\.(h|cpp)$" "\\1")
+  list(REMOVE_DUPLICATES LLAMA_CHAT_PARSERS_SOURCES)
+  halo_add_llama_parts(
+    halo_llama_chat "${checkout}" ${LLAMA_CHAT_PARSERS_SOURCES} chat chat-auto-parser-generator chat-auto-parser-helpers
+    chat-diff-analyzer chat-peg-parser common fit jinja/caps llguidance log ngram-cache ngram-map ngram-mod peg-parser reasoning-budget
+    sampling speculative)
+  target_link_libraries(halo_llama_chat PUBLIC llama-common-base halo_llama_common llama)
 endfunction()
