@@ -11,13 +11,13 @@ demo: build
 build:
 	@scripts/build release
 
-# halo_peers: llama-server and llama-batched-bench, which tests and benchmarks compare with.
 # The fuzz targets are a build of their own: libFuzzer and its sanitizers are clang's.
 test:
-	@scripts/build release all halo_tests halo_peers
+	@scripts/build release all halo_tests
 	@scripts/build fuzz halo_fuzzers
 	@scripts/run-tests release,fuzz -LE long
 
+# halo_peers: llama-server and llama-batched-bench, which long tests and benchmarks compare with; they take minutes to compile.
 test-long:
 	@scripts/build release all halo_tests halo_peers
 	@scripts/build fuzz halo_fuzzers
