@@ -271,6 +271,17 @@ void AddRunFlags(CLI::App& command, RunFlags& flags) {
   command.add_flag("--quiet", flags.quiet, "No progress and no summary on standard error");
 }
 
+/// `where`: the files whose rows say what else failed, or nothing.
+void SayFailures(const RunOutcome& outcome, const std::vector<std::string>& where) {
+  for (const std::string& failure : outcome.first_failures)
+    std::cerr << "failed: " << failure << "\n";
+  const auto more = outcome.rows_failed - static_cast<int64_t>(outcome.first_failures.size());
+  if (more <= 0) return;
+  std::cerr << "and " << more << (more == 1 ? " row" : " rows") << " more";
+  if (!where.empty()) std::cerr << "; each failed row of " << where.front() << " has its error";
+  std::cerr << "\n";
+}
+
 int Run(const RunFlags& flags) {
   Session session(OptionsFrom(flags));
   if (!flags.quiet) {
@@ -314,8 +325,7 @@ int Run(const RunFlags& flags) {
     if (!flags.options.summary_json.empty())
       std::cerr << "wrote " << flags.options.summary_json << "\n";
     for (const std::string& notice : outcome.notices) std::cerr << "note: " << notice << "\n";
-    for (const std::string& failure : outcome.first_failures)
-      std::cerr << "failed: " << failure << "\n";
+    SayFailures(outcome, outcome.outputs);
     const bool options_stop = flags.on_error == "stop";
     if (outcome.status == RunStatus::kInterrupted) std::cerr << "stopped by a signal\n";
     if (outcome.status == RunStatus::kStopped)
@@ -352,8 +362,7 @@ int Analyze(const RunFlags& flags) {
   });
   display.Close();
   std::cout << session.Explain(flags.format);
-  for (const std::string& failure : outcome.first_failures)
-    std::cerr << "failed: " << failure << "\n";
+  SayFailures(outcome, {});
   if (outcome.status == RunStatus::kInterrupted) return kSignalBase + stop_signal.load();
   return static_cast<int>(outcome.status);
 }
@@ -375,6 +384,10 @@ void AddExplainCommand(CLI::App& app, int& exit_code) {
   command->callback([flags, &exit_code] {
     exit_code = kExitOk;
     if (flags->analyze) {
+      if (flags->options.workers > 1)
+        throw Error(ErrorCode::kUsage,
+                    "explain --analyze runs the batch, which has one worker: leave out --workers "
+                    "(halo simulate shows what more would do)");
       exit_code = Analyze(*flags);
     } else {
       std::cout << Session(OptionsFrom(*flags)).Explain(flags->format);
@@ -398,7 +411,11 @@ void AddValidateCommand(CLI::App& app, int& exit_code) {
       std::erase(flags->connections, "true");
       Session(OptionsFrom(*flags)).CheckConnections();
     }
-    std::cout << flags->workflow << ": ok, " << workflow.operators.size() << " operators\n";
+    std::cout << flags->workflow << ": ok, " << workflow.operators.size()
+              << (workflow.operators.size() == 1 ? " operator\n" : " operators\n");
+    // No fault of the file: another machine, or another call, has what is missing.
+    for (const std::string& missing : Session(OptionsFrom(*flags)).MissingForTools())
+      std::cout << "to run it: " << missing << "\n";
     exit_code = kExitOk;
   });
 }

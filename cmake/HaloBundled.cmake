@@ -212,5 +212,6 @@ function(halo_resolve_llama)
     halo_llama_chat "${checkout}" ${LLAMA_CHAT_PARSERS_SOURCES} chat chat-auto-parser-generator chat-auto-parser-helpers
     chat-diff-analyzer chat-peg-parser common fit jinja/caps llguidance log ngram-cache ngram-map ngram-mod peg-parser reasoning-budget
     sampling speculative)
+  target_compile_options(halo_llama_chat PRIVATE -O0)
   target_link_libraries(halo_llama_chat PUBLIC llama-common-base halo_llama_common llama)
 endfunction()

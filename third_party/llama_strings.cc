@@ -1,5 +1,5 @@
-// Three helpers of llama.cpp's common.cpp that its JSON Schema conversion calls, so that nobody need
-// compile that file, which asks for all of the common library.
+// Three helpers of llama.cpp's common.cpp that its JSON Schema conversion calls, so that nobody
+// need compile that file, which asks for all of the common library.
 #include <string>
 #include <vector>
 

@@ -114,6 +114,7 @@ struct RunOutcome {
   std::vector<std::string> notices;  ///< what went wrong without changing a result
   std::vector<std::string>
       first_failures;  ///< "row ID: OPERATOR: MESSAGE" of the first few failed rows
+  int64_t rows_failed = 0;
 };
 
 /// Why answers equal to those of --naive bit for bit cannot be had from this build on this machine;
@@ -134,6 +135,9 @@ class Session {
   /// rows and models as far as they are there; runs nothing. After Run it has the run's figures
   /// beside the estimates.
   std::string Explain(const std::string& format = "text");
+  /// What a run would refuse here as things are, one fault each: permissions, secrets, files that
+  /// tools need. Reads workflow files, and asks nobody.
+  std::vector<std::string> MissingForTools();
   /// Checks the workflows' statements against their databases, executing none.
   void CheckConnections();
   /// Runs to the end. `stop`: 1 finishes what runs and starts nothing new, 2 ends at once.

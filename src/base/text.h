@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -26,5 +27,8 @@ std::string NearestWord(std::string_view word, const std::vector<std::string>& c
 
 /// " (did you mean 'x'?)" or "".
 std::string DidYouMean(std::string_view word, const std::vector<std::string>& candidates);
+
+/// "1 row", "2 rows".
+std::string Counted(int64_t count, std::string_view what);
 
 }  // namespace halo

@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
+#include "base/text.h"
 #include "plan/physical_plan.h"
 #include "plan/plan_words.h"
 
@@ -32,11 +34,10 @@ class TextPrinter {
  private:
   void PrintSource(size_t index) {
     const PlannedSource& source = plan_.sources[index];
-    const std::string rows =
-        source.rows < 0 ? "rows not known"
-                        : fmt::format("{} row{}", source.rows, source.rows == 1 ? "" : "s");
-    text_ += fmt::format("workflow {}: {} operators, {} models, {}\n", source.workflow,
-                         source.plan->nodes.size(), source.plan->models.size(), rows);
+    const std::string rows = source.rows < 0 ? "rows not known" : Counted(source.rows, "row");
+    text_ += fmt::format("workflow {}: {}, {}, {}\n", source.workflow,
+                         Counted(std::ssize(source.plan->nodes), "operator"),
+                         Counted(std::ssize(source.plan->models), "model"), rows);
     for (const PlannedOperator& planned : plan_.operators) {
       if (planned.source != index) continue;
       const LogicalNode& node = source.plan->at(planned.op);

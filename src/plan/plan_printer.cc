@@ -1,6 +1,9 @@
 // The logical plan as a person reads it.
 #include <fmt/format.h>
 
+#include <iterator>
+
+#include "base/text.h"
 #include "plan/logical_plan.h"
 
 namespace halo {
@@ -18,10 +21,6 @@ std::string Sampling(const SamplingSpec& sampling) {
               : fmt::format(", up to {} tokens", sampling.max_tokens.constant);
   if (!sampling.stop.empty()) text += fmt::format(", {} stop strings", sampling.stop.size());
   return text;
-}
-
-std::string Count(size_t count, const char* what) {
-  return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
 }
 
 /// What an operator's prompt takes up, for EXPLAIN.
@@ -164,7 +163,7 @@ void PrintInference(const LogicalPlan& plan, const LogicalNode& node, std::strin
                     node.kv_source_answer ? "prompt and answer" : "row prompt");
   }
   if (node.kv_consumers > 0)
-    text += fmt::format("       keeps   KV for {} operators\n", node.kv_consumers);
+    text += fmt::format("       keeps   KV for {}\n", Counted(node.kv_consumers, "operator"));
 }
 
 }  // namespace
@@ -189,9 +188,9 @@ std::string TargetOf(const LogicalPlan& plan, OperatorIndex index) {
 }
 
 std::string PrintLogicalPlan(const LogicalPlan& plan) {
-  std::string text =
-      fmt::format("workflow {}: {}, {}\n", plan.workflow->name,
-                  Count(plan.nodes.size(), "operator"), Count(plan.models.size(), "model"));
+  std::string text = fmt::format("workflow {}: {}, {}\n", plan.workflow->name,
+                                 Counted(std::ssize(plan.nodes), "operator"),
+                                 Counted(std::ssize(plan.models), "model"));
   for (const LogicalNode& node : plan.nodes) text += PrintOperator(plan, node);
   return text;
 }

@@ -249,7 +249,7 @@ BuiltToolCall ToolCallBuilder::BuildSql(const SqlSpec& sql, const Values& values
                                         [&](const SqlParameterSpec& p) { return p.name == name; });
     HALO_CHECK(parameter != sql.parameters.end(), "every parameter of a query has a value");
     call.arguments.push_back(
-        {parameter->type, parameter->is_list, parameter->value.Evaluate(values)});
+        {parameter->type, parameter->is_list, parameter->value.Evaluate(values), name});
   }
   if (connection_->dialect == SqlDialect::kPostgres && !sql.plans.empty()) {
     const auto chosen = setup_.plans.find(op_.tool.get());

@@ -601,6 +601,11 @@ void Session::CheckConnections() {
   CheckStatements(impl_->Workflows(), impl_->options, impl_->clock);
 }
 
+std::vector<std::string> Session::MissingForTools() {
+  impl_->LoadWorkflows();
+  return MissingFor(impl_->Workflows(), impl_->options);
+}
+
 RunOutcome Session::Run(const std::atomic<int>& stop,
                         const std::function<void(const Progress&)>& on_progress) {
   Impl& impl = *impl_;
@@ -653,6 +658,7 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   summary.lower_bound_s = impl.planning->LowerBound(report, impl.physical);
   RunOutcome outcome = impl.OutcomeOf(report, std::move(summary));
   outcome.first_failures = reporter.failures();
+  outcome.rows_failed = report.counts.rows_failed;
   return outcome;
 }
 

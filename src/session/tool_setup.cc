@@ -557,6 +557,19 @@ DatabaseCosts AskDatabases(const std::vector<const Workflow*>& workflows,
   return std::move(tools.costs);
 }
 
+std::vector<std::string> MissingFor(const std::vector<const Workflow*>& workflows,
+                                    const RunOptions& options) {
+  try {
+    const ToolNeeds needs(workflows, options);
+    return {};
+  } catch (const Error& error) {
+    std::vector<std::string> missing;
+    std::istringstream lines(error.what());
+    for (std::string line; std::getline(lines, line);) missing.push_back(line);
+    return missing;
+  }
+}
+
 void CheckStatements(const std::vector<const Workflow*>& workflows, const RunOptions& options,
                      Clock& clock) {
   // Opening does all of it; a server that cannot be reached is a notice there and an error here.

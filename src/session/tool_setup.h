@@ -45,6 +45,10 @@ RunTools OpenTools(const std::vector<const Workflow*>& workflows, const RunOptio
 DatabaseCosts AskDatabases(const std::vector<const Workflow*>& workflows,
                            const RunOptions& options);
 
+/// What OpenTools would refuse before it opens anything, one fault each.
+std::vector<std::string> MissingFor(const std::vector<const Workflow*>& workflows,
+                                    const RunOptions& options);
+
 /// Checks every statement against its database's catalogue without executing it (`halo validate
 /// --connect`). Throws as OpenTools does, also where a database cannot be reached.
 void CheckStatements(const std::vector<const Workflow*>& workflows, const RunOptions& options,

@@ -43,8 +43,12 @@ struct SqlArgument {
   /// What does not read as `type` fails the call ("bad_parameter"); decimals and dates are texts,
   /// or numbers where those are exact.
   nlohmann::ordered_json value;
+  std::string name;  ///< what the workflow calls it, for messages; "": known by its place
 
-  friend bool operator==(const SqlArgument&, const SqlArgument&) = default;
+  /// What is bound, whatever it is called.
+  friend bool operator==(const SqlArgument& a, const SqlArgument& b) {
+    return a.type == b.type && a.is_list == b.is_list && a.value == b.value;
+  }
 };
 
 /// One statement with its values. Its result is {"rows": [{column: value}], "rowcount": n}; n

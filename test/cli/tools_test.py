@@ -357,7 +357,7 @@ for line in sys.stdin:
 - {id: y, type: db_query, sql: "SELECT * FROM wrods"}
 """, "  connections: {words: {files: {words: words.csv}}}\n")
         code, out, _ = halo("validate", workflow)
-        self.assertEqual(code, 0)
+        self.assertEqual((code, out), (0, f"{workflow}: ok, 2 operators\n"))
         for command in (["validate", "--connect"], ["run", "-i", self.three]):
             code, out, error = halo(command[0], workflow, *command[1:])
             self.assertEqual((code, out), (2, ""))
@@ -370,6 +370,19 @@ for line in sys.stdin:
         code, _, error = halo("validate", good, "--connect=d=duckdb::memory:")
         self.assertEqual(code, 2)
         self.assertIn("Table with name t does not exist", error)
+
+    def test_validate_says_what_a_run_would_refuse(self):
+        workflow = self.graph("reach.yaml", """
+- {id: x, type: http, url: "https://example.com/a"}
+- {id: y, type: processor, processor: exec, inputs: [t], config: {command: [cat]}}
+""")
+        code, out, _ = halo("validate", workflow)
+        self.assertEqual(code, 0)
+        self.assertIn("to run it: ", out)
+        self.assertIn("'x' asks https://example.com, which is not in allow_hosts", out)
+        self.assertIn("pass --allow exec", out)
+        code, out, _ = halo("validate", workflow, "--allow", "net,exec")
+        self.assertEqual((code, out), (0, f"{workflow}: ok, 2 operators\n"))
 
     def test_plans_say_what_queries_cost(self):
         state = {"XDG_STATE_HOME": os.path.join(support.SCRATCH, "cost-state")}

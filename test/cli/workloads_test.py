@@ -100,6 +100,21 @@ class Workloads(unittest.TestCase):
                 naive, _ = run_workload(self, name, f"{name}-naive", "--deterministic", "--naive", rows=NAIVE_ROWS)
                 self.assertEqual(rows[:NAIVE_ROWS], naive)
 
+    def test_rules_and_planners_change_no_row(self):
+        support.exact_answers_or_skip(self)
+        code, plan, error = halo("explain", "w5_tpch_trident.yaml", "--format", "json", "--no-history")
+        self.assertEqual(code, 0, error)
+        rules = [rule["name"] for rule in json.loads(plan)["rules"]]
+        self.assertIn("urgent_first", rules)
+        ways = [("--rules-off", rule) for rule in rules] + [("--planner", name) for name in ("dp", "beam", "list", "milp")]
+        for number, name in enumerate(WORKLOADS):
+            expected, _ = run_workload(self, name, f"{name}-rules", "--deterministic", rows=4)
+            # Each way on one workload, and all rules off on every one.
+            for way in [("--rules-off", ",".join(rules)), *ways[number::len(WORKLOADS)]]:
+                with self.subTest(f"{name} {' '.join(way)}"):
+                    rows, _ = run_workload(self, name, f"{name}-off", "--deterministic", *way, rows=4)
+                    self.assertEqual(rows, expected)
+
     def test_plans_and_the_earliest_start_of_each_tool(self):
         for name, (*_, rules, before) in WORKLOADS.items():
             with self.subTest(name):

@@ -58,7 +58,7 @@ class ExplainTest : public testing::Test {
 
 TEST_F(ExplainTest, TextSaysWhatIsExpectedAndWhy) {
   const std::string text = ExplainText(plan_);
-  EXPECT_THAT(text, HasSubstr("2 operators, 1 models, 10 rows"));
+  EXPECT_THAT(text, HasSubstr("2 operators, 1 model, 10 rows"));
   EXPECT_THAT(text, HasSubstr("costs   8 (4 to 10) calls, each 100 tokens in, 40 of them reused, "
                               "20 out, 1.5 s (1.0 s to 2.0 s)"));
   EXPECT_THAT(text, HasSubstr("assumed answers are <long>"));

@@ -100,7 +100,7 @@ TEST_F(PlanFileTest, NestingHasABound) {
     ApplyPlanFile(deep, "p.json", {&plan_}, false);
     FAIL() << "taken";
   } catch (const Error& error) {
-    EXPECT_THAT(error.what(), HasSubstr("p.json: nested more than 64 levels deep"));
+    EXPECT_THAT(error.what(), HasSubstr("p.json: is no plan: nested more than 64 levels deep"));
   }
 }
 

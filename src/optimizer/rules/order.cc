@@ -8,6 +8,33 @@
 #include "optimizer/rules/rules.h"
 
 namespace halo {
+namespace {
+
+/// Ranks are means of samples: chains whose lengths differ by less are equally urgent, and then go
+/// in the order that the workflow has them in, which keeps like prompts together.
+constexpr double kSameUrgency = 0.1;
+
+/// Operators from the most urgent on: tools, then by classes of `rank`, the first rank of a class
+/// being its largest; within a class as in the workflow.
+std::vector<size_t> UrgentFirst(const LogicalPlan& plan, const std::vector<double>& rank) {
+  std::vector<size_t> order(plan.nodes.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return rank[a] > rank[b]; });
+  std::vector<double> of_class(order.size());
+  for (size_t place = 0; place < order.size(); ++place) {
+    const double own = rank[order[place]];
+    const double largest = place == 0 ? own : of_class[order[place - 1]];
+    of_class[order[place]] = own < largest * (1 - kSameUrgency) ? own : largest;
+  }
+  const auto place = [&](size_t op) {
+    return std::tuple(plan.nodes[op].model != kNoModel, -of_class[op], op);
+  };
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return place(a) < place(b); });
+  return order;
+}
+
+}  // namespace
 
 std::vector<std::string> OrderByUrgency::Apply(OptimizerState& state) const {
   std::vector<std::string> changes;
@@ -32,12 +59,7 @@ std::vector<std::string> OrderByUrgency::Apply(OptimizerState& state) const {
         before = std::max(before, rank[i - 1]);
       }
     }
-    std::vector<size_t> order(count);
-    std::iota(order.begin(), order.end(), size_t{0});
-    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-      const bool tool_a = plan.nodes[a].model == kNoModel, tool_b = plan.nodes[b].model == kNoModel;
-      return std::tuple(!tool_a, -rank[a]) < std::tuple(!tool_b, -rank[b]);
-    });
+    const std::vector<size_t> order = UrgentFirst(plan, rank);
     std::vector<int32_t> before;
     for (const LogicalNode& node : plan.nodes) before.push_back(node.order);
     std::string names;

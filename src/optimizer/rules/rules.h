@@ -88,7 +88,7 @@ class LonePrompts final : public Rule {
 
 /// Within a block of rows: tools first, since they take no engine and others wait for them; then by
 /// upward rank, the time of the longest chain that an operator begins (HEFT: Topcuoglu, Hariri and
-/// Wu 2002), operators of one prefix group next to each other where the ranks allow.
+/// Wu 2002). Ranks within a tenth of each other count as equal and leave the workflow's order.
 class OrderByUrgency final : public Rule {
  public:
   const char* name() const override { return "urgent_first"; }

@@ -18,6 +18,7 @@
 #include "tool/sql/duckdb_result.h"
 #include "tool/sql/duckdb_statement_rules.h"
 #include "tool/sql/duckdb_values.h"
+#include "tool/sql/sql_arguments.h"
 
 namespace halo {
 namespace {
@@ -321,11 +322,10 @@ void DuckDbBackend::Impl::Bind(duckdb_prepared_statement statement, const SqlCal
   for (size_t i = 0; i < sql.arguments.size(); ++i) {
     std::string fault;
     const DuckValue value(MakeDuckValue(sql.arguments[i], fault));
+    if (fault.empty() && duckdb_bind_value(statement, i + 1, value.get()) != DuckDBSuccess)
+      fault = DuckMessage(duckdb_prepare_error(statement));
     if (!fault.empty())
-      throw DuckFailure("bad_parameter", "parameter " + std::to_string(i + 1) + ": " + fault);
-    if (duckdb_bind_value(statement, i + 1, value.get()) != DuckDBSuccess)
-      throw DuckFailure("bad_parameter", "parameter " + std::to_string(i + 1) + ": " +
-                                             DuckMessage(duckdb_prepare_error(statement)));
+      throw DuckFailure("bad_parameter", ArgumentFault(sql.arguments[i], i, fault));
   }
 }
 

@@ -521,7 +521,7 @@ PostgresArguments TextsOfArguments(const std::vector<SqlArgument>& arguments, st
       why = ArgumentRefusal("a list", argument.value);
     }
     if (why.empty()) continue;
-    fault = fmt::format("parameter {}: {}", texts.types.size(), why);
+    fault = ArgumentFault(argument, texts.types.size() - 1, why);
     break;
   }
   return texts;

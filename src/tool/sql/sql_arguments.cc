@@ -1,5 +1,7 @@
 #include "tool/sql/sql_arguments.h"
 
+#include <fmt/format.h>
+
 #include "base/text.h"
 
 namespace halo {
@@ -9,6 +11,11 @@ using Json = nlohmann::ordered_json;
 std::string ArgumentText(const Json& value) {
   return value.is_string() ? value.get<std::string>()
                            : value.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+std::string ArgumentFault(const SqlArgument& argument, size_t place, const std::string& why) {
+  return argument.name.empty() ? fmt::format("parameter {}: {}", place + 1, why)
+                               : fmt::format("parameter '{}': {}", argument.name, why);
 }
 
 const char* ExpectedArgument(SqlParameterType type, const SqlArgumentWords& words) {

@@ -22,6 +22,9 @@ struct SqlArgumentWords {
 /// What a value of the type looks like: "a date such as 2026-01-31".
 const char* ExpectedArgument(SqlParameterType type, const SqlArgumentWords& words);
 
+/// "parameter 'since': WHY", or "parameter 2: WHY" of one without a name; `place` from 0.
+std::string ArgumentFault(const SqlArgument& argument, size_t place, const std::string& why);
+
 /// "expected WHAT, got ...": well-formed UTF-8, of a long value its beginning.
 std::string ArgumentRefusal(const char* expected, const nlohmann::ordered_json& value);
 
