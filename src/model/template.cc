@@ -7,6 +7,7 @@
 
 #include "base/text.h"
 #include "model/jinja_evaluator.h"
+#include "model/jinja_pieces.h"
 #include "model/jinja_program.h"
 
 namespace halo {
@@ -128,6 +129,14 @@ Template Template::Parse(std::string source, SourceLocation where) {
 const std::set<std::string>& Template::reads() const { return impl_->reads; }
 bool Template::is_constant() const { return impl_->program.is_constant(); }
 const std::string& Template::source() const { return impl_->source; }
+
+std::vector<TemplatePiece> Template::Pieces() const {
+  if (!is_constant()) return PiecesOf(impl_->program);
+  if (impl_->source.empty()) return {};
+  TemplatePiece piece;
+  piece.text = impl_->source;
+  return {std::move(piece)};
+}
 
 std::vector<PromptSpan> Template::Render(const Values& values, const Answers& answers) const {
   std::vector<PromptSpan> spans;

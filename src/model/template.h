@@ -12,6 +12,21 @@
 
 namespace halo {
 
+/// A stretch of what a template prints: text that is the same whatever the values, or a value.
+struct TemplatePiece {
+  bool is_value = false;
+  /// What is printed; of a value, the text constants among what it may print.
+  std::string text;
+  /// Of a value: how it comes about, apart from what names are called. Two values of equal form,
+  /// whose `names` stand for equal things one by one, are equal.
+  std::string form;
+  std::vector<std::string> names;  ///< that it reads, in order: "title", "row.title", "row"
+  bool is_name = false;            ///< it prints what its one name stands for, as it is
+  std::string shown;               ///< for people: "{{ title | upper }}"
+
+  friend bool operator==(const TemplatePiece&, const TemplatePiece&) = default;
+};
+
 /// A Jinja template written by a workflow's author, parsed by llama.cpp's Jinja and run by an
 /// evaluator of our own under the limits of contract section 6 (1M steps, 16 MiB of output).
 ///
@@ -42,6 +57,9 @@ class Template {
   /// True if the template has no expression or statement at all: it renders to its source.
   bool is_constant() const;
   const std::string& source() const;
+  /// What it prints, piece by piece in this order. From the first statement on everything is one
+  /// value, since what follows may depend on what the statement did.
+  std::vector<TemplatePiece> Pieces() const;
 
   /// Renders with `values` (name -> JSON value; strings as text, everything else compact JSON when
   /// printed) and `answers` (name -> a span of tokens or data): an answer that is printed as it is

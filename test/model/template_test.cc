@@ -48,6 +48,53 @@ const Values kRow = {{"row",
                        {"map", {{"a", 1}, {"b", {1, 2}}}}}},
                      {"s", "text"}};
 
+/// What a template prints, piece by piece: text as it is, values as people see them with the names
+/// that they read.
+std::string PiecesOf(const std::string& source) {
+  std::string all;
+  for (const TemplatePiece& piece : Parse(source).Pieces()) {
+    if (!piece.is_value) {
+      all += "'" + piece.text + "' ";
+      continue;
+    }
+    all += piece.shown + "(";
+    for (const std::string& name : piece.names) all += name + ",";
+    all += piece.is_name ? ") " : ") of '" + piece.text + "' ";
+  }
+  return all;
+}
+
+std::string FormOf(const std::string& source) { return Parse(source).Pieces().front().form; }
+
+TEST(Template, PiecesAreTextAndValuesInTheirOrder) {
+  EXPECT_EQ(PiecesOf("All text\n"), "'All text\n' ");
+  EXPECT_EQ(PiecesOf(""), "");
+  EXPECT_EQ(PiecesOf("Of {{ title }} by {{ row.author }}."),
+            "'Of ' {{ title }}(title,) ' by ' {{ row.author }}(row.author,) '.' ");
+  EXPECT_EQ(PiecesOf("{{ title | upper }}"), "{{ title | upper }}(title,) of '' ");
+  // White space goes as it does in rendering.
+  EXPECT_EQ(PiecesOf("a {{- title -}} b"), "'a' {{ title }}(title,) 'b' ");
+  // From a statement on all is one value: what follows may depend on it.
+  EXPECT_EQ(PiecesOf("Of {% if x %}yes {{ y }}{% endif %} end {{ z }}"),
+            "'Of ' {% ... %}(x,y,z,) of 'yes  end ' ");
+  EXPECT_EQ(PiecesOf("{{ row['title'] }}{{ row.get('title') }}"),
+            "{{ row[\"title\"] }}(row.title,) {{ ... }}(row,) of '' ");
+}
+
+TEST(Template, ValuesOfOneFormDifferByTheirNamesOnly) {
+  EXPECT_EQ(FormOf("{{ a | upper }}"), FormOf("{{b|upper}}"));
+  EXPECT_NE(FormOf("{{ a | upper }}"), FormOf("{{ a | lower }}"));
+  EXPECT_NE(FormOf("{{ a | upper | trim }}"), FormOf("{{ a | trim | upper }}"));
+  EXPECT_NE(FormOf("{{ a | replace('x', 'y') }}"), FormOf("{{ a | replace('x', 'z') }}"));
+  EXPECT_NE(FormOf("{{ a ~ a }}"), FormOf("{{ a ~ b }}"));
+  EXPECT_NE(FormOf("{{ a[0] }}"), FormOf("{{ a[1] }}"));
+  EXPECT_NE(FormOf("{{ a[0] }}"), FormOf("{{ a['0'] }}"));
+  EXPECT_NE(FormOf("{{ a.upper() }}"), FormOf("{{ a.lower() }}"));
+  EXPECT_EQ(FormOf("{% if a %}x{% endif %}"), FormOf("{% if b %}x{% endif %}"));
+  EXPECT_NE(FormOf("{% if a %}x{% endif %}"), FormOf("{% if a %}y{% endif %}"));
+  EXPECT_NE(FormOf("{% if a %}x{% endif %}"), FormOf("{% if not a %}x{% endif %}"));
+}
+
 TEST(Template, ValuesPrintAsDataAndCompactJson) {
   EXPECT_EQ(Render("T {{ row.title }}!", kRow), "T [A b]!");
   EXPECT_EQ(Render("{{ row['title'] }} {{ s }}", kRow), "[A b] [text]");
