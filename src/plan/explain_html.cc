@@ -32,6 +32,7 @@ class HtmlPrinter {
       PrintGraph(s);
       PrintOperators(s);
     }
+    PrintGroups();
     PrintRules();
     PrintTimeline();
     return HtmlPage("Plan of " + names, body_);
@@ -228,6 +229,33 @@ class HtmlPrinter {
                            std::isinf(factor) || !costs ? "" : fmt::format("{:.2f}", factor));
     }
     body_ += "</tr>\n";
+  }
+
+  void PrintGroups() {
+    constexpr size_t kMostNames = 8;
+    if (plan_.prefix_groups.empty()) return;
+    body_ +=
+        "<h2>Prompts that begin alike</h2>\n<div class=\"scroll\"><table>\n<tr><th "
+        "class=\"name\">with</th><th class=\"name\">operators</th><th>tokens</th><th>in every "
+        "row</th><th>different</th><th>calls</th><th>saves tokens</th>";
+    if (plan_.has_costs) body_ += "<th>saves</th>";
+    body_ += "</tr>\n";
+    for (const PrefixGroup& group : plan_.prefix_groups) {
+      std::string names;
+      for (size_t i = 0; i < std::min(kMostNames, group.operators.size()); ++i)
+        names += (i == 0 ? "" : ", ") + OperatorOf(plan_.operators[group.operators[i]]).id;
+      if (group.operators.size() > kMostNames)
+        names += fmt::format(" and {} more", group.operators.size() - kMostNames);
+      body_ += fmt::format(
+          "<tr><td class=\"name\">{}</td><td class=\"name\">{}</td><td>{}</td><td>{}</td>"
+          "<td>{}</td><td>{}</td><td>{}</td>",
+          HtmlText(group.prefix), HtmlText(names), RoundedWords(group.tokens),
+          RoundedWords(group.constant_tokens), RoundedWords(group.prefixes),
+          RoundedWords(group.calls), RoundedWords(group.saved_tokens));
+      if (plan_.has_costs) body_ += fmt::format("<td>{}</td>", SecondsWords(group.saved_s));
+      body_ += "</tr>\n";
+    }
+    body_ += "</table></div>\n";
   }
 
   void PrintRules() {

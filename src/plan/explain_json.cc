@@ -20,6 +20,7 @@ Json KvJson(const LogicalPlan& plan, const LogicalNode& node) {
   const bool begins = node.kv_source >= 0;
   return {{"from", begins ? Json(plan.operator_of(node.kv_source).id) : Json()},
           {"from_answer", begins && node.kv_source_answer},
+          {"shared", node.kv_shared.empty() ? Json() : Json(node.kv_shared)},
           {"kept_for", node.kv_consumers},
           {"kept_answer", node.keep_answer},
           {"beyond", node.lone_prompts ? "as far as others begin alike" : "all of it"}};
@@ -37,6 +38,19 @@ Json ResidencyJson(const PhysicalPlan& plan) {
                      {"ready_s", placed.start_s}});
   }
   return loads;
+}
+
+Json GroupJson(const PrefixGroup& group) {
+  return {{"operators", group.operators},
+          {"parent", group.parent < 0 ? Json() : Json(group.parent)},
+          {"prefix", group.prefix},
+          {"values", group.values},
+          {"tokens", group.tokens},
+          {"constant_tokens", group.constant_tokens},
+          {"prefixes", group.prefixes},
+          {"calls", group.calls},
+          {"saved_tokens", group.saved_tokens},
+          {"saved_s", group.saved_s}};
 }
 
 Json OperatorJson(const PhysicalPlan& plan, const PlannedOperator& planned) {
@@ -72,6 +86,7 @@ Json OperatorJson(const PhysicalPlan& plan, const PlannedOperator& planned) {
                       {"calls", EstimateJson(e.calls)},
                       {"prompt_tokens", EstimateJson(e.prompt_tokens)},
                       {"reused_tokens", EstimateJson(e.reused_tokens)},
+                      {"source_tokens", e.source_tokens},
                       {"output_tokens", EstimateJson(e.output_tokens)},
                       {"busy_s", EstimateJson(e.busy_s)},
                       {"pace", e.pace},
@@ -96,8 +111,7 @@ std::string ExplainJson(const PhysicalPlan& plan) {
   }
   for (const PlannedOperator& planned : plan.operators)
     operators.push_back(OperatorJson(plan, planned));
-  for (const PrefixGroup& group : plan.prefix_groups)
-    groups.push_back({{"operators", group.operators}, {"tokens", group.tokens}});
+  for (const PrefixGroup& group : plan.prefix_groups) groups.push_back(GroupJson(group));
   for (const AppliedRule& rule : plan.rules) {
     rules.push_back({{"name", rule.name},
                      {"on", rule.is_on},

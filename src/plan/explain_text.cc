@@ -198,6 +198,17 @@ std::string ExplainMermaid(const PhysicalPlan& plan) {
       text += fmt::format("  o{} --> o{}\n", first + static_cast<size_t>(input), i);
     if (planned.same_as >= 0) text += fmt::format("  o{} -.-> o{}\n", planned.same_as, i);
   }
+  for (size_t g = 0; g < plan.prefix_groups.size(); ++g) {
+    const PrefixGroup& group = plan.prefix_groups[g];
+    text += fmt::format("  p{}{{{{\"{}<br/>{}\"}}}}\n", g, Escaped(group.prefix),
+                        Escaped(PrefixGroupWords(group)));
+    if (group.parent >= 0) text += fmt::format("  p{} -.- p{}\n", group.parent, g);
+    // Those of a group inside it hang on that.
+    for (const size_t member : group.operators) {
+      if (plan.operators[member].prefix_group == static_cast<int32_t>(g))
+        text += fmt::format("  p{} -.- o{}\n", g, member);
+    }
+  }
   return text;
 }
 

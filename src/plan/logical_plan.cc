@@ -6,7 +6,10 @@
 #include <utility>
 
 #include "base/check.h"
+#include "plan/node_signature.h"
 #include "plan/operator_reads.h"
+#include "plan/prompt_tree.h"
+#include "plan/templated_prompt.h"
 
 namespace halo {
 namespace {
@@ -14,20 +17,6 @@ namespace {
 /// Operators that put the row's prompt where a shared prefix can begin: all but continuations.
 bool ReadsRowPrompt(const Operator& op) {
   return op.is_inference() && op.form == PromptForm::kRowPrompt && op.history != History::kContinue;
-}
-
-/// The operator whose answer is the last turn of an assistant in `messages`, if that is all there
-/// is in it: then its conversation may go on here. -1: none.
-OperatorIndex ContinuedBy(const Operator& op) {
-  for (auto message = op.messages.rbegin(); message != op.messages.rend(); ++message) {
-    if (message->role != "assistant") continue;
-    for (const NameBinding& name : op.names) {
-      const bool is_all = message->content->source() == "{{ " + name.name + " }}";
-      if (is_all && name.producers.size() == 1) return name.producers.front();
-    }
-    return -1;
-  }
-  return -1;
 }
 
 /// What computes an operator's KV: operators with equal ones can share it.
@@ -51,37 +40,78 @@ void ChooseLayouts(LogicalPlan& plan) {
 
 }  // namespace
 
+namespace {
+
+/// The tree of a plan's own prompts, put in operator by operator.
+class KvLinker {
+ public:
+  explicit KvLinker(LogicalPlan& plan)
+      : plan_(plan),
+        prompts_(TemplatePrompts(plan, IdentifyOperators(plan, ""), PromptSetting())),
+        ends_(plan.nodes.size(), PromptTree::kNoNode) {}
+
+  void Link(LogicalNode& node) {
+    const auto at = static_cast<size_t>(node.op);
+    if (!prompts_[at] || node.removed) return;
+    const TemplatedPrompt& prompt = *prompts_[at];
+    const auto [root, is_new] = roots_.try_emplace(ComputedBy(node), PromptTree::kNoNode);
+    if (is_new) root->second = tree_.AddRoot();
+    if (prompt.continues < 0) {
+      ends_[at] = tree_.Insert(at, prompt.pieces, root->second);
+      return FindSource(node, ends_[at]);
+    }
+    const PromptTree::NodeIndex parent = ends_[static_cast<size_t>(prompt.continues)];
+    HALO_CHECK(parent != PromptTree::kNoNode, "what an operator reads is run");
+    ends_[at] = tree_.Insert(at, prompt.pieces, parent);
+    if (plan_.operator_of(prompt.continues).keep_cache) Take(node, prompt.continues, true);
+  }
+
+ private:
+  /// A conversation written out comes before whatever else goes on alike: its answer is not
+  /// computed either.
+  void FindSource(LogicalNode& node, PromptTree::NodeIndex end) {
+    const auto own = static_cast<size_t>(node.op);
+    PromptTree::NodeIndex alike = PromptTree::kNoNode;
+    for (PromptTree::NodeIndex at = end; at != PromptTree::kNoNode; at = tree_.at(at).parent) {
+      const bool is_answer = tree_.IsAnswerOfPromptBefore(
+          at, [](OperatorIndex op) { return static_cast<size_t>(op); });
+      if (is_answer) return Take(node, tree_.at(at).value->answer_of, true);
+      const PromptTree::Node& shared = tree_.at(at);
+      if (alike == PromptTree::kNoNode && shared.first != own && shared.open_values > 0) alike = at;
+    }
+    if (alike == PromptTree::kNoNode) return;
+    const PromptTree::Node& shared = tree_.at(alike);
+    Take(node, static_cast<OperatorIndex>(shared.first), false);
+    const TemplatedPrompt& first = *prompts_[shared.first];
+    node.kv_shared = ShownPrompt(first.pieces, shared.first_value, shared.bytes);
+  }
+
+  void Take(LogicalNode& node, OperatorIndex source, bool answer) {
+    node.kv_source = source;
+    node.kv_source_answer = answer;
+    LogicalNode& from = plan_.nodes[static_cast<size_t>(source)];
+    ++from.kv_consumers;
+    from.keep_answer = from.keep_answer || answer;
+  }
+
+  LogicalPlan& plan_;
+  std::vector<std::optional<TemplatedPrompt>> prompts_;  // [operators]
+  PromptTree tree_;
+  std::vector<PromptTree::NodeIndex> ends_;  // [operators]
+  std::map<std::pair<ModelIndex, AdapterIndex>, PromptTree::NodeIndex> roots_;
+};
+
+}  // namespace
+
 void LinkKvSources(LogicalPlan& plan) {
   for (LogicalNode& node : plan.nodes) {
     node.kv_source = -1;
     node.kv_source_answer = node.keep_answer = false;
+    node.kv_shared.clear();
     node.kv_consumers = 0;
   }
-  std::map<std::pair<ModelIndex, AdapterIndex>, OperatorIndex> first_reader;
-  for (LogicalNode& node : plan.nodes) {
-    const Operator& op = plan.operator_of(node.op);
-    if (op.history == History::kContinue) {
-      const OperatorIndex parent = op.inputs.front();
-      const bool same = ComputedBy(plan.at(parent)) == ComputedBy(node);
-      if (same && plan.operator_of(parent).keep_cache) {
-        node.kv_source = parent;
-        node.kv_source_answer = true;
-      }
-    } else if (op.form == PromptForm::kMessages) {
-      const OperatorIndex parent = ContinuedBy(op);
-      if (parent >= 0 && ComputedBy(plan.at(parent)) == ComputedBy(node)) {
-        node.kv_source = parent;
-        node.kv_source_answer = true;
-      }
-    } else if (ReadsRowPrompt(op) && node.layout == PromptLayout::kContextFirst) {
-      const auto [found, is_first] = first_reader.emplace(ComputedBy(node), node.op);
-      if (!is_first) node.kv_source = found->second;
-    }
-    if (node.kv_source < 0) continue;
-    LogicalNode& source = plan.nodes[static_cast<size_t>(node.kv_source)];
-    ++source.kv_consumers;
-    source.keep_answer = source.keep_answer || node.kv_source_answer;
-  }
+  KvLinker linker(plan);
+  for (LogicalNode& node : plan.nodes) linker.Link(node);
 }
 
 const char* HistoryName(History history) {

@@ -48,9 +48,11 @@ struct LogicalNode {
   int32_t order = 0;
 
   /// The operator whose KV this one's prompt begins with, row by row: the parent of a conversation,
-  /// or the first operator that reads the same row prompt ahead of its instruction. -1: none.
+  /// or of the operators before it the one whose prompt goes on alike furthest, beyond what all
+  /// rows have in common. -1: none.
   OperatorIndex kv_source = -1;
   bool kv_source_answer = false;  ///< the source's answer is part of the prefix
+  std::string kv_shared;          ///< for people: the prefix, where it is not prompt and answer
   /// Its rows' prompts are not expected to begin like any other, beyond what the author wrote:
   /// their KV is not worth keeping any further.
   bool lone_prompts = false;
@@ -74,7 +76,7 @@ struct LogicalPlan {
 /// instruction_first. `all_outputs`: rows show what every operator said.
 LogicalPlan MakeLogicalPlan(const Workflow& workflow, bool all_outputs = false);
 
-/// Says anew who begins with whose KV, after layouts have changed.
+/// Says anew who begins with whose KV, after layouts have changed or operators were removed.
 void LinkKvSources(LogicalPlan& plan);
 
 /// GuardsOfOperators of the plan's workflow, for what its rows show.

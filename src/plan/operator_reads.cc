@@ -75,54 +75,6 @@ OperatorReads ReadsOf(const Workflow& workflow, OperatorIndex index,
   return reads;
 }
 
-namespace {
-
-/// Adds a template to a beginning; true if it is all constant, so that what follows counts too.
-bool Append(const Template* content, const std::vector<NameBinding>& names,
-            PromptBeginning& beginning) {
-  if (content == nullptr) return true;
-  const std::string& source = content->source();
-  if (content->is_constant()) {
-    beginning.text += source;
-    return true;
-  }
-  const size_t open = source.find('{');
-  beginning.text += source.substr(0, open);
-  // {{ name }} and {{ row.name }}; the value of anything else is not known.
-  const size_t close = source.find("}}", open);
-  if (source.compare(open, 2, "{{") != 0 || close == std::string::npos) return false;
-  const size_t first = source.find_first_not_of(" -", open + 2);
-  const size_t last = source.find_last_not_of(" -", close - 1);
-  if (first == std::string::npos || last < first || last == std::string::npos) return false;
-  const std::string name = source.substr(first, last + 1 - first);
-  constexpr std::string_view kRow = "row.";
-  if (name.compare(0, kRow.size(), kRow) == 0) beginning.column = name.substr(kRow.size());
-  for (const NameBinding& binding : names) {
-    if (binding.name == name && binding.producers.empty()) beginning.column = binding.column;
-  }
-  return false;
-}
-
-}  // namespace
-
-PromptBeginning BeginningOf(const Operator& op, PromptLayout layout,
-                            const std::string& prompt_column) {
-  PromptBeginning beginning;
-  if (op.form == PromptForm::kRowPrompt && layout == PromptLayout::kContextFirst) {
-    beginning.column = prompt_column;
-    return beginning;
-  }
-  if (!Append(op.instruction.get(), op.names, beginning)) return beginning;
-  for (const MessageSpec& message : op.messages) {
-    if (!Append(message.content.get(), op.names, beginning)) return beginning;
-  }
-  if (op.form == PromptForm::kBody) Append(op.body.get(), op.names, beginning);
-  if (op.form == PromptForm::kRowPrompt) beginning.column = prompt_column;
-  if (op.form == PromptForm::kInputs && !op.names.empty() && op.names.front().producers.empty())
-    beginning.column = op.names.front().column;
-  return beginning;
-}
-
 std::vector<bool> MaybeSkipped(const Workflow& workflow) {
   std::vector<bool> maybe(workflow.operators.size(), false);
   for (size_t i = 0; i < workflow.operators.size(); ++i) {

@@ -22,16 +22,6 @@ struct OperatorReads {
 /// read.
 OperatorReads ReadsOf(const Workflow& workflow, OperatorIndex op, const std::string& prompt_column);
 
-/// How an operator's prompts begin, for as far as it can be told from the text.
-struct PromptBeginning {
-  std::string text;    ///< written by the author, before anything that a row or an answer gives
-  std::string column;  ///< of the row, whose value comes next; "": something else, or not known
-};
-
-/// Of an operator that is an inference and begins its conversation (no KV source).
-PromptBeginning BeginningOf(const Operator& op, PromptLayout layout,
-                            const std::string& prompt_column);
-
 /// Operators that have to end before `op` can: those it reads, those that its `inputs` declare, and
 /// those whose being skipped skips it. What only an edge, or a query that nobody reads, puts before
 /// it is left out, but in workflows that write: there the declared order holds. Ascending.

@@ -17,6 +17,9 @@ struct OperatorEstimate {
   Estimate calls;          ///< that are made: distinct ones, samples counted
   Estimate prompt_tokens;  ///< of a call; = reused + prefilled
   Estimate reused_tokens;  ///< of a call: KV that is there
+  /// Of reused_tokens, those that lie where the operator's KV source ran; the rest all workers have
+  /// after their first call.
+  double source_tokens = 0.0;
   Estimate output_tokens;  ///< of a call
   Estimate busy_s;         ///< of the engine, or of the tool summed over its calls
   /// Engine seconds of earlier runs / what the profile says of them; busy_s contains it. Tools that
@@ -41,20 +44,30 @@ struct PlannedSource {
 struct PlannedOperator {
   size_t source = 0;
   OperatorIndex op = 0;
-  int32_t same_as = -1;      ///< an earlier one that asks the same: its calls serve both
-  bool is_constant = false;  ///< one call for all rows
-  int32_t prefix_group = -1;
+  bool serves_others = false;     ///< one of another source has it as same_as
+  int32_t same_as = -1;           ///< an earlier one that asks the same: its calls serve both
+  bool is_constant = false;       ///< one call for all rows
+  int32_t prefix_group = -1;      ///< the innermost
   int32_t batch_limit = 0;        ///< of inference: most of its calls in the engine's batch at once
   std::optional<double> start_s;  ///< of its first call, in the schedule; nothing: it is not run
   OperatorEstimate estimate;
   std::optional<OperatorActual> actual;
 };
 
-/// Operators of one model whose prompts begin alike, whatever the row.
+/// Operators of one model and adapter whose prompts begin alike: with the same text, and with equal
+/// values where they are of the same row.
 struct PrefixGroup {
-  std::vector<size_t> operators;  ///< positions in PhysicalPlan::operators
-  std::string text;               ///< what they share
-  int64_t tokens = 0;
+  std::vector<size_t> operators;  ///< positions in PhysicalPlan::operators, ascending
+  int32_t parent = -1;            ///< the group around it, whose prefix is shorter; -1: none
+  std::string prefix;             ///< for people: "You are ..." + {{ title }}
+  int32_t values = 0;             ///< in the prefix, that are not known before there is a row
+  double tokens = 0.0;            ///< of the prefix, expected
+  double constant_tokens = 0.0;   ///< of these, ahead of the first value
+  double prefixes = 0.0;          ///< different ones, expected
+  double calls = 0.0;             ///< whose prompts begin with one of them
+  /// Of all calls: computed once instead of once for each operator, beyond what `parent` saves.
+  double saved_tokens = 0.0;
+  double saved_s = 0.0;  ///< of the engine for these; the estimates have them
 };
 
 /// What a rule did.

@@ -160,7 +160,7 @@ void PrintInference(const LogicalPlan& plan, const LogicalNode& node, std::strin
   if (node.kv_source >= 0) {
     text +=
         fmt::format("       KV      begins with that of {} ({})\n", workflow.at(node.kv_source).id,
-                    node.kv_source_answer ? "prompt and answer" : "row prompt");
+                    node.kv_source_answer ? "prompt and answer" : node.kv_shared);
   }
   if (node.kv_consumers > 0)
     text += fmt::format("       keeps   KV for {}\n", Counted(node.kv_consumers, "operator"));

@@ -33,6 +33,17 @@ std::string CountWords(const Estimate& count) {
                      RoundedWords(count.high));
 }
 
+std::string PrefixGroupWords(const PrefixGroup& group) {
+  const std::string saves =
+      fmt::format("saves {} tokens", RoundedWords(std::round(group.saved_tokens)));
+  if (group.values == 0)
+    return fmt::format("{} tokens, {}", RoundedWords(std::round(group.tokens)), saves);
+  return fmt::format("{} tokens, {} of them in every row, {} different in {} calls, {}",
+                     RoundedWords(std::round(group.tokens)),
+                     RoundedWords(std::round(group.constant_tokens)), RoundedWords(group.prefixes),
+                     RoundedWords(group.calls), saves);
+}
+
 double ErrorFactor(double estimated, double actual) {
   if (estimated <= 0.0 || actual <= 0.0) return estimated == actual ? 1.0 : INFINITY;
   return std::max(estimated / actual, actual / estimated);

@@ -95,6 +95,40 @@ TEST_F(ExplainTest, JsonHoldsEveryFigure) {
   EXPECT_EQ(said["sources"][0]["rows"], 10);
 }
 
+TEST_F(ExplainTest, PromptsThatBeginAlikeAreNamedInEveryForm) {
+  PrefixGroup group;
+  group.operators = {0, 1};
+  group.prefix = "\"A <b>\" + {{ text }}";
+  group.values = 1;
+  group.tokens = 31.4;
+  group.constant_tokens = 12.0;
+  group.prefixes = 8.0;
+  group.calls = 16.0;
+  group.saved_tokens = 155.0;
+  group.saved_s = 0.25;
+  plan_.prefix_groups = {group};
+  plan_.operators[0].prefix_group = plan_.operators[1].prefix_group = 0;
+  logical_.nodes[1].kv_source = 0;
+  logical_.nodes[1].kv_shared = group.prefix;
+  EXPECT_EQ(PrefixGroupWords(group),
+            "31 tokens, 12 of them in every row, 8 different in 16 calls, saves 155 tokens");
+  EXPECT_THAT(ExplainText(plan_),
+              HasSubstr("KV      begins with that of first (\"A <b>\" + {{ text }})"));
+  const auto said = nlohmann::json::parse(ExplainJson(plan_));
+  EXPECT_EQ(said["prefix_groups"][0]["prefix"], group.prefix);
+  EXPECT_EQ(said["prefix_groups"][0]["parent"], nullptr);
+  EXPECT_EQ(said["prefix_groups"][0]["saved_tokens"], 155.0);
+  EXPECT_EQ(said["operators"][1]["kv"]["shared"], group.prefix);
+  const std::string mermaid = ExplainMermaid(plan_);
+  EXPECT_THAT(mermaid, HasSubstr("p0{{\"#quot;A #lt;b#gt;#quot; + {{ text }}<br/>31 tokens, "));
+  EXPECT_THAT(mermaid, HasSubstr("p0 -.- o1\n"));
+  const std::string html = ExplainHtml(plan_);
+  EXPECT_THAT(html, HasSubstr("&quot;A &lt;b&gt;&quot; + {{ text }}</td><td class=\"name\">first, "
+                              "second</td><td>31</td><td>12</td><td>8</td><td>16</td>"
+                              "<td>155</td><td>250 ms</td>"));
+  EXPECT_THAT(html, Not(HasSubstr("<b>\"")));
+}
+
 TEST_F(ExplainTest, EveryFormIsTheSameEachTimeAndWithoutPlanningTimes) {
   PhysicalPlan again = plan_;
   again.rules[0].planning_s = 7.0;

@@ -88,8 +88,8 @@ TEST(LogicalPlanTest, AutoLayoutIsContextFirstWhereTheRowsPromptIsShared) {
 
 TEST(LogicalPlanTest, WrittenLayoutsStay) {
   const Workflow workflow = ParseWorkflow(
-      "start_ops: [a, b]\nend_ops: [a, b]\nops:\n  a: {model: m}\n  b: {model: m, prompt_layout: "
-      "context_first}\n",
+      "start_ops: [a, b]\nend_ops: [a, b]\nops:\n  a: {model: m, prompt: Say.}\n  b: {model: m, "
+      "prompt_layout: context_first}\n",
       "f.yaml");
   const LogicalPlan plan = MakeLogicalPlan(workflow);
   EXPECT_EQ(plan.at(0).layout, PromptLayout::kInstructionFirst);
@@ -101,11 +101,11 @@ TEST(LogicalPlanTest, ConversationsStartFromTheirParentsKv) {
   const Workflow workflow = ParseWorkflow(R"(start_ops: [a]
 end_ops: [b, c, d, e]
 ops:
-  a: {model: m}
+  a: {model: m, prompt: Say.}
   b: {model: m, input_ops: [a]}
   c: {model: m, input_ops: [a]}
   d: {model: other, input_ops: [a]}
-  e: {model: m, input_ops: [b], history: outputs}
+  e: {model: m, prompt: Judge., input_ops: [b], history: outputs}
 )",
                                           "f.yaml");
   const LogicalPlan plan = MakeLogicalPlan(workflow);
@@ -117,6 +117,97 @@ ops:
   EXPECT_EQ(plan.at(3).kv_source, -1);  // another model has no use for it
   EXPECT_EQ(plan.at(4).kv_source, -1);  // outputs begin a conversation of their own
   EXPECT_EQ(plan.at(1).kv_consumers, 0);
+}
+
+/// "operator<-source: what they share" of each operator that begins with another's KV.
+std::string KvOf(const std::string& yaml) {
+  const Workflow workflow = ParseWorkflow(yaml, "f.yaml");
+  const LogicalPlan plan = MakeLogicalPlan(workflow);
+  std::string all;
+  for (const LogicalNode& node : plan.nodes) {
+    if (node.kv_source < 0) continue;
+    all += plan.operator_of(node.op).id + "<-" + plan.operator_of(node.kv_source).id + ": " +
+           (node.kv_source_answer ? "answer" : node.kv_shared) + "; ";
+  }
+  return all;
+}
+
+std::string GraphOf(const std::string& nodes) {
+  return "graph:\n  defaults: {model: m, temperature: 0}\n  nodes:\n"
+         "    - {id: in, type: input, outputs: [text, note]}\n" +
+         nodes;
+}
+
+TEST(LogicalPlanTest, PromptsThatGoOnWithTheSameValueShareItsKv) {
+  EXPECT_EQ(KvOf(GraphOf(R"(    - {id: a, prompt: "Of {{ text }}: who?", outputs: [x]}
+    - {id: b, prompt: "Of {{ text }}: why?", outputs: [y]}
+    - {id: c, inputs: [x], prompt: "Of {{ text }}: {{ x }} {{ note }}?", outputs: [z]}
+    - {id: d, inputs: [x], prompt: "Of {{ text }}: {{ x }} and so on.", outputs: [u]}
+)")),
+            "b<-a: \"Of\" + {{ text }} + \": wh\"; c<-a: \"Of\" + {{ text }} + \":\"; "
+            "d<-c: \"Of\" + {{ text }} + \":\" + {{ x }}; ");
+}
+
+TEST(LogicalPlanTest, PromptsThatPartBeforeAValueShareNothingOfARow) {
+  // Another column, another filter, another model, another adapter; text alone.
+  EXPECT_EQ(KvOf(GraphOf(R"(    - {id: a, prompt: "Of {{ text }}.", outputs: [x]}
+    - {id: b, prompt: "Of {{ note }}.", outputs: [y]}
+    - {id: c, prompt: "Of {{ text | upper }}.", outputs: [z]}
+    - {id: d, model: other, prompt: "Of {{ text }}.", outputs: [u]}
+    - {id: e, lora_config: {file: x}, prompt: "Of {{ text }}.", outputs: [v]}
+    - {id: f, lora_config: {file: x, scale: 0.5}, prompt: "Of {{ text }}.", outputs: [w]}
+    - {id: g, prompt: "Of course.", outputs: [t]}
+)")),
+            "");
+}
+
+TEST(LogicalPlanTest, AConversationWrittenOutHasToBeginLikeItsParent) {
+  const std::string parent =
+      R"(    - {id: a, system_prompt: "Say.", prompt: "{{ text }}", outputs: [x]}
+)";
+  const auto child = [](const std::string& system) {
+    return "    - id: b\n      inputs: [x]\n      outputs: [y]\n      messages:\n"
+           "        - {role: system, content: \"" +
+           system +
+           "\"}\n        - {role: user, content: \"{{ text }}\"}\n"
+           "        - {role: assistant, content: \"{{ x }}\"}\n"
+           "        - {role: user, content: More.}\n";
+  };
+  EXPECT_EQ(KvOf(GraphOf(parent + child("Say."))), "b<-a: answer; ");
+  EXPECT_EQ(KvOf(GraphOf(parent + child("Sing."))), "");
+}
+
+TEST(LogicalPlanTest, IterationsOfALoopShareWhatDoesNotChange) {
+  EXPECT_EQ(KvOf(R"(graph:
+  defaults: {model: m, temperature: 0}
+  nodes:
+    - {id: in, type: input, outputs: [topic]}
+    - {id: write, prompt: "Write on {{ topic }}{% if notes %} with {{ notes }}{% endif %}.", outputs: [draft]}
+    - {id: review, prompt: "Review {{ draft }}.", inputs: [draft], outputs: [notes]}
+    - {id: done, prompt: "Print {{ draft }}.", inputs: [draft], outputs: [page]}
+  loops:
+    - {nodes: [write, review], max_iterations: 3, until: "notes == 'fine'"}
+)"),
+            "write__iter1<-write: \"Write on\" + {{ topic }}; "
+            "write__iter2<-write: \"Write on\" + {{ topic }}; ");
+}
+
+TEST(LogicalPlanTest, WhatIsNotRunMakesNoKv) {
+  const Workflow workflow =
+      ParseWorkflow(GraphOf(R"(    - {id: a, prompt: "Of {{ text }}: who?", outputs: [x]}
+    - {id: b, prompt: "Of {{ text }}: why?", outputs: [y]}
+    - {id: c, prompt: "Of {{ text }}: when?", outputs: [z]}
+)"),
+                    "f.yaml");
+  LogicalPlan plan = MakeLogicalPlan(workflow);
+  EXPECT_EQ(plan.at(0).kv_consumers, 2);
+  plan.nodes[0].needed = false;
+  plan.nodes[0].removed = true;
+  LinkKvSources(plan);
+  EXPECT_EQ(plan.at(0).kv_consumers, 0);
+  EXPECT_EQ(plan.at(1).kv_source, -1);
+  EXPECT_EQ(plan.at(2).kv_source, 1);
+  VerifyLogicalPlan(plan);
 }
 
 TEST(LogicalPlanTest, KeepCacheFalseKeepsNothing) {
