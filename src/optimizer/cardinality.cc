@@ -14,16 +14,9 @@ constexpr double kAssumedAnswerShare = 0.5;
 constexpr double kAssumedQuery_s = 0.005;
 constexpr double kAssumedFunction_s = 0.0001;
 constexpr double kAssumedResultTokens = 200.0;
-constexpr double kBlockHeadingTokens = 8.0;
 
 std::set<std::string> KeyOf(const OperatorReads& reads) {
   return reads.whole_row ? std::set<std::string>{"*"} : reads.columns;
-}
-
-double CountTokens(const ModelFacts& model, const std::string& text) {
-  if (text.empty()) return 0.0;
-  return model.count_tokens ? static_cast<double>(model.count_tokens(text))
-                            : static_cast<double>(text.size()) / kBytesPerToken;
 }
 
 /// The text of a template without its expressions and statements.
@@ -52,16 +45,11 @@ std::string LiteralText(const Template* text) {
 }
 
 double WrittenTokens(const Operator& op, const ModelFacts& model) {
-  double tokens = CountTokens(model, LiteralText(op.instruction.get())) +
-                  CountTokens(model, LiteralText(op.body.get()));
+  double tokens = TokensOfText(model, LiteralText(op.instruction.get())) +
+                  TokensOfText(model, LiteralText(op.body.get()));
   for (const MessageSpec& message : op.messages)
-    tokens += CountTokens(model, LiteralText(message.content.get()));
+    tokens += TokensOfText(model, LiteralText(message.content.get()));
   return tokens;
-}
-
-std::string ValueText(const nlohmann::ordered_json& value) {
-  if (value.is_string()) return value.get<std::string>();
-  return value.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
 struct MeanAndVariance {
@@ -83,10 +71,10 @@ MeanAndVariance RowTokens(const Operator& op, const OperatorReads& reads,
       if (found == sample[i].end()) continue;
       const bool is_turns =
           op.form == PromptForm::kRowPrompt && found->is_array() && !found->empty();
-      tokens += CountTokens(
-          model, ValueText(is_turns ? (*found)[RowPromptElement(op, found->size())] : *found));
+      tokens += TokensOfText(
+          model, TextOfValue(is_turns ? (*found)[RowPromptElement(op, found->size())] : *found));
     }
-    if (reads.whole_row) tokens += CountTokens(model, ValueText(sample[i]));
+    if (reads.whole_row) tokens += TokensOfText(model, TextOfValue(sample[i]));
     sum += tokens;
     squares += tokens * tokens;
   }
@@ -125,30 +113,86 @@ double MeanBatch(double calls, int32_t sequences) {
 
 }  // namespace
 
+double TokensOfText(const ModelFacts& model, const std::string& text) {
+  if (text.empty()) return 0.0;
+  return model.count_tokens ? static_cast<double>(model.count_tokens(text))
+                            : static_cast<double>(text.size()) / kBytesPerToken;
+}
+
+double TokensOfWrittenText(const ModelFacts& model, const std::string& text) {
+  if (text.empty() || !model.count_written_tokens) return TokensOfText(model, text);
+  return static_cast<double>(model.count_written_tokens(text));
+}
+
+std::string TextOfValue(const nlohmann::ordered_json& value) {
+  if (value.is_string()) return value.get<std::string>();
+  return value.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+namespace {
+
+/// Columns that prompts depend on up to each of their first values.
+void AddBeginnings(const LogicalPlan& plan, const std::vector<OperatorIdentity>& identities,
+                   const std::string& prompt_column, std::vector<std::set<std::string>>& sets) {
+  // Each set is counted in every row; what follows seldom tells more beginnings apart.
+  constexpr size_t kMostValues = 3;
+  PromptSetting setting;
+  setting.prompt_column = prompt_column;
+  for (const auto& prompt : TemplatePrompts(plan, identities, setting)) {
+    if (!prompt) continue;
+    std::set<std::string> columns;
+    size_t values = 0;
+    for (const PromptPiece& piece : prompt->pieces) {
+      if (!piece.is_open()) continue;
+      bool each_row = piece.whole_row;
+      columns.insert(piece.columns.begin(), piece.columns.end());
+      for (const OperatorIndex producer : piece.producers) {
+        const OperatorIdentity& of = identities[static_cast<size_t>(producer)];
+        each_row = each_row || of.varies || of.reaches.whole_row;
+        columns.insert(of.reaches.columns.begin(), of.reaches.columns.end());
+      }
+      if (each_row || ++values > kMostValues) break;
+      if (!columns.empty()) sets.push_back(columns);
+    }
+  }
+}
+
+}  // namespace
+
 std::vector<std::set<std::string>> ColumnSetsOf(const LogicalPlan& plan,
                                                 const std::string& prompt_column) {
   std::vector<std::set<std::string>> sets;
-  for (const OperatorIdentity& identity : IdentifyOperators(plan, prompt_column)) {
+  const std::vector<OperatorIdentity> identities = IdentifyOperators(plan, prompt_column);
+  for (const OperatorIdentity& identity : identities) {
     if (!identity.each_row && identity.reaches.reads_row()) sets.push_back(KeyOf(identity.reaches));
   }
-  for (const LogicalNode& node : plan.nodes) {
-    if (!plan.operator_of(node.op).is_inference()) continue;
-    const std::string column =
-        BeginningOf(plan.operator_of(node.op), node.layout, prompt_column).column;
-    if (!column.empty()) sets.push_back({column});
+  AddBeginnings(plan, identities, prompt_column, sets);
+  // A rule may choose the other layout.
+  LogicalPlan other = plan;
+  for (LogicalNode& node : other.nodes) {
+    if (plan.operator_of(node.op).prompt_layout != PromptLayout::kAuto) continue;
+    node.layout = node.layout == PromptLayout::kContextFirst ? PromptLayout::kInstructionFirst
+                                                             : PromptLayout::kContextFirst;
   }
+  AddBeginnings(other, IdentifyOperators(other, prompt_column), prompt_column, sets);
   return sets;
+}
+
+std::vector<std::vector<OperatorIdentity>> CardinalityEstimator::IdentitiesOf(
+    const std::vector<OptimizerSource>& sources) {
+  std::vector<std::vector<OperatorIdentity>> identities;
+  for (const OptimizerSource& source : sources)
+    identities.push_back(IdentifyOperators(*source.plan, source.prompt_column));
+  return identities;
 }
 
 CardinalityEstimator::CardinalityEstimator(const std::vector<OptimizerSource>& sources,
                                            const OperatorHistory* history)
-    : sources_(sources) {
-  for (const OptimizerSource& source : sources) {
+    : sources_(sources), identities_(IdentitiesOf(sources)), sharing_(sources, identities_) {
+  for (size_t s = 0; s < sources.size(); ++s) {
     std::vector<Facts> facts;
-    std::vector<OperatorIdentity> identities =
-        IdentifyOperators(*source.plan, source.prompt_column);
-    for (const LogicalNode& node : source.plan->nodes)
-      facts.push_back(FactsOf(source, node.op, history, identities[static_cast<size_t>(node.op)]));
+    for (const LogicalNode& node : sources[s].plan->nodes)
+      facts.push_back(FactsOf(sources[s], node.op, history, identity(s, node.op)));
     facts_.push_back(std::move(facts));
   }
 }
@@ -159,7 +203,6 @@ CardinalityEstimator::Facts CardinalityEstimator::FactsOf(const OptimizerSource&
                                                           const OperatorIdentity& identity) const {
   const Operator& op = source.plan->operator_of(index);
   Facts facts;
-  facts.identity = identity;
   const ModelFacts* model = nullptr;
   if (op.is_inference()) {
     model = &source.models[static_cast<size_t>(source.plan->at(index).model)];
@@ -183,16 +226,6 @@ CardinalityEstimator::Facts CardinalityEstimator::FactsOf(const OptimizerSource&
     if (history != nullptr) facts.pace = history->Find(QueryPaceSignature(facts.cost->dialect), "");
   }
   return facts;
-}
-
-double CardinalityEstimator::constant_tokens(size_t source, OperatorIndex index) const {
-  const OptimizerSource& from = sources_[source];
-  const Operator& op = from.plan->operator_of(index);
-  const LogicalNode& node = from.plan->at(index);
-  const ModelFacts& model = from.models[static_cast<size_t>(node.model)];
-  const double chat = op.use_chat_template ? static_cast<double>(model.chat_tokens) / 2.0 : 0.0;
-  if (node.layout == PromptLayout::kContextFirst) return chat;
-  return chat + CountTokens(model, LiteralText(op.instruction.get()));
 }
 
 /// Rows whose values differ in what reaches the operator, over all sources in which it is the same.
@@ -238,9 +271,10 @@ void CardinalityEstimator::EstimateCalls(const PhysicalPlan& plan, size_t positi
     return;
   }
   const bool known = facts.record != nullptr && facts.record->instances > 0.0;
-  if (facts.identity.each_row) {
+  const OperatorIdentity& what = identity(planned.source, planned.op);
+  if (what.each_row) {
     estimate.calls = estimate.instances;
-  } else if (facts.identity.is_constant()) {
+  } else if (what.is_constant()) {
     estimate.calls = Estimate::Exactly(std::min(1.0, rows));
   } else {
     estimate.calls = DistinctRows(plan, position);
@@ -266,30 +300,81 @@ void CardinalityEstimator::EstimateCalls(const PhysicalPlan& plan, size_t positi
 double CardinalityEstimator::SpreadTokens(size_t source, OperatorIndex op) const {
   const std::vector<Facts>& facts = facts_[source];
   double variance = facts[static_cast<size_t>(op)].row_variance;
-  for (const OperatorIndex producer : facts[static_cast<size_t>(op)].identity.reaches.producers)
+  for (const OperatorIndex producer : identity(source, op).reaches.producers)
     variance += facts[static_cast<size_t>(producer)].answer_variance;
   return 2.0 * std::sqrt(variance);
 }
 
+/// Mean tokens of a call's prompt: what is written and what rows give, and what others answer.
+Estimate CardinalityEstimator::PromptTokens(const PhysicalPlan& plan, size_t position) const {
+  const size_t first = position - static_cast<size_t>(plan.operators[position].op);
+  const auto of = [&](OperatorIndex other) -> const OperatorEstimate& {
+    return plan.operators[first + static_cast<size_t>(other)].estimate;
+  };
+  Estimate tokens = Estimate::Within(sharing_.known_tokens(position), 0.05);
+  const TemplatedPrompt& prompt = sharing_.prompt(position);
+  if (prompt.continues >= 0) tokens += of(prompt.continues).prompt_tokens;
+  for (const PromptPiece& piece : prompt.pieces) {
+    for (const OperatorIndex producer : piece.producers) {
+      tokens += of(producer).output_tokens * piece.answer_share;
+      if (piece.with_conversation) tokens += of(producer).prompt_tokens;
+    }
+  }
+  return tokens;
+}
+
+/// How many more beginnings an operator has than the rows of its own source give it, where its
+/// calls serve other sources.
+double CardinalityEstimator::WiderThanItsSource(const PhysicalPlan& plan, size_t position,
+                                                double calls) const {
+  const PlannedOperator& planned = plan.operators[position];
+  const RowStatistics* rows = sources_[planned.source].rows;
+  if (!planned.serves_others || rows == nullptr) return 1.0;
+  const DistinctCounter* own = rows->Find(KeyOf(identity(planned.source, planned.op).reaches));
+  return own == nullptr ? 1.0 : std::max(1.0, calls / std::max(1.0, own->Count().value));
+}
+
+void CardinalityEstimator::EstimateReuse(const PhysicalPlan& plan, size_t position,
+                                         SharingPass& pass, OperatorEstimate& estimate) const {
+  const PlannedOperator& planned = plan.operators[position];
+  const LogicalPlan& logical = *sources_[planned.source].plan;
+  const auto answer_tokens = [&](size_t other, bool with_conversation) {
+    const OperatorEstimate& of = plan.operators[other].estimate;
+    return of.output_tokens.value + (with_conversation ? of.prompt_tokens.value : 0.0);
+  };
+  const auto is_kept = [&](size_t other) {
+    const PlannedOperator& of = plan.operators[other];
+    return sources_[of.source].plan->at(of.op).keep_answer;
+  };
+  const double calls = estimate.calls.value;
+  const SharingPass::Shared shared =
+      pass.Add(position, calls, WiderThanItsSource(plan, position, calls), answer_tokens, is_kept);
+  const double prompt = estimate.prompt_tokens.value;
+  double reused = shared.reused_tokens, source = shared.source_tokens;
+  const OperatorIndex parent = sharing_.prompt(position).continues;
+  if (parent >= 0) {
+    const double before =
+        plan.operators[position - static_cast<size_t>(planned.op) + static_cast<size_t>(parent)]
+            .estimate.prompt_tokens.value;
+    reused += before;
+    source += before;
+  }
+  // The last token is always computed: its logits are wanted. In a conversation it is in the turn
+  // that goes on from it.
+  reused = std::min(reused, parent >= 0 ? prompt : std::max(0.0, prompt - 1.0));
+  estimate.reused_tokens = Estimate::Within(reused, 0.1);
+  estimate.source_tokens = logical.at(planned.op).kv_source < 0 ? 0.0 : std::min(source, reused);
+}
+
 void CardinalityEstimator::EstimateInference(const PhysicalPlan& plan, size_t position,
-                                             size_t first, OperatorEstimate& estimate) const {
+                                             SharingPass& pass, OperatorEstimate& estimate) const {
   const PlannedOperator& planned = plan.operators[position];
   const OptimizerSource& source = sources_[planned.source];
   const LogicalNode& node = source.plan->at(planned.op);
   const Operator& op = source.plan->operator_of(planned.op);
   const ModelFacts& model = source.models[static_cast<size_t>(node.model)];
   const Facts& facts = facts_[planned.source][static_cast<size_t>(planned.op)];
-  const auto of = [&](OperatorIndex other) -> const OperatorEstimate& {
-    return plan.operators[first + static_cast<size_t>(other)].estimate;
-  };
-  const double own = facts.written_tokens + facts.row_tokens +
-                     (op.use_chat_template ? static_cast<double>(model.chat_tokens) : 0.0);
-  Estimate prompt = Estimate::Within(own, 0.05);
-  for (const OperatorIndex producer : facts.identity.reaches.producers) {
-    if (op.history == History::kContinue || op.history == History::kTranscript)
-      prompt += of(producer).prompt_tokens;
-    prompt += of(producer).output_tokens + Estimate::Exactly(kBlockHeadingTokens);
-  }
+  Estimate prompt = PromptTokens(plan, position);
   const int32_t most = op.sampling.max_tokens.constant;
   if (facts.record != nullptr) {
     const OperatorRecord& record = *facts.record;
@@ -304,17 +389,7 @@ void CardinalityEstimator::EstimateInference(const PhysicalPlan& plan, size_t po
   }
   estimate.prompt_tokens = prompt;
   const double calls = estimate.calls.value;
-  double reused = 0.0;
-  if (node.kv_source >= 0) {
-    const OperatorEstimate& from = of(node.kv_source);
-    reused = node.kv_source_answer ? from.prompt_tokens.value + from.output_tokens.value
-                                   : constant_tokens(planned.source, planned.op) + facts.row_tokens;
-  } else if (calls > 1.0) {
-    reused = constant_tokens(planned.source, planned.op) * (calls - 1.0) / calls;
-  }
-  const double samples = op.sampling.temperature > 0.0 ? op.samples : 1.0;
-  reused = (reused + (samples - 1.0) * prompt.value) / samples;
-  estimate.reused_tokens = Estimate::Within(std::min(reused, prompt.value), 0.1);
+  EstimateReuse(plan, position, pass, estimate);
   const double fresh = prompt.value - estimate.reused_tokens.value;
   const double output = estimate.output_tokens.value;
   const double batch = MeanBatch(calls, model.sequences);
@@ -392,10 +467,15 @@ void CardinalityEstimator::EstimateTool(size_t source, OperatorIndex index,
 }
 
 void CardinalityEstimator::EstimateAll(PhysicalPlan& plan) const {
-  size_t first = 0;
+  SharingPass pass(sharing_);
+  for (PlannedOperator& planned : plan.operators) planned.serves_others = false;
+  for (const PlannedOperator& planned : plan.operators) {
+    if (planned.same_as < 0) continue;
+    PlannedOperator& serving = plan.operators[static_cast<size_t>(planned.same_as)];
+    serving.serves_others = serving.serves_others || serving.source != planned.source;
+  }
   for (size_t i = 0; i < plan.operators.size(); ++i) {
     PlannedOperator& planned = plan.operators[i];
-    if (i > 0 && planned.source != plan.operators[i - 1].source) first = i;
     OperatorEstimate estimate;
     EstimateCalls(plan, i, estimate);
     if (planned.same_as >= 0) {
@@ -403,12 +483,26 @@ void CardinalityEstimator::EstimateAll(PhysicalPlan& plan) const {
       estimate.prompt_tokens = same.prompt_tokens;
       estimate.output_tokens = same.output_tokens;
     } else if (sources_[planned.source].plan->operator_of(planned.op).is_inference()) {
-      EstimateInference(plan, i, first, estimate);
+      EstimateInference(plan, i, pass, estimate);
     } else {
       EstimateTool(planned.source, planned.op, estimate);
     }
     planned.estimate = std::move(estimate);
   }
+}
+
+std::vector<PrefixGroup> CardinalityEstimator::Groups(const PhysicalPlan& plan) const {
+  SharingPass pass(sharing_);
+  std::vector<bool> live(plan.operators.size(), false);
+  for (size_t i = 0; i < plan.operators.size(); ++i) {
+    const PlannedOperator& planned = plan.operators[i];
+    const LogicalPlan& logical = *sources_[planned.source].plan;
+    const bool asks = logical.operator_of(planned.op).is_inference() && planned.same_as < 0;
+    live[i] = asks && !logical.at(planned.op).removed;
+    OperatorEstimate estimate = planned.estimate;
+    if (live[i]) EstimateReuse(plan, i, pass, estimate);
+  }
+  return pass.Groups(live);
 }
 
 }  // namespace halo

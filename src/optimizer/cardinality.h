@@ -7,10 +7,12 @@
 
 #include "optimizer/cost_profile.h"
 #include "optimizer/operator_history.h"
+#include "optimizer/prompt_sharing.h"
 #include "optimizer/query_cost.h"
 #include "optimizer/row_statistics.h"
 #include "plan/node_signature.h"
 #include "plan/physical_plan.h"
+#include "plan/templated_prompt.h"
 
 namespace halo {
 
@@ -24,8 +26,14 @@ struct ModelFacts {
   std::string profile_id;
   /// Tokens of a text; null: a token for every four bytes is assumed.
   std::function<int64_t(const std::string&)> count_tokens;
+  /// The same of text that the author or a chat template wrote, in which control tokens are known;
+  /// null: count_tokens.
+  std::function<int64_t(const std::string&)> count_written_tokens;
   int64_t chat_tokens = 0;  ///< that the chat template adds to a system and a user turn
-  int32_t sequences = 64;   ///< calls that run at once
+  /// What the chat template puts around messages of these roles; nothing: it cannot be told. Null:
+  /// not known.
+  std::function<std::optional<ChatFrame>(const std::vector<std::string>& roles)> chat_frame;
+  int32_t sequences = 64;  ///< calls that run at once
 };
 
 /// One (workflow, rows) pair to be planned. What is pointed to outlives the planning.
@@ -38,6 +46,13 @@ struct OptimizerSource {
   /// [operators] nothing where no database has said; empty: none was asked.
   std::vector<std::optional<QueryCost>> query_costs;
 };
+
+/// Tokens of a value's text; a token for every four bytes where the model is not known.
+double TokensOfText(const ModelFacts& model, const std::string& text);
+/// Likewise of text in which control tokens are known.
+double TokensOfWrittenText(const ModelFacts& model, const std::string& text);
+/// A value as prompts show it.
+std::string TextOfValue(const nlohmann::ordered_json& value);
 
 /// Estimates rows, calls, tokens and seconds of every operator. What does not change while rules
 /// are tried (texts of rows and templates in tokens, different values of columns, history) is
@@ -55,7 +70,7 @@ class CardinalityEstimator {
   void EstimateAll(PhysicalPlan& plan) const;
 
   const OperatorIdentity& identity(size_t source, OperatorIndex op) const {
-    return facts_[source][static_cast<size_t>(op)].identity;
+    return identities_[source][static_cast<size_t>(op)];
   }
   /// Mean tokens of the row's text that an operator's prompt repeats.
   double row_tokens(size_t source, OperatorIndex op) const {
@@ -65,12 +80,12 @@ class CardinalityEstimator {
   double written_tokens(size_t source, OperatorIndex op) const {
     return facts_[source][static_cast<size_t>(op)].written_tokens;
   }
-  /// Tokens at the beginning of an operator's prompts that are the same for all rows.
-  double constant_tokens(size_t source, OperatorIndex op) const;
+  /// Groups of the operators that make calls, for the estimates that `plan` has.
+  std::vector<PrefixGroup> Groups(const PhysicalPlan& plan) const;
+  const PromptSharing& sharing() const { return sharing_; }
 
  private:
   struct Facts {
-    OperatorIdentity identity;
     const OperatorRecord* record = nullptr;  ///< history
     const QueryCost* cost = nullptr;         ///< of a query that its database was asked for
     const OperatorRecord* pace = nullptr;    ///< history of all queries of that kind
@@ -82,14 +97,23 @@ class CardinalityEstimator {
   Facts FactsOf(const OptimizerSource& source, OperatorIndex op, const OperatorHistory* history,
                 const OperatorIdentity& identity) const;
   void EstimateCalls(const PhysicalPlan& plan, size_t position, OperatorEstimate& estimate) const;
-  void EstimateInference(const PhysicalPlan& plan, size_t position, size_t first,
+  void EstimateInference(const PhysicalPlan& plan, size_t position, SharingPass& pass,
                          OperatorEstimate& estimate) const;
+  Estimate PromptTokens(const PhysicalPlan& plan, size_t position) const;
+  void EstimateReuse(const PhysicalPlan& plan, size_t position, SharingPass& pass,
+                     OperatorEstimate& estimate) const;
+  double WiderThanItsSource(const PhysicalPlan& plan, size_t position, double calls) const;
   void EstimateTool(size_t source, OperatorIndex op, OperatorEstimate& estimate) const;
   static Estimate QuerySeconds(const Facts& facts, OperatorEstimate& estimate);
   double SpreadTokens(size_t source, OperatorIndex op) const;
   Estimate DistinctRows(const PhysicalPlan& plan, size_t position) const;
 
+  static std::vector<std::vector<OperatorIdentity>> IdentitiesOf(
+      const std::vector<OptimizerSource>& sources);
+
   const std::vector<OptimizerSource>& sources_;
+  std::vector<std::vector<OperatorIdentity>> identities_;  // [sources][operators]
+  PromptSharing sharing_;
   std::vector<std::vector<Facts>> facts_;  // [sources][operators]
 };
 

@@ -154,7 +154,7 @@ class ProblemBuilder {
     const ModelFacts& model = ModelOf(planned);
     if (made_.problem.tasks[static_cast<size_t>(source)].model != task.model) return;
     const double saved_s = PrefillSeconds(model.profile, planned.estimate.calls.value,
-                                          planned.estimate.reused_tokens.value, 0.0);
+                                          planned.estimate.source_tokens, 0.0);
     if (saved_s <= 0.0 || planned.estimate.busy_s.value <= 0.0) return;
     task.kv_source = source;
     task.kv_saved_s.assign(static_cast<size_t>(options_.workers), saved_s);

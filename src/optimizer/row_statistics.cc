@@ -78,10 +78,10 @@ void RowStatistics::Add(const nlohmann::ordered_json& values) {
 }
 
 const DistinctCounter* RowStatistics::Find(const std::set<std::string>& columns) const {
-  for (const auto& [known, counter] : counters_) {
-    if (known == columns) return &counter;
-  }
-  return nullptr;
+  const auto found = std::lower_bound(
+      counters_.begin(), counters_.end(), columns,
+      [](const auto& counter, const auto& wanted) { return counter.first < wanted; });
+  return found == counters_.end() || found->first != columns ? nullptr : &found->second;
 }
 
 }  // namespace halo

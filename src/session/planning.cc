@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <sstream>
 #include <thread>
 
@@ -53,8 +54,7 @@ void AddQuery(const QueryCost& cost, const OperatorRecord& query,
   pace.profile_s += query.calls * DefaultQueryRate(cost.dialect).SecondsOf(cost);
 }
 
-}  // namespace
-
+/// What a chat template adds to an operator's first turn, in tokens.
 int64_t ChatTokensOf(const Vocabulary& vocabulary, const ChatTemplate& chat) {
   const std::string word = "x";
   try {
@@ -64,6 +64,56 @@ int64_t ChatTokensOf(const Vocabulary& vocabulary, const ChatTemplate& chat) {
   } catch (const Failure&) {
     return 0;  // a template that refuses a system's turn adds little
   }
+}
+
+/// What the template says around messages, by rendering them with holes.
+std::optional<ChatFrame> FrameOf(const ChatTemplate& chat, const std::vector<std::string>& roles) {
+  std::vector<ChatMessage> messages;
+  for (const std::string& role : roles)
+    messages.push_back({role, {PromptSpan::Slot(static_cast<int32_t>(messages.size()))}});
+  try {
+    const ChatTemplate::Skeleton skeleton =
+        chat.Compile(messages, true, static_cast<int32_t>(roles.size()));
+    if (!skeleton.usable) return std::nullopt;
+    ChatFrame frame{{""}, skeleton.trim_left, skeleton.trim_right};
+    for (const PromptSpan& span : skeleton.spans) {
+      if (span.kind != PromptSpan::Kind::kSlot) {
+        frame.texts.back() += span.text;
+        continue;
+      }
+      // A template that turns messages around, or says one twice, cannot be told by a frame.
+      if (span.slot != static_cast<int32_t>(frame.texts.size()) - 1) return std::nullopt;
+      frame.texts.emplace_back();
+    }
+    if (frame.texts.size() != roles.size() + 1) return std::nullopt;
+    return frame;
+  } catch (const Failure&) {
+    return std::nullopt;  // it refuses these messages; so will a run
+  }
+}
+
+}  // namespace
+
+void DescribePrompts(const std::shared_ptr<const Vocabulary>& vocabulary,
+                     const std::shared_ptr<const ChatTemplate>& chat, ModelFacts& facts) {
+  if (vocabulary != nullptr) {
+    facts.count_tokens = [vocabulary](const std::string& text) {
+      return static_cast<int64_t>(vocabulary->TokenizePart({PromptSpan::Data(text)}).size());
+    };
+    facts.count_written_tokens = [vocabulary](const std::string& text) {
+      return static_cast<int64_t>(vocabulary->TokenizePart({PromptSpan::Template(text)}).size());
+    };
+  }
+  if (chat == nullptr) return;
+  if (vocabulary != nullptr) facts.chat_tokens = ChatTokensOf(*vocabulary, *chat);
+  // Operators have few shapes of conversations between them.
+  using Frames = std::map<std::vector<std::string>, std::optional<ChatFrame>>;
+  facts.chat_frame = [chat,
+                      known = std::make_shared<Frames>()](const std::vector<std::string>& roles) {
+    const auto [found, is_new] = known->try_emplace(roles);
+    if (is_new) found->second = FrameOf(*chat, roles);
+    return found->second;
+  };
 }
 
 void AddToHistory(const std::vector<OptimizerSource>& sources, const RunReport& report,
@@ -142,13 +192,7 @@ ModelFacts Planning::FactsOf(const std::string& name, const ModelToPlan& model) 
           : DefaultProfile(name, static_cast<int64_t>(model.resolved->summary.file_bytes),
                            KvTokenBytes(model.resolved->summary));
   facts.profile_id = ProfileId(facts.profile);
-  if (model.vocabulary != nullptr) {
-    facts.count_tokens = [vocabulary = model.vocabulary](const std::string& text) {
-      return static_cast<int64_t>(vocabulary->TokenizePart({PromptSpan::Data(text)}).size());
-    };
-  }
-  if (model.vocabulary != nullptr && model.chat != nullptr)
-    facts.chat_tokens = ChatTokensOf(*model.vocabulary, *model.chat);
+  DescribePrompts(model.vocabulary, model.chat, facts);
   return facts;
 }
 

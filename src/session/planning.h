@@ -35,8 +35,9 @@ struct InputToPlan {
   std::vector<std::optional<QueryCost>> query_costs;
 };
 
-/// What a chat template adds to an operator's first turn, in tokens.
-int64_t ChatTokensOf(const Vocabulary& vocabulary, const ChatTemplate& chat);
+/// Adds what a model's vocabulary and chat template say of prompts; either may be null.
+void DescribePrompts(const std::shared_ptr<const Vocabulary>& vocabulary,
+                     const std::shared_ptr<const ChatTemplate>& chat, ModelFacts& facts);
 
 /// Adds what the operators of a run turned out to be. `sources` are those that its plan was made
 /// of; `as_run`: that plan with actuals, and with what the profile says of the run's own calls;

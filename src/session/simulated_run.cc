@@ -290,12 +290,7 @@ ModelInUse SimulatedRun::LoadModel(const ModelRequest& request) {
   facts.digest = resolved   ? ModelFileDigest(resolved->path)
                  : is_named ? measured->model_digest
                             : "simulated " + request.name;
-  if (model.vocabulary != nullptr) {
-    facts.count_tokens = [vocabulary = model.vocabulary](const std::string& text) {
-      return static_cast<int64_t>(vocabulary->TokenizePart({PromptSpan::Data(text)}).size());
-    };
-    facts.chat_tokens = ChatTokensOf(*model.vocabulary, *model.chat);
-  }
+  DescribePrompts(model.vocabulary, model.chat, facts);
   return model;
 }
 

@@ -164,6 +164,32 @@ TEST(OptimizerTest, PromptsAreLoneWhereTheyBeginWithAValueThatNoOtherRowHas) {
       IsLone(alone + "  b: {model: m, temperature: 0, input_ops: [a]}\n", Rows(3, 3, "x"), "b"));
 }
 
+/// Whether `a`, whose prompts go on with the text of the row, is lone beside another operator.
+bool IsLoneBeside(const std::string& other) {
+  Batch batch;
+  batch.Add(
+      "graph:\n  defaults: {model: m, temperature: 0}\n  nodes:\n"
+      "    - {id: in, type: input, outputs: [text, note]}\n"
+      "    - {id: a, prompt: \"Of {{ text }}: who?\", outputs: [x]}\n" +
+          other,
+      {{{"text", "one"}, {"note", "three"}}, {{"text", "two"}, {"note", "four"}}});
+  batch.Plan();
+  return batch.logical(0).at(0).lone_prompts;
+}
+
+TEST(OptimizerTest, PromptsAreNotLoneWhereAnothersGoesOnWithTheSameValue) {
+  EXPECT_TRUE(IsLoneBeside(""));
+  EXPECT_FALSE(IsLoneBeside("    - {id: b, prompt: \"Of {{ text }}: why?\", outputs: [y]}\n"));
+  EXPECT_FALSE(IsLoneBeside("    - {id: b, prompt: \"Of {{ row.text }}\", outputs: [y]}\n"));
+  // Text that is longer, another column, an answer, another model: nothing of the value.
+  EXPECT_TRUE(IsLoneBeside("    - {id: b, prompt: \"Of course {{ text }}\", outputs: [y]}\n"));
+  EXPECT_TRUE(IsLoneBeside("    - {id: b, prompt: \"Of {{ note }}\", outputs: [y]}\n"));
+  EXPECT_TRUE(IsLoneBeside("    - {id: b, inputs: [x], prompt: \"Of {{ x }}\", outputs: [y]}\n"));
+  EXPECT_TRUE(IsLoneBeside("    - {id: b, model: n, prompt: \"Of {{ text }}\", outputs: [y]}\n"));
+  // What is computed of a column may be the column.
+  EXPECT_FALSE(IsLoneBeside("    - {id: b, prompt: \"Of {{ text | trim }}\", outputs: [y]}\n"));
+}
+
 TEST(OptimizerTest, OperatorsOfTwoWorkflowsShareTheirCalls) {
   const std::string yaml =
       "start_ops: [a]\nend_ops: [a]\nops:\n  a: {model: m, temperature: 0, prompt: Same.}\n";
@@ -365,9 +391,187 @@ TEST(OptimizerTest, PrefixesThatAreAlikeMakeAGroup) {
             Rows(5, 5, "x"));
   const PhysicalPlan plan = batch.Plan();
   ASSERT_EQ(plan.prefix_groups.size(), 1U);
-  EXPECT_EQ(plan.prefix_groups[0].text, shared + " ");
+  const PrefixGroup& group = plan.prefix_groups[0];
+  EXPECT_THAT(group.operators, testing::ElementsAre(0, 1));
+  EXPECT_EQ(group.prefix, "\"" + shared.substr(0, 37) + "...\"");
+  EXPECT_EQ(group.values, 0);
+  EXPECT_EQ(group.tokens, 81.0 / 4.0);
+  EXPECT_EQ(group.constant_tokens, group.tokens);
+  EXPECT_EQ(group.calls, 10.0);
+  EXPECT_EQ(group.saved_tokens, group.tokens);  // once, where each of the two had it once
   EXPECT_EQ(plan.operators[0].prefix_group, 0);
   EXPECT_EQ(plan.operators[2].prefix_group, -1);
+}
+
+const std::string kJudge = "You are a judge of long experience: ";  // 36 bytes, 9 tokens
+
+/// A graph over rows with the columns text, note and prompt.
+std::string Judges(const std::string& nodes) {
+  return "graph:\n  defaults: {model: m, temperature: 0}\n  nodes:\n"
+         "    - {id: in, type: input, outputs: [text, note]}\n" +
+         nodes;
+}
+
+/// `texts` different texts of 40 bytes, and a note of its own for each row.
+std::vector<Json> Cases(int64_t count, int64_t texts) {
+  std::vector<Json> rows;
+  for (int64_t i = 0; i < count; ++i) {
+    std::string text = std::to_string(100 + i % texts);
+    text.resize(40, 'x');
+    rows.push_back({{"id", i}, {"text", text}, {"note", "note " + std::to_string(1000 + i)}});
+  }
+  return rows;
+}
+
+TEST(OptimizerTest, GroupsStandInGroupsWhereValuesAreShared) {
+  Batch batch;
+  batch.Add(Judges("    - {id: a, prompt: \"" + kJudge +
+                   "{{ text }}, who?\", outputs: [x]}\n    - {id: b, prompt: \"" + kJudge +
+                   "{{ row.text }}; why?\", outputs: [y]}\n    - {id: c, prompt: \"" + kJudge +
+                   "{{ note }}\", outputs: [z]}\n"),
+            Cases(12, 6));
+  const PhysicalPlan plan = batch.Plan();
+  ASSERT_EQ(plan.prefix_groups.size(), 2U);
+  const PrefixGroup& all = plan.prefix_groups[0];
+  EXPECT_THAT(all.operators, testing::ElementsAre(0, 1, 2));
+  EXPECT_EQ(all.prefix, "\"You are a judge of long experience:\"");
+  EXPECT_EQ(all.parent, -1);
+  const PrefixGroup& two = plan.prefix_groups[1];
+  EXPECT_THAT(two.operators, testing::ElementsAre(0, 1));
+  EXPECT_EQ(two.prefix, "\"You are a judge of long experience:\" + {{ text }}");
+  EXPECT_EQ(two.parent, 0);
+  EXPECT_EQ(two.values, 1);
+  EXPECT_EQ(two.constant_tokens, 9.0);
+  EXPECT_EQ(two.tokens, 19.0);
+  EXPECT_EQ(two.prefixes, 6.0);
+  EXPECT_EQ(two.calls, 12.0);
+  EXPECT_EQ(two.saved_tokens, 60.0);  // six texts of ten tokens, for one of the two
+  EXPECT_GT(two.saved_s, 0.0);
+  EXPECT_EQ(plan.operators[0].prefix_group, 1);
+  EXPECT_EQ(plan.operators[2].prefix_group, 0);
+  EXPECT_THAT(RuleOf(plan, "prefix_groups").changes,
+              Contains("a, b begin with \"You are a judge of long experience:\" + {{ text }}: 19 "
+                       "tokens, 9 of them in every row, 6 different in 12 calls, saves 60 tokens"));
+}
+
+TEST(OptimizerTest, ValuesAreComputedOnceForAllThatBeginWithThem) {
+  Batch batch;
+  batch.Add(Judges("    - {id: a, prompt: \"" + kJudge +
+                   "{{ text }}, who?\", outputs: [x]}\n    - {id: b, prompt: \"" + kJudge +
+                   "{{ text }}; why?\", outputs: [y]}\n"),
+            Cases(12, 12));
+  const PhysicalPlan plan = batch.Plan();
+  // The first computes the constant part once, the second finds it and the text of each row.
+  EXPECT_DOUBLE_EQ(plan.operators[0].estimate.reused_tokens.value, 9.0 * 11.0 / 12.0);
+  EXPECT_DOUBLE_EQ(plan.operators[1].estimate.reused_tokens.value, 19.0);
+  EXPECT_EQ(batch.logical(0).at(1).kv_source, 0);
+  EXPECT_DOUBLE_EQ(plan.operators[1].estimate.source_tokens, 10.0);
+  EXPECT_EQ(plan.operators[0].estimate.source_tokens, 0.0);
+}
+
+TEST(OptimizerTest, ValuesThatRepeatAreComputedOnceForEachDifferentOne) {
+  Batch batch;
+  batch.Add(Judges("    - {id: a, prompt: \"" + kJudge + "{{ text }}{{ note }}\", outputs: [x]}\n"),
+            Cases(12, 3));
+  const PhysicalPlan plan = batch.Plan();
+  EXPECT_EQ(plan.operators[0].estimate.calls, Estimate::Exactly(12));
+  EXPECT_DOUBLE_EQ(plan.operators[0].estimate.reused_tokens.value,
+                   9.0 * 11.0 / 12.0 + 10.0 * 9.0 / 12.0);
+}
+
+TEST(OptimizerTest, SamplesBeginLikeTheFirst) {
+  Batch batch;
+  batch.Add(
+      Judges("    - {id: a, samples: 3, temperature: 1, prompt: \"{{ text }}\", outputs: [x]}\n"),
+      Cases(12, 12));
+  const OperatorEstimate estimate = batch.Plan().operators[0].estimate;
+  EXPECT_EQ(estimate.calls, Estimate::Exactly(36));
+  EXPECT_DOUBLE_EQ(estimate.prompt_tokens.value, 10.0);
+  EXPECT_DOUBLE_EQ(estimate.reused_tokens.value, 10.0 * 2.0 / 3.0);
+}
+
+/// How many of a plan's groups share a value.
+size_t GroupsWithValues(const PhysicalPlan& plan) {
+  return static_cast<size_t>(
+      std::count_if(plan.prefix_groups.begin(), plan.prefix_groups.end(),
+                    [](const PrefixGroup& group) { return group.values > 0; }));
+}
+
+TEST(OptimizerTest, OnlyEqualValuesOfOneModelsPromptsMakeAGroup) {
+  const std::string first = "    - {id: a, prompt: \"" + kJudge + "{{ text }}\", outputs: [x]}\n";
+  const auto with = [&](const std::string& keys, const std::string& value) {
+    Batch batch;
+    batch.Add(Judges(first + "    - {id: b, " + keys + "prompt: \"" + kJudge + value +
+                     " now\", outputs: [y]}\n"),
+              Cases(12, 12));
+    return GroupsWithValues(batch.Plan());
+  };
+  EXPECT_EQ(with("", "{{ text }}"), 1U);
+  EXPECT_EQ(with("", "{{ row['text'] }}"), 1U);
+  EXPECT_EQ(with("", "{{ note }}"), 0U);
+  EXPECT_EQ(with("", "{{ text | upper }}"), 0U);
+  EXPECT_EQ(with("model: other, ", "{{ text }}"), 0U);
+  EXPECT_EQ(with("lora_config: {file: l}, ", "{{ text }}"), 0U);
+  // A column of that name in another workflow's rows says something else.
+  Batch batch;
+  batch.Add(Judges(first), Cases(12, 12));
+  batch.Add(Judges("    - {id: b, prompt: \"" + kJudge + "{{ text }} now\", outputs: [y]}\n"),
+            Cases(12, 12));
+  const PhysicalPlan plan = batch.Plan();
+  EXPECT_EQ(GroupsWithValues(plan), 0U);
+  ASSERT_EQ(plan.prefix_groups.size(), 1U);
+  EXPECT_THAT(plan.prefix_groups[0].operators, testing::ElementsAre(0, 1));
+}
+
+TEST(OptimizerTest, AnswersOfOperatorsThatAskTheSameAreOneValue) {
+  const auto with = [&](const std::string& sampling) {
+    Batch batch;
+    batch.Add(Judges("    - {id: p1, prompt: \"Of {{ text }}\", outputs: [one]" + sampling +
+                     "}\n    - {id: p2, prompt: \"Of {{ text }}\", outputs: [two]" + sampling +
+                     "}\n    - {id: a, inputs: [one], prompt: \"" + kJudge +
+                     "{{ one }} who?\", outputs: [x]}\n    - {id: b, inputs: [two], prompt: \"" +
+                     kJudge + "{{ two }} why?\", outputs: [y]}\n"),
+              Cases(12, 12));
+    size_t groups = 0;
+    const PhysicalPlan plan = batch.Plan();
+    for (const PrefixGroup& group : plan.prefix_groups)
+      groups += group.values > 0 && group.operators == std::vector<size_t>{2, 3};
+    return groups;
+  };
+  EXPECT_EQ(with(""), 1U);
+  EXPECT_EQ(with(", temperature: 1"), 0U);
+}
+
+TEST(OptimizerTest, AConversationIsNoGroupUntilItParts) {
+  const std::string one = "  b: {model: m, temperature: 0, input_ops: [a], prompt: More.}\n";
+  const std::string begin =
+      "ops:\n  a: {model: m, temperature: 0, prompt: \"" + kJudge + kJudge + "\"}\n";
+  Batch alone;
+  alone.Add("start_ops: [a]\nend_ops: [b]\n" + begin + one, Rows(4, 4, "x"));
+  EXPECT_EQ(alone.Plan().prefix_groups.size(), 0U);
+  Batch parts;
+  parts.Add("start_ops: [a]\nend_ops: [b, c]\n" + begin + one +
+                "  c: {model: m, temperature: 0, input_ops: [a], prompt: Why.}\n",
+            Rows(4, 4, "x"));
+  const PhysicalPlan plan = parts.Plan();
+  ASSERT_EQ(plan.prefix_groups.size(), 1U);
+  EXPECT_EQ(plan.prefix_groups[0].prefix, "the conversation of a + {{ a }}");
+  EXPECT_THAT(plan.prefix_groups[0].operators, testing::ElementsAre(1, 2));
+}
+
+TEST(OptimizerTest, AThousandOperatorsMakeNoMoreGroupsThanThereAreWaysToPart) {
+  std::string nodes;
+  constexpr size_t kOperators = 1000;
+  for (size_t i = 0; i < kOperators; ++i)
+    nodes += "    - {id: o" + std::to_string(i) + ", prompt: \"" + kJudge +
+             (i % 2 == 0 ? "{{ text }}" : "{{ note }}") + " question " + std::to_string(i) +
+             "\", outputs: [x" + std::to_string(i) + "]}\n";
+  Batch batch;
+  batch.Add(Judges(nodes), Cases(4, 4));
+  const PhysicalPlan plan = batch.Plan();
+  EXPECT_LT(plan.prefix_groups.size(), kOperators);
+  EXPECT_EQ(plan.prefix_groups[0].operators.size(), kOperators);
+  EXPECT_THAT(RuleOf(plan, "prefix_groups").changes.front(), HasSubstr(" and 992 more begin with"));
 }
 
 TEST(OptimizerTest, WorkIsPlacedOnEveryWorker) {

@@ -10,6 +10,7 @@
 #include <memory>
 
 #include "base/random.h"
+#include "plan/templated_prompt.h"
 
 namespace halo {
 namespace {
@@ -60,6 +61,11 @@ class Prompts {
     return PromptBuilder(plan_, *workflow_.Find(op), model, "prompt");
   }
   const Operator& op(const std::string& id) const { return workflow_.at(*workflow_.Find(id)); }
+  const Operator& op(OperatorIndex index) const { return workflow_.at(index); }
+  TemplatedPrompt Templated(const std::string& id, const PromptSetting& setting) const {
+    const auto all = TemplatePrompts(plan_, IdentifyOperators(plan_, "prompt"), setting);
+    return *all[static_cast<size_t>(*workflow_.Find(id))];
+  }
 
  private:
   Workflow workflow_;
@@ -103,6 +109,50 @@ std::string Turn(const std::string& role, const std::string& text) {
   return "<|im_start|>" + role + "\n" + text + "<|im_end|>\n";
 }
 const std::string kAnswerTurn = "<|im_start|>assistant\n";
+
+/// What the planner takes an operator's prompt for, with a row and answers put in.
+std::string Filled(const Prompts& prompts, const std::string& op, const PromptSetting& setting,
+                   const Json& row, const std::map<std::string, std::string>& answers) {
+  std::string text;
+  for (const PromptPiece& piece : prompts.Templated(op, setting).pieces) {
+    text += !piece.is_value       ? piece.text
+            : piece.answer_of < 0 ? row.at(piece.column).get<std::string>()
+                                  : answers.at(prompts.op(piece.answer_of).id);
+  }
+  return text;
+}
+
+TEST(PromptBuilderTest, PromptsAreWhatThePlannerTakesThemFor) {
+  PromptSetting plain, chat;
+  plain.prompt_column = chat.prompt_column = "prompt";
+  plain.frame = [](ModelIndex, const std::vector<std::string>& roles) {
+    ChatFrame frame{{""}, std::vector<bool>(roles.size()), std::vector<bool>(roles.size())};
+    for (size_t i = 1; i < roles.size(); ++i) frame.texts.emplace_back("\n\n");
+    frame.texts.emplace_back("");
+    return frame;
+  };
+  chat.frame = [](ModelIndex, const std::vector<std::string>& roles) {
+    ChatFrame frame{{}, std::vector<bool>(roles.size()), std::vector<bool>(roles.size())};
+    for (const std::string& role : roles)
+      frame.texts.push_back((frame.texts.empty() ? "" : "<|im_end|>\n") + ("<|im_start|>" + role) +
+                            "\n");
+    frame.texts.emplace_back("<|im_end|>\n<|im_start|>assistant\n");
+    return frame;
+  };
+  const Json row = {{"prompt", "the sea"}, {"topic", "tides"}};
+  const std::map<std::string, std::string> answers = {{"bare", "first"}, {"a", "second"}};
+  for (const bool with_chat : {false, true}) {
+    const Prompts prompts(kAll, {nullptr, with_chat ? ChatMl() : nullptr});
+    const PromptSetting& setting = with_chat ? chat : plain;
+    const Conversation bare = Answered(prompts.Build("bare", row), "first");
+    const Conversation a = Answered(prompts.Build("a", row), "second");
+    for (const char* op : {"a", "bare", "late", "asks"})
+      EXPECT_EQ(Filled(prompts, op, setting, row, answers), prompts.Build(op, row).prompt.text);
+    for (const char* op : {"both", "both_late"})
+      EXPECT_EQ(Filled(prompts, op, setting, row, answers),
+                prompts.Build(op, row, {&bare, &a}).prompt.text);
+  }
+}
 
 TEST(PromptBuilderTest, FirstTurnsAsText) {
   const Prompts prompts(kAll, {});

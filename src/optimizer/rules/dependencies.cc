@@ -17,6 +17,10 @@ std::vector<std::string> UnusedOperators::Apply(OptimizerState& state) const {
     node.removed = true;
     changes.push_back(fmt::format("{} is not run: no output needs it", state.NameOf(planned)));
   }
+  // What is not run makes no KV.
+  if (!changes.empty()) {
+    for (const OptimizerSource& source : state.sources) LinkKvSources(*source.plan);
+  }
   for (const OptimizerSource& source : state.sources) {
     for (LogicalNode& node : source.plan->nodes) {
       std::erase_if(node.waits_for, [&](OperatorIndex input) {

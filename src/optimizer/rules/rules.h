@@ -62,8 +62,9 @@ class ConstantOperators final : public Rule {
   std::vector<std::string> Apply(OptimizerState& state) const override;
 };
 
-/// Operators of one model whose prompts begin with the same constant text are put into a group:
-/// its KV is computed once and kept, and they run next to each other.
+/// Operators of one model and adapter whose prompts begin alike, values of the row and answers
+/// included, are put into groups, groups within groups (PromptSharing): what they share is computed
+/// once for each different value, not once for each operator.
 class PrefixGroups final : public Rule {
  public:
   const char* name() const override { return "prefix_groups"; }
@@ -74,9 +75,9 @@ class PrefixGroups final : public Rule {
 };
 
 /// Where each call's prompt begins, after what the author wrote, with a value that no other row
-/// has, and no other operator begins with it either, nobody will ask for the KV of that value
-/// again. It is kept only as far as other prompts turn out to begin alike, which saves copies and
-/// memory.
+/// has, and no other operator's prompt goes on with that value either, nobody will ask for the KV
+/// of that value again. It is kept only as far as other prompts turn out to begin alike, which
+/// saves copies and memory.
 class LonePrompts final : public Rule {
  public:
   const char* name() const override { return "lone_prompts"; }
