@@ -165,7 +165,7 @@ TEST(TemplatedPromptTest, LongPromptsAreShownShort) {
   }
   EXPECT_EQ(ShownPrompt(pieces, 1, 0), "\"" + std::string(37, 'a') + "...\" + {{ v }}");
   EXPECT_EQ(ShownPrompt(pieces, 0, 3), "\"aaa\"");
-  EXPECT_THAT(ShownPrompt(pieces, 20, 0), testing::EndsWith("{{ v }} + 33 more"));
+  EXPECT_THAT(ShownPrompt(pieces, 20, 0), testing::EndsWith("ddd...\" + 33 more"));
 }
 
 }  // namespace
