@@ -10,6 +10,7 @@ class App;
 namespace halo::cli {
 
 /// Each adds its subcommand to `app`; the exit code of the one that runs is left in `exit_code`.
+void AddEngineProcessCommand(CLI::App& app, int& exit_code);
 void AddRunCommand(CLI::App& app, int& exit_code);
 void AddExplainCommand(CLI::App& app, int& exit_code);
 void AddValidateCommand(CLI::App& app, int& exit_code);

@@ -79,8 +79,9 @@ int ExitCodeOf(const Error& error) {
 std::string Suggestion(const CLI::App& app, int argc, char** argv) {
   const auto every = [](const CLI::App*) { return true; };
   std::vector<std::string> commands, options;
-  for (const CLI::App* command : app.get_subcommands(every))
-    commands.push_back(command->get_name());
+  for (const CLI::App* command : app.get_subcommands(every)) {
+    if (!command->get_group().empty()) commands.push_back(command->get_name());
+  }
   for (const CLI::App* command : app.get_subcommands()) {  // those that were given
     for (const CLI::Option* option : command->get_options()) {
       for (const std::string& name : option->get_lnames()) options.push_back("--" + name);
@@ -117,6 +118,7 @@ int Main(int argc, char** argv) {
   app.set_version_flag("--version", "halo " + std::string(build_info::kVersion));
   int exit_code = kExitOk;
   AddRunCommand(app, exit_code);
+  AddEngineProcessCommand(app, exit_code);
   AddExplainCommand(app, exit_code);
   AddValidateCommand(app, exit_code);
   AddModelsCommand(app, exit_code);

@@ -139,9 +139,12 @@ std::string DescribeSummary(const std::string& summary_json) {
                   tokens.at("prompt").get<int64_t>(), prompt > 0 ? 100.0 * reused / prompt : 0.0,
                   tokens.at("output").get<int64_t>());
   for (const auto& engine : s.at("engine")) {
-    text += fmt::format("engine {}: {} steps, {:.1f} calls a decode step\n",
+    text += fmt::format("engine {}: {} steps, {:.1f} calls a decode step",
                         engine.at("model").get<std::string>(), engine.at("steps").get<int64_t>(),
                         engine.at("decode_batch_mean").get<double>());
+    const int64_t restarts = engine.at("restarts").get<int64_t>();
+    if (restarts > 0) text += fmt::format("; its process was started again {} times", restarts);
+    text += "\n";
   }
   if (s.at("planner") == "naive") return text;
   text += s.at("deterministic").get<bool>() ? "answers are bit for bit those of --naive\n"

@@ -51,6 +51,7 @@ struct RunFlags {
   std::string on_error = "continue", order = "input";
   bool quiet = false, analyze = false;
   std::string rules_off, format = "text";
+  std::string engine_process = "child";
   int deterministic = 0;  ///< how often it was asked for, less how often it was refused
   RunOptions options;
 };
@@ -151,6 +152,8 @@ RunOptions OptionsFrom(const RunFlags& flags) {
   ReadProjectFile("halo.yaml", options);
   ParseSettings(flags.settings, options);
   options.environment = [](const std::string& name) { return EnvironmentIfSet(name); };
+  // This very file, also where another has been put in its place since.
+  if (flags.engine_process == "child") options.engine_program = "/proc/self/exe";
   options.output = flags.output;
   options.stop_on_error = flags.on_error == "stop";
   options.input_order = flags.order == "input";
@@ -227,6 +230,12 @@ void AddFlags(CLI::App& command, RunFlags& flags) {
       ->check(CLI::Range(2, 1 << 30));
   command.add_option("--kv-layout", options.kv_layout, "auto, split or unified")
       ->check(CLI::IsMember({"auto", "split", "unified"}));
+  command
+      .add_option("--engine-process", flags.engine_process,
+                  "child: each engine in a process of its own, started again when it ends;\n"
+                  "in: engines in this process, whose end ends the run (default child)")
+      ->check(CLI::IsMember({"child", "in"}))
+      ->envname("HALO_ENGINE_PROCESS");
   command.add_option("--planner", options.planner,
                      "What places operators on workers: auto, dp, beam, list or milp");
   command.add_option("--plan", options.plan_file,
@@ -302,6 +311,7 @@ int Run(const RunFlags& flags) {
           "stopping: calls that run are finished, nothing new is started; once more to give them "
           "up");
     }
+    for (const std::string& news : progress.news) display.Say(news);
     display.Show(progress);
   };
   RunOutcome outcome;
@@ -339,6 +349,16 @@ int Run(const RunFlags& flags) {
 }
 
 }  // namespace
+
+void AddEngineProcessCommand(CLI::App& app, int& exit_code) {
+  CLI::App* command = app.add_subcommand(kEngineProcessCommand, "Host an engine for another halo");
+  command->group("");  // not for people: it finds its connection as an open descriptor
+  command->callback([&exit_code] {
+    const std::string fault = RunEngineProcess();
+    if (!fault.empty()) std::cerr << fault << "\n";
+    exit_code = fault.empty() ? kExitOk : kExitFailed;
+  });
+}
 
 void AddRunCommand(CLI::App& app, int& exit_code) {
   auto flags =

@@ -57,6 +57,11 @@ struct RunOptions {
   int32_t sequences = 0;            ///< calls that run at once; 0: the engine's default
   int32_t context_tokens = 0;      ///< longest prompt and answer; 0: what the model was trained for
   std::string kv_layout = "auto";  ///< auto, split or unified
+  /// The program that hosts the engines, each in a child process of its own that is started again
+  /// when it ends: the file of `halo`, or of any program that calls RunEngineProcess() when it is
+  /// started with the one argument kEngineProcessCommand. "": engines live in this process, and
+  /// what ends one of them ends it.
+  std::string engine_program;
   bool naive = false;
   Determinism deterministic = Determinism::kAuto;
   uint64_t seed = 0;
@@ -95,7 +100,15 @@ struct Progress {
   int64_t calls_done = 0, calls_running = 0;
   int64_t output_tokens = 0;
   double elapsed_s = 0.0;
+  std::vector<std::string> news;  ///< for a person, since the last call: engines that were restarted
 };
+
+/// The argument with which RunOptions::engine_program is started.
+inline constexpr const char* kEngineProcessCommand = "engine-process";
+
+/// What that program then does, and nothing else: hosts an engine for the process that has started
+/// it, until that has no more use for it. Returns what went wrong, "" if nothing.
+std::string RunEngineProcess();
 
 /// How a run ended; the exit codes of the command line (contract 1).
 enum class RunStatus {

@@ -132,6 +132,7 @@ struct EngineStatistics {
   int64_t evictions = 0;             ///< kept KV dropped for room
   int64_t preemptions = 0;
   int64_t adapter_changes = 0;
+  int64_t restarts = 0;  ///< of the process that hosts it
 
   friend bool operator==(const EngineStatistics&, const EngineStatistics&) = default;
 };
@@ -167,6 +168,10 @@ class Engine {
   /// Requests submitted and not yet completed.
   virtual int64_t pending() const = 0;
   virtual EngineStatistics Statistics() const = 0;
+  /// For waiting on several things at once: a descriptor that is readable when Poll has something
+  /// to do, the same over the engine's life. -1: the engine works inside Poll, so that whoever
+  /// waits for it has to call that.
+  virtual int ready_descriptor() const { return -1; }
 };
 
 }  // namespace halo

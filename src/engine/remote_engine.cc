@@ -1,114 +1,56 @@
 #include "engine/remote_engine.h"
 
-#include <poll.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
+#include <utility>
 
 #include "base/clock.h"
+#include "engine/crash_record.h"
+#include "engine/engine_turns.h"
 
 namespace halo {
-namespace {
 
-constexpr size_t kReadBytes = 64 * 1024;
-constexpr int64_t kDescriptionTimeoutUs = 60'000'000;
-
-bool Readable(int socket, int64_t timeout_us) {
-  pollfd descriptor{socket, POLLIN, 0};
-  const int timeout_ms =
-      static_cast<int>(std::clamp<int64_t>((timeout_us + 999) / 1000, 0, 60'000));
-  int ready = 0;
-  do {
-    ready = poll(&descriptor, 1, timeout_ms);
-  } while (ready < 0 && errno == EINTR);
-  return ready > 0;
+RemoteEngine::RemoteEngine(Descriptor socket, std::optional<SetupMessage> setup)
+    : connection_(std::move(socket)) {
+  if (setup) connection_.Put(EncodeFrame(ToEngine(std::move(*setup))));
+  connection_.Write();
 }
 
-/// Empty on success, else what went wrong.
-std::string WriteAll(int socket, const std::string& bytes) {
-  size_t written = 0;
-  while (written < bytes.size()) {
-    const ssize_t count =
-        send(socket, bytes.data() + written, bytes.size() - written, MSG_NOSIGNAL);
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) return std::strerror(errno);
-    written += static_cast<size_t>(count);
-  }
-  return "";
-}
-
-/// Reads what is there. False at the end of the stream or on an error.
-bool ReadSome(int socket, FrameReader& reader) {
-  char bytes[kReadBytes];
-  ssize_t count = 0;
-  do {
-    count = recv(socket, bytes, sizeof(bytes), 0);
-  } while (count < 0 && errno == EINTR);
-  if (count <= 0) return false;
-  reader.Append(bytes, static_cast<size_t>(count));
-  return true;
-}
-
-}  // namespace
-
-RemoteEngine::RemoteEngine(int socket) : socket_(socket) {
+bool RemoteEngine::AwaitDescription(int64_t deadline_us) {
   const SteadyClock clock;
-  const int64_t deadline_us = clock.NowUs() + kDescriptionTimeoutUs;
-  while (connected_ && !described_ && clock.NowUs() < deadline_us)
-    Receive(deadline_us - clock.NowUs());
-  if (!described_) {
-    close(socket_);
-    throw Error(ErrorCode::kIo, "engine connection: the other end did not describe itself");
+  Receive();
+  for (int64_t now = clock.NowUs(); connection_.is_open() && !is_described_ && now < deadline_us;
+       now = clock.NowUs()) {
+    connection_.Wait(deadline_us - now);
+    connection_.Write();
+    Receive();
   }
+  return is_described_;
 }
-
-RemoteEngine::~RemoteEngine() { close(socket_); }
 
 void RemoteEngine::Submit(Request request) {
   pending_.insert(request.id);
-  if (!connected_) {
-    Lose(why_lost_);
-    return;
-  }
-  Send(std::move(request));
+  connection_.Put(EncodeFrame(ToEngine(std::move(request))));
+  if (!connection_.is_open()) LosePending();
 }
 
-void RemoteEngine::Cancel(RequestId id) { Send(CancelMessage{id}); }
-
-void RemoteEngine::CancelWaiting() { Send(CancelWaitingMessage{}); }
-
-void RemoteEngine::Release(RequestId id, int32_t consumers) { Send(ReleaseMessage{id, consumers}); }
-
-void RemoteEngine::Send(const ToEngine& message) {
-  if (!connected_) return;
-  const std::string frame = EncodeFrame(message);
-  size_t written = 0;
-  while (connected_ && written < frame.size()) {
-    const ssize_t count =
-        send(socket_, frame.data() + written, frame.size() - written, MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (count > 0) {
-      written += static_cast<size_t>(count);
-    } else if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
-      // The other end may be waiting for us to read before it reads: do both.
-      pollfd descriptor{socket_, POLLIN | POLLOUT, 0};
-      poll(&descriptor, 1, -1);
-      if ((descriptor.revents & POLLIN) != 0) Receive(0);
-    } else if (count < 0 && errno != EINTR) {
-      Lose(std::strerror(errno));
-    }
-  }
+void RemoteEngine::Cancel(RequestId id) {
+  connection_.Put(EncodeFrame(ToEngine(CancelMessage{id})));
 }
 
-void RemoteEngine::Lose(const std::string& why) {
-  connected_ = false;
-  why_lost_ = why;
+void RemoteEngine::CancelWaiting() {
+  connection_.Put(EncodeFrame(ToEngine(CancelWaitingMessage{})));
+}
+
+void RemoteEngine::Release(RequestId id, int32_t consumers) {
+  connection_.Put(EncodeFrame(ToEngine(ReleaseMessage{id, consumers})));
+}
+
+void RemoteEngine::LosePending() {
   for (const RequestId id : pending_) {
     Completion completion;
     completion.id = id;
-    completion.failure = Failure{"", "engine_lost", "the engine's process went away: " + why, true};
+    completion.failure = Failure{"", "engine_lost",
+                                 "the engine's process went away: " + connection_.why(), true};
     lost_.push_back(std::move(completion));
   }
   pending_.clear();
@@ -116,70 +58,109 @@ void RemoteEngine::Lose(const std::string& why) {
             [](const Completion& a, const Completion& b) { return a.id < b.id; });
 }
 
-void RemoteEngine::Take(const std::string& body) {
+void RemoteEngine::Take(std::string_view body) {
   FromEngine message = DecodeFromEngine(body);
   if (auto* completion = std::get_if<Completion>(&message)) {
     // An id that is not pending was lost or never asked for; the other end is not trusted to be
     // right about it.
     if (pending_.erase(completion->id) > 0) arrived_.push_back(std::move(*completion));
   } else if (auto* description = std::get_if<EngineDescription>(&message)) {
+    if (is_described_) return;  // constant over its life
     description_ = std::move(*description);
-    described_ = true;
+    is_described_ = true;
+  } else if (auto* fault = std::get_if<EngineFault>(&message)) {
+    fault_ = std::move(*fault);
   } else {
     statistics_ = std::get<EngineStatistics>(message);
   }
 }
 
-void RemoteEngine::Receive(int64_t timeout_us) {
-  if (!connected_ || !Readable(socket_, timeout_us)) return;
-  try {
-    if (!ReadSome(socket_, reader_)) {
-      Lose("the connection was closed");
-      return;
-    }
-    std::string body;
-    while (reader_.Next(body)) Take(body);
-  } catch (const Error& error) {
-    Lose(error.what());
-  }
+void RemoteEngine::Receive() {
+  if (!connection_.is_open()) return;
+  connection_.Read([this](std::string_view body) { Take(body); });
+  if (!connection_.is_open()) LosePending();
 }
 
 std::vector<Completion> RemoteEngine::Poll(int64_t deadline_us) {
   const SteadyClock clock;
-  Receive(0);
-  while (connected_ && arrived_.empty() && lost_.empty() && !pending_.empty() &&
-         clock.NowUs() < deadline_us) {
-    Receive(deadline_us - clock.NowUs());
+  if (std::exchange(is_waited_for_, false)) connection_.Put(EncodeFrame(ToEngine(GoOnMessage{})));
+  connection_.Write();
+  Receive();
+  for (int64_t now = clock.NowUs(); connection_.is_open() && arrived_.empty() && lost_.empty() &&
+                                    !pending_.empty() && now < deadline_us;
+       now = clock.NowUs()) {
+    connection_.Wait(deadline_us - now);
+    connection_.Write();
+    Receive();
   }
   std::vector<Completion> finished = std::exchange(arrived_, {});
+  is_waited_for_ = !finished.empty();
   std::move(lost_.begin(), lost_.end(), std::back_inserter(finished));
   lost_.clear();
   return finished;
 }
 
-void ServeEngine(Engine& engine, int socket) {
-  constexpr int64_t kIdleWaitUs = 1'000'000;
-  FrameReader reader;
-  std::string failure = WriteAll(socket, EncodeFrame(FromEngine(engine.Describe())));
-  while (failure.empty()) {
-    // With work to do only look at what has come; without, wait for it.
-    if (Readable(socket, engine.pending() > 0 ? 0 : kIdleWaitUs)) {
-      if (!ReadSome(socket, reader)) return;
-      std::string body;
-      while (reader.Next(body)) {
-        ToEngine message = DecodeToEngine(body);
-        if (auto* request = std::get_if<Request>(&message)) engine.Submit(std::move(*request));
-        if (const auto* cancel = std::get_if<CancelMessage>(&message)) engine.Cancel(cancel->id);
-        if (std::holds_alternative<CancelWaitingMessage>(message)) engine.CancelWaiting();
-        if (const auto* release = std::get_if<ReleaseMessage>(&message))
-          engine.Release(release->id, release->consumers);
-      }
+namespace {
+
+/// What the other end asks of an engine.
+void Obey(Engine& engine, ToEngine message, CrashRecord* record) {
+  if (auto* request = std::get_if<Request>(&message)) {
+    if (record != nullptr) record->SetTaken(request->id);
+    engine.Submit(std::move(*request));
+    if (record != nullptr) record->SetTaken(0);
+  } else if (const auto* cancel = std::get_if<CancelMessage>(&message)) {
+    engine.Cancel(cancel->id);
+  } else if (std::holds_alternative<CancelWaitingMessage>(message)) {
+    engine.CancelWaiting();
+  } else if (const auto* release = std::get_if<ReleaseMessage>(&message)) {
+    engine.Release(release->id, release->consumers);
+  } else if (std::holds_alternative<SetupMessage>(message)) {
+    throw Error(ErrorCode::kIo, "engine connection: an engine that is served cannot be set up anew");
+  }
+}
+
+}  // namespace
+
+void ServeEngine(Engine& engine, Connection& connection, const ServedWith& with) {
+  // How long to wait for what follows from an answer. In process it is there before the next pass;
+  // making a prompt takes about 0.1 ms, and a pass that begins without it leaves a hole in the
+  // batch, or moves KV to fill that.
+  constexpr int64_t kReactionUs = 5'000;
+  constexpr int64_t kForEver = -1;
+  const SteadyClock clock;
+  int64_t held_until_us = 0;  // 0: nothing is waited for
+  const auto take = [&](std::string_view body) {
+    ToEngine message = DecodeToEngine(body);
+    if (std::holds_alternative<GoOnMessage>(message)) {
+      held_until_us = 0;
+    } else {
+      Obey(engine, std::move(message), with.record);
     }
+  };
+  connection.Put(EncodeFrame(FromEngine(engine.Describe())));
+  while (true) {
+    connection.Write();
+    const int64_t now = clock.NowUs();
+    const bool is_held = held_until_us > now;
+    if (engine.pending() == 0) {
+      connection.Wait(kForEver);
+    } else if (is_held) {
+      connection.Wait(held_until_us - now);
+    }
+    connection.Read(take);
+    if (!connection.is_open()) break;
+    if (engine.pending() == 0 || held_until_us > clock.NowUs()) continue;
+    held_until_us = 0;
+    if (with.turns != nullptr) with.turns->Take();
     const std::vector<Completion> finished = engine.Poll(0);
+    if (with.turns != nullptr) with.turns->GiveBack();
     if (finished.empty()) continue;
-    std::string frames = EncodeFrame(FromEngine(engine.Statistics()));
-    for (const Completion& completion : finished) frames += EncodeFrame(FromEngine(completion));
-    failure = WriteAll(socket, frames);
+    connection.Put(EncodeFrame(FromEngine(engine.Statistics())));
+    for (const Completion& completion : finished) {
+      if (with.record != nullptr) with.record->End(completion.id);
+      connection.Put(EncodeFrame(FromEngine(completion)));
+    }
+    held_until_us = clock.NowUs() + kReactionUs;
   }
 }
 

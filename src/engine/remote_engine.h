@@ -1,22 +1,42 @@
 #pragma once
 
+#include <functional>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <unordered_set>
 #include <vector>
 
+#include "base/descriptor.h"
+#include "engine/connection.h"
 #include "engine/engine.h"
 #include "engine/wire.h"
 
 namespace halo {
 
-/// The caller's end of an engine behind a connected stream socket. Owns the descriptor. A lost
+class CrashRecord;
+class EngineTurns;
+
+/// The caller's end of an engine behind a connected stream socket. What is submitted is sent with
+/// the next Poll, all at once, so that requests which belong together are taken together. A lost
 /// connection fails every request that is under way, and every later one, with "engine_lost"
 /// (retriable).
 class RemoteEngine final : public Engine {
  public:
-  /// Waits for the other end's description. Throws Error(kIo).
-  explicit RemoteEngine(int socket);
-  ~RemoteEngine() override;
+  /// Does not wait for the other end, which may load a model for minutes. `setup` is sent first.
+  explicit RemoteEngine(Descriptor socket, std::optional<SetupMessage> setup = std::nullopt);
+
+  /// Waits until the other end has described itself, has gone, or it is `deadline_us` on the steady
+  /// clock. Before it has, there is no description.
+  bool AwaitDescription(int64_t deadline_us);
+  bool is_described() const { return is_described_; }
+  bool is_connected() const { return connection_.is_open(); }
+  /// What was seen when the connection was lost.
+  const std::string& why_lost() const { return connection_.why(); }
+  bool was_abused() const { return connection_.was_abused(); }
+  /// What the other end said of why it has no engine.
+  const std::optional<EngineFault>& fault() const { return fault_; }
+  int descriptor() const { return connection_.descriptor(); }
 
   const EngineDescription& Describe() const override { return description_; }
   void Submit(Request request) override;
@@ -25,29 +45,36 @@ class RemoteEngine final : public Engine {
   void Release(RequestId id, int32_t consumers) override;
   /// `deadline_us` on the steady clock; 0 looks only at what has come.
   std::vector<Completion> Poll(int64_t deadline_us) override;
-  int64_t pending() const override { return static_cast<int64_t>(pending_.size() + lost_.size()); }
+  int64_t pending() const override {
+    return static_cast<int64_t>(pending_.size() + lost_.size() + arrived_.size());
+  }
   EngineStatistics Statistics() const override { return statistics_; }
+  int ready_descriptor() const override { return connection_.descriptor(); }
 
  private:
-  void Send(const ToEngine& message);
-  void Receive(int64_t timeout_us);
-  void Lose(const std::string& why);
-  void Take(const std::string& body);
+  void Receive();
+  void LosePending();
+  void Take(std::string_view body);
 
-  int socket_;
-  bool connected_ = true;
-  std::string why_lost_;
-  FrameReader reader_;
+  Connection connection_;
   EngineDescription description_;
-  bool described_ = false;
+  bool is_described_ = false;
+  bool is_waited_for_ = false;  ///< it has answered, and what follows is being made
+  std::optional<EngineFault> fault_;
   EngineStatistics statistics_;
   std::unordered_set<RequestId> pending_;
   std::vector<Completion> arrived_;
   std::vector<Completion> lost_;
 };
 
-/// Serves one engine on a connected stream socket until the other end closes it. Does not own the
-/// descriptor. Runs in the calling thread; throws Error(kIo) for bytes that are no frame.
-void ServeEngine(Engine& engine, int socket);
+/// What an engine that is served shares with others and with its supervisor; null: nothing.
+struct ServedWith {
+  EngineTurns* turns = nullptr;
+  CrashRecord* record = nullptr;
+};
+
+/// Serves one engine, in the calling thread, until the other end goes or says what is no message;
+/// `connection.why()` tells which.
+void ServeEngine(Engine& engine, Connection& connection, const ServedWith& with = {});
 
 }  // namespace halo

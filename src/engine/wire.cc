@@ -1,5 +1,7 @@
 #include "engine/wire.h"
 
+#include <bit>
+#include <cstring>
 #include <nlohmann/json.hpp>
 #include <type_traits>
 #include <utility>
@@ -69,12 +71,41 @@ void Read(const Json& j, Number& number) {
 
 void Read(const Json& j, bool& value) { j.get_to(value); }
 void Read(const Json& j, std::string& text) { j.get_to(text); }
+void Read(const Json& j, LlamaAdapter& adapter);
 
 template <typename Value>
 void Read(const Json& j, std::vector<Value>& values) {
   if (!j.is_array()) Refuse(std::string("expected a list, found ") + j.type_name());
   values.resize(j.size());
   for (size_t i = 0; i < values.size(); ++i) Read(j[i], values[i]);
+}
+
+/// Token ids as bytes: as a list, each would be a value of its own while it is encoded and decoded,
+/// which is most of what a long prompt costs on its way.
+Json TokensToJson(const std::vector<TokenId>& tokens) {
+  static_assert(std::endian::native == std::endian::little, "both ends are on one machine");
+  std::vector<uint8_t> bytes(tokens.size() * sizeof(TokenId));
+  if (!bytes.empty()) std::memcpy(bytes.data(), tokens.data(), bytes.size());
+  return Json::binary(std::move(bytes));
+}
+
+void ReadTokens(const Json& j, std::vector<TokenId>& tokens) {
+  const auto& bytes = j.get_binary();
+  if (bytes.size() % sizeof(TokenId) != 0)
+    Refuse("token ids of " + std::to_string(bytes.size()) + " bytes");
+  tokens.resize(bytes.size() / sizeof(TokenId));
+  if (!bytes.empty()) std::memcpy(tokens.data(), bytes.data(), bytes.size());
+}
+
+/// An enum from its number, the last of its values being `last`.
+template <typename Enum>
+void ReadEnum(const Json& j, Enum& value, Enum last) {
+  int number = 0;
+  Read(j, number);
+  if (number < 0 || number > static_cast<int>(last))
+    Refuse("a choice of " + std::to_string(static_cast<int>(last) + 1) + " has no number " +
+           std::to_string(number));
+  value = static_cast<Enum>(number);
 }
 
 Json ToJson(const Failure& f) {
@@ -113,7 +144,7 @@ SamplingParameters SamplingFrom(const Json& j) {
 Json ToJson(const Request& r) {
   return {{"kind", "request"},
           {"id", r.id},
-          {"prompt_tokens", r.prompt_tokens},
+          {"prompt_tokens", TokensToJson(r.prompt_tokens)},
           {"prompt_text", Json::binary({r.prompt_text.begin(), r.prompt_text.end()})},
           {"sampling", ToJson(r.sampling)},
           {"adapter", r.adapter},
@@ -142,7 +173,7 @@ std::string TextFrom(const Json& j) {
 Request RequestFrom(const Json& j) {
   Request r;
   Read(j.at("id"), r.id);
-  Read(j.at("prompt_tokens"), r.prompt_tokens);
+  ReadTokens(j.at("prompt_tokens"), r.prompt_tokens);
   r.prompt_text = TextFrom(j.at("prompt_text"));
   r.sampling = SamplingFrom(j.at("sampling"));
   Read(j.at("adapter"), r.adapter);
@@ -169,7 +200,7 @@ Json ToJson(const Completion& c) {
           {"id", c.id},
           {"finish", static_cast<int>(c.finish)},
           {"failure", c.failure ? ToJson(*c.failure) : Json()},
-          {"tokens", c.tokens},
+          {"tokens", TokensToJson(c.tokens)},
           {"text", c.text},
           {"cut", c.cut},
           {"counts",
@@ -182,13 +213,9 @@ Json ToJson(const Completion& c) {
 Completion CompletionFrom(const Json& j) {
   Completion c;
   Read(j.at("id"), c.id);
-  int finish = 0;
-  Read(j.at("finish"), finish);
-  if (finish < 0 || finish > static_cast<int>(FinishReason::kFailed))
-    Refuse("unknown finish reason " + std::to_string(finish));
-  c.finish = static_cast<FinishReason>(finish);
+  ReadEnum(j.at("finish"), c.finish, FinishReason::kFailed);
   if (!j.at("failure").is_null()) c.failure = FailureFrom(j.at("failure"));
-  Read(j.at("tokens"), c.tokens);
+  ReadTokens(j.at("tokens"), c.tokens);
   Read(j.at("text"), c.text);
   Read(j.at("cut"), c.cut);
   const Json& counts = j.at("counts");
@@ -234,12 +261,72 @@ EngineDescription DescriptionFrom(const Json& j) {
   return d;
 }
 
-/// The counters in the order in which they cross.
-std::vector<int64_t*> Counters(EngineStatistics& s) {
-  return {&s.steps,      &s.decode_steps,   &s.decode_tokens, &s.prefill_tokens, &s.busy_us,
-          &s.prefill_us, &s.decode_us,      &s.sampling_us,   &s.copy_us,        &s.forks,
-          &s.copies,     &s.spills,         &s.restores,      &s.evictions,      &s.preemptions,
-          &s.grammar_us, &s.adapter_changes};
+Json ToJson(const LlamaAdapter& a) {
+  return {{"name", a.name}, {"path", a.path}, {"scale", a.scale}};
+}
+
+Json ToJson(const SetupMessage& message) {
+  const LlamaSetup& s = message.setup;
+  Json adapters = Json::array();
+  for (const LlamaAdapter& adapter : s.adapters) adapters.push_back(ToJson(adapter));
+  return {{"kind", "setup"},
+          {"version", message.version},
+          {"takes_turns", message.takes_turns},
+          {"model_name", s.model_name},
+          {"model_path", s.model_path},
+          {"adapters", adapters},
+          {"threads", s.threads},
+          {"sequences", s.sequences},
+          {"kv_bytes", s.kv_bytes},
+          {"kept_bytes", s.kept_bytes},
+          {"context_tokens", s.context_tokens},
+          {"expected_tokens", s.expected_tokens},
+          {"layout", static_cast<int>(s.layout)},
+          {"reuse", s.reuse},
+          {"exactness", static_cast<int>(s.exactness)},
+          {"hash_logits", s.hash_logits},
+          {"batch_tokens", s.batch_tokens},
+          {"micro_batch_tokens", s.micro_batch_tokens}};
+}
+
+void Read(const Json& j, LlamaAdapter& a) {
+  Read(j.at("name"), a.name);
+  Read(j.at("path"), a.path);
+  Read(j.at("scale"), a.scale);
+}
+
+SetupMessage SetupFrom(const Json& j) {
+  SetupMessage message;
+  LlamaSetup& s = message.setup;
+  Read(j.at("version"), message.version);
+  Read(j.at("takes_turns"), message.takes_turns);
+  Read(j.at("model_name"), s.model_name);
+  Read(j.at("model_path"), s.model_path);
+  Read(j.at("adapters"), s.adapters);
+  Read(j.at("threads"), s.threads);
+  Read(j.at("sequences"), s.sequences);
+  Read(j.at("kv_bytes"), s.kv_bytes);
+  Read(j.at("kept_bytes"), s.kept_bytes);
+  Read(j.at("context_tokens"), s.context_tokens);
+  Read(j.at("expected_tokens"), s.expected_tokens);
+  ReadEnum(j.at("layout"), s.layout, KvLayout::kSplit);
+  Read(j.at("reuse"), s.reuse);
+  ReadEnum(j.at("exactness"), s.exactness, Exactness::kRequired);
+  Read(j.at("hash_logits"), s.hash_logits);
+  Read(j.at("batch_tokens"), s.batch_tokens);
+  Read(j.at("micro_batch_tokens"), s.micro_batch_tokens);
+  return message;
+}
+
+Json ToJson(const EngineFault& f) {
+  return {{"kind", "fault"}, {"code", static_cast<int>(f.code)}, {"message", f.message}};
+}
+
+EngineFault FaultFrom(const Json& j) {
+  EngineFault f;
+  ReadEnum(j.at("code"), f.code, ErrorCode::kUnsupported);
+  Read(j.at("message"), f.message);
+  return f;
 }
 
 Json ToJson(EngineStatistics s) {
@@ -255,22 +342,26 @@ EngineStatistics StatisticsFrom(const Json& j) {
   return s;
 }
 
+std::string Length(uint32_t length) {
+  std::string text;
+  for (int shift = 0; shift < 32; shift += 8) text += static_cast<char>((length >> shift) & 0xFFU);
+  return text;
+}
+
 std::string Frame(const Json& message) {
   std::vector<uint8_t> body = Json::to_cbor(message);
-  const uint32_t size = static_cast<uint32_t>(body.size());
-  std::string frame;
-  for (int shift = 0; shift < 32; shift += 8) frame += static_cast<char>((size >> shift) & 0xFFU);
+  std::string frame = Length(static_cast<uint32_t>(body.size()));
   frame.append(body.begin(), body.end());
   return frame;
 }
 
 template <typename Decode>
-auto Guarded(const std::string& body, Decode decode) {
+auto Guarded(std::string_view body, Decode decode) {
   try {
     DepthCheck depth;
     Json::sax_parse(body, &depth, Json::input_format_t::cbor);
     if (depth.too_deep()) Refuse("a message is nested more than 8 levels deep");
-    const Json message = Json::from_cbor(body);
+    const Json message = Json::from_cbor(body.begin(), body.end());
     return decode(message, message.at("kind").get<std::string>());
   } catch (const Json::exception& e) {
     Refuse(std::string("a message that does not decode: ") + e.what());
@@ -285,6 +376,8 @@ std::string EncodeFrame(const ToEngine& message) {
     return Frame({{"kind", "cancel"}, {"id", cancel->id}});
   if (std::holds_alternative<CancelWaitingMessage>(message))
     return Frame({{"kind", "cancel_waiting"}});
+  if (std::holds_alternative<GoOnMessage>(message)) return Frame({{"kind", "go_on"}});
+  if (const auto* setup = std::get_if<SetupMessage>(&message)) return Frame(ToJson(*setup));
   const auto& release = std::get<ReleaseMessage>(message);
   return Frame({{"kind", "release"}, {"id", release.id}, {"consumers", release.consumers}});
 }
@@ -293,7 +386,7 @@ std::string EncodeFrame(const FromEngine& message) {
   return std::visit([](const auto& value) { return Frame(ToJson(value)); }, message);
 }
 
-ToEngine DecodeToEngine(const std::string& body) {
+ToEngine DecodeToEngine(std::string_view body) {
   return Guarded(body, [](const Json& message, const std::string& kind) -> ToEngine {
     if (kind == "request") return RequestFrom(message);
     if (kind == "cancel") {
@@ -302,6 +395,8 @@ ToEngine DecodeToEngine(const std::string& body) {
       return cancel;
     }
     if (kind == "cancel_waiting") return CancelWaitingMessage{};
+    if (kind == "go_on") return GoOnMessage{};
+    if (kind == "setup") return SetupFrom(message);
     if (kind == "release") {
       ReleaseMessage release;
       Read(message.at("id"), release.id);
@@ -312,29 +407,44 @@ ToEngine DecodeToEngine(const std::string& body) {
   });
 }
 
-FromEngine DecodeFromEngine(const std::string& body) {
+FromEngine DecodeFromEngine(std::string_view body) {
   return Guarded(body, [](const Json& message, const std::string& kind) -> FromEngine {
     if (kind == "completion") return CompletionFrom(message);
     if (kind == "description") return DescriptionFrom(message);
     if (kind == "statistics") return StatisticsFrom(message);
+    if (kind == "fault") return FaultFrom(message);
     Refuse("an engine sends no '" + kind + "' message");
   });
 }
 
-bool FrameReader::Next(std::string& body) {
-  constexpr size_t kLengthBytes = 4;
+std::vector<int64_t*> Counters(EngineStatistics& s) {
+  return {&s.steps,      &s.decode_steps,    &s.decode_tokens, &s.prefill_tokens, &s.busy_us,
+          &s.prefill_us, &s.decode_us,       &s.sampling_us,   &s.copy_us,        &s.forks,
+          &s.copies,     &s.spills,          &s.restores,      &s.evictions,      &s.preemptions,
+          &s.grammar_us, &s.adapter_changes, &s.restarts};
+}
+
+std::string EncodeSharedLength(size_t bytes) {
+  return Length(kInSharedMemory | static_cast<uint32_t>(bytes));
+}
+
+bool FrameReader::Next(Frame& frame) {
   if (buffer_.size() - start_ < kLengthBytes) return false;
-  uint32_t size = 0;
+  uint32_t length = 0;
   for (size_t i = 0; i < kLengthBytes; ++i) {
-    size |= static_cast<uint32_t>(static_cast<uint8_t>(buffer_[start_ + i])) << (8 * i);
+    length |= static_cast<uint32_t>(static_cast<uint8_t>(buffer_[start_ + i])) << (8 * i);
   }
-  if (size > kFrameLimit) {
+  const bool is_shared = (length & kInSharedMemory) != 0;
+  const uint32_t size = length & ~kInSharedMemory;
+  if (size > kFrameLimit || (is_shared && size == 0)) {
     Refuse("a message of " + std::to_string(size) + " bytes; at most " +
            std::to_string(kFrameLimit) + " are taken");
   }
-  if (buffer_.size() - start_ - kLengthBytes < size) return false;
-  body = buffer_.substr(start_ + kLengthBytes, size);
-  start_ += kLengthBytes + size;
+  const uint32_t here = is_shared ? 0 : size;
+  if (buffer_.size() - start_ - kLengthBytes < here) return false;
+  frame.shared_bytes = is_shared ? size : 0;
+  frame.body = buffer_.substr(start_ + kLengthBytes, here);
+  start_ += kLengthBytes + here;
   if (start_ == buffer_.size()) {
     buffer_.clear();
     start_ = 0;

@@ -2,17 +2,43 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
 #include "engine/engine.h"
+#include "engine/llama/llama_setup.h"
 
 namespace halo {
 
-/// The Engine seam as messages, so that an engine can live in another process. CBOR inside a frame
-/// of a 4-byte little-endian length; a frame over kFrameLimit or one that does not decode ends the
-/// connection.
+/// The Engine seam as messages, so that an engine can live in another process. CBOR behind a 4-byte
+/// little-endian length; where the length has kInSharedMemory set, the body is not in the stream
+/// but in shared memory, whose descriptor came with it (connection.h). A body over kFrameLimit or
+/// one that does not decode ends the connection.
 inline constexpr uint32_t kFrameLimit = 256U << 20;
+inline constexpr uint32_t kInSharedMemory = 1U << 31;
+inline constexpr size_t kLengthBytes = 4;
+
+/// What the program that hosts an engine is to make; the first message that it gets.
+struct SetupMessage {
+  LlamaSetup setup;
+  std::string version;       ///< of the program that asks
+  bool takes_turns = false;  ///< with the engines of other processes (engine_turns.h)
+
+  friend bool operator==(const SetupMessage&, const SetupMessage&) = default;
+};
+/// The engine cannot be made; the last message of its program.
+struct EngineFault {
+  ErrorCode code = ErrorCode::kIo;
+  std::string message;
+
+  friend bool operator==(const EngineFault&, const EngineFault&) = default;
+};
+/// All that follows from what the engine has answered was sent: it may go on. After answers it
+/// waits for this a moment, so that what comes next joins the next pass.
+struct GoOnMessage {
+  friend bool operator==(const GoOnMessage&, const GoOnMessage&) = default;
+};
 
 struct CancelMessage {
   RequestId id = 0;
@@ -28,21 +54,33 @@ struct ReleaseMessage {
 
   friend bool operator==(const ReleaseMessage&, const ReleaseMessage&) = default;
 };
-using ToEngine = std::variant<Request, CancelMessage, CancelWaitingMessage, ReleaseMessage>;
-using FromEngine = std::variant<EngineDescription, Completion, EngineStatistics>;
+using ToEngine = std::variant<Request, CancelMessage, CancelWaitingMessage, ReleaseMessage,
+                              GoOnMessage, SetupMessage>;
+using FromEngine = std::variant<EngineDescription, Completion, EngineStatistics, EngineFault>;
 
+/// A length and a body, for the stream.
 std::string EncodeFrame(const ToEngine& message);
 std::string EncodeFrame(const FromEngine& message);
+/// The length alone, of a body of `bytes` in shared memory.
+std::string EncodeSharedLength(size_t bytes);
 /// Bodies of frames, without the length. Throw Error(kIo) naming what does not fit.
-ToEngine DecodeToEngine(const std::string& body);
-FromEngine DecodeFromEngine(const std::string& body);
+ToEngine DecodeToEngine(std::string_view body);
+FromEngine DecodeFromEngine(std::string_view body);
 
-/// Cuts a byte stream into frame bodies.
+/// The counters in the order in which they cross.
+std::vector<int64_t*> Counters(EngineStatistics& statistics);
+
+/// Cuts a byte stream into frames.
 class FrameReader {
  public:
+  struct Frame {
+    std::string body;
+    uint32_t shared_bytes = 0;  ///< not 0: the body has so many bytes, in shared memory
+  };
+
   void Append(const char* bytes, size_t count) { buffer_.append(bytes, count); }
-  /// The next whole body, or false. Throws Error(kIo) for a frame over the limit.
-  bool Next(std::string& body);
+  /// The next whole frame, or false. Throws Error(kIo) for one over the limit.
+  bool Next(Frame& frame);
 
  private:
   std::string buffer_;

@@ -1,4 +1,6 @@
 // Calls: which goes next, what it asks, what its completion does.
+#include <poll.h>
+
 #include <algorithm>
 #include <cmath>
 #include <tuple>
@@ -351,8 +353,41 @@ bool Executor::Impl::MergeInto(RowState& row, OperatorIndex op, const Call& call
   return true;
 }
 
+/// True if no engine that has calls needs this thread to work on them.
+bool Executor::Impl::EnginesWorkElsewhere() const {
+  bool any = false;
+  for (const Engine* engine : engines) {
+    if (engine->pending() == 0) continue;
+    if (engine->ready_descriptor() < 0) return false;
+    any = true;
+  }
+  return any;
+}
+
+/// Waits, using no processor, until an engine or a tool has something to say, or it is `until_us`.
+void Executor::Impl::WaitForOthers(int64_t until_us) {
+  constexpr int64_t kUsPerMs = 1000, kLookAgainUs = 1000;
+  std::vector<pollfd> waited;
+  for (const Engine* engine : engines) {
+    if (engine->pending() > 0) waited.push_back({engine->ready_descriptor(), POLLIN, 0});
+  }
+  if (!tool_work.empty()) {
+    const int tools = options.tools->ready_descriptor();
+    if (tools >= 0) {
+      waited.push_back({tools, POLLIN, 0});
+    } else {
+      until_us = std::min(until_us, clock.NowUs() + kLookAgainUs);
+    }
+  }
+  if (!retries.empty()) until_us = std::min(until_us, retries.begin()->first);
+  if (!tool_retries.empty()) until_us = std::min(until_us, tool_retries.begin()->first);
+  const int64_t left_us = std::max<int64_t>(0, until_us - clock.NowUs());
+  poll(waited.data(), waited.size(), static_cast<int>((left_us + kUsPerMs - 1) / kUsPerMs));
+}
+
 void Executor::Impl::PollEngines() {
   const int64_t now = clock.NowUs();
+  const bool elsewhere = EnginesWorkElsewhere();
   bool finished = false;
   for (size_t turn = 0; turn < engines.size() && !finished; ++turn) {
     Engine* engine = engines[next_engine];
@@ -360,13 +395,14 @@ void Executor::Impl::PollEngines() {
     if (engine->pending() == 0) continue;
     // One engine may work on until something finishes; several in one thread take turns step by
     // step. What follows from a completion is submitted before the next one's turn.
-    const bool alone = engines.size() == 1 && tool_work.empty();
+    const bool alone = engines.size() == 1 && tool_work.empty() && !elsewhere;
     const int64_t deadline_us = alone ? now + kPollSliceUs : 0;
     for (Completion& completion : engine->Poll(deadline_us)) {
       finished = true;
       OnCompletion(std::move(completion));
     }
   }
+  if (elsewhere && !finished) WaitForOthers(now + kPollSliceUs);
   if (observer != nullptr && now - last_progress_us >= kProgressEveryUs) {
     last_progress_us = now;
     report.counts.calls_running = static_cast<int64_t>(calls.size() + tool_work.size());

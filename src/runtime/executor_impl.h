@@ -232,6 +232,8 @@ struct Executor::Impl {
   bool MergeInto(RowState& row, OperatorIndex op, const Call& call);
   void StopMergingInto(const Call& call);
   void PollEngines();
+  bool EnginesWorkElsewhere() const;
+  void WaitForOthers(int64_t until_us);
   void OnCompletion(Completion completion);
   void CountCompletion(const Call& call, const Completion& completion);
   void NameTimeout(const Call& call, Completion& completion) const;

@@ -20,6 +20,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "engine/engine_turns.h"
 #include "engine/llama/exactness.h"
 #include "engine/llama/llama_engine.h"
 #include "halo_build_info.h"
@@ -29,6 +30,7 @@
 #include "plan/logical_plan.h"
 #include "runtime/executor.h"
 #include "session/call_dump.h"
+#include "session/engine_host.h"
 #include "session/plan_file.h"
 #include "session/planning.h"
 #include "session/prompt_estimate.h"
@@ -115,7 +117,7 @@ struct LoadedModel {
   std::vector<LlamaAdapter> adapters;            // distinct
   std::shared_ptr<const Vocabulary> vocabulary;  // shared by engine and prompts, immutable
   std::shared_ptr<const ChatTemplate> chat;      // shared by the prompts of all operators
-  std::unique_ptr<LlamaEngine> engine;
+  std::unique_ptr<Engine> engine;
   int32_t expected_tokens = 0;  // longest prompt and answer foreseen; 0: unknown
 };
 
@@ -134,11 +136,13 @@ struct Input {
 
 class Reporter final : public RunObserver {
  public:
-  Reporter(CallDump* dump, int64_t rows_total, int64_t calls_total,
+  /// `news` are taken from there with each progress.
+  Reporter(CallDump* dump, int64_t rows_total, int64_t calls_total, std::vector<std::string>& news,
            const std::function<void(const Progress&)>& on_progress, const Clock& clock)
       : dump_(dump),
         rows_total_(rows_total),
         calls_total_(calls_total),
+        news_(news),
         on_progress_(on_progress),
         clock_(clock),
         start_us_(clock.NowUs()) {}
@@ -162,7 +166,8 @@ class Reporter final : public RunObserver {
     if (!on_progress_) return;
     on_progress_({rows_total_, counts.rows_ok, counts.rows_failed, calls_total_, counts.calls_done,
                   counts.calls_running, counts.output_tokens,
-                  static_cast<double>(clock_.NowUs() - start_us_) * 1e-6});
+                  static_cast<double>(clock_.NowUs() - start_us_) * 1e-6,
+                  std::exchange(news_, {})});
   }
 
  private:
@@ -170,6 +175,7 @@ class Reporter final : public RunObserver {
   CallDump* dump_;
   int64_t rows_total_;
   int64_t calls_total_;
+  std::vector<std::string>& news_;
   const std::function<void(const Progress&)>& on_progress_;
   const Clock& clock_;
   int64_t start_us_;
@@ -181,6 +187,8 @@ struct Session::Impl {
   RunOptions options;
   SteadyClock clock;
   std::vector<std::unique_ptr<Input>> inputs;  // stable addresses: plans point into workflows
+  EngineHost host;                             // of the models' engines
+  std::vector<std::string> news;               // of engines, not told yet
   std::map<std::string, LoadedModel> models;   // by path
   std::map<ModelRequest, std::string> model_paths;
   std::unique_ptr<TemporaryFolder> temporary;
@@ -200,6 +208,7 @@ struct Session::Impl {
   void PlanBatch();
   void PlanForExplain();
   void ResolveWhatIsThere();
+  void OpenHost();
   void LoadModels();
   void CheckPaths() const;
   void NameOutputs();
@@ -372,7 +381,19 @@ void Session::Impl::PlanBatch() {
   physical = planning->Plan(to_plan, kRowsSideBySide);
 }
 
+void Session::Impl::OpenHost() {
+  // A run with an engine that ends all the time tells of the first few; the summary counts them.
+  constexpr size_t kMostTold = 5;
+  host.program = options.engine_program;
+  if (!host.program.empty() && models.size() > 1) host.turns = EngineTurns::MakeFile();
+  host.on_restart = [this, told = size_t{0}](const std::string& what) mutable {
+    if (told++ < kMostTold) news.push_back(what);
+    if (told == kMostTold) news.push_back("further restarts are counted in the summary only");
+  };
+}
+
 void Session::Impl::LoadModels() {
+  OpenHost();
   const int32_t threads =
       options.threads > 0 ? options.threads
                           : static_cast<int32_t>(std::max(1U, std::thread::hardware_concurrency()));
@@ -403,7 +424,7 @@ void Session::Impl::LoadModels() {
                        : options.deterministic == Determinism::kOff    ? Exactness::kOff
                                                                        : by_default;
     engine.hash_logits = !options.dump_prompts.empty() && engine.exactness != Exactness::kOff;
-    model.engine = std::make_unique<LlamaEngine>(std::move(engine), clock);
+    model.engine = MakeEngine(std::move(engine), host, clock);
   }
 }
 
@@ -637,7 +658,7 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
                                          [](const LogicalNode& node) { return !node.removed; });
     calls_total = known ? calls_total + rows * static_cast<int64_t>(operators) : -1;
   }
-  Reporter reporter(dump.get(), rows_total, calls_total, on_progress, impl.clock);
+  Reporter reporter(dump.get(), rows_total, calls_total, impl.news, on_progress, impl.clock);
   const int64_t ready_us = impl.clock.NowUs();
   Executor executor(impl.Sources(), how, impl.clock, &reporter);
   RunReport report = executor.Run(stop);

@@ -51,7 +51,8 @@ Json EngineJson(const std::string& model, const EngineStatistics& s) {
           {"decode_s", Seconds(s.decode_us)},
           {"sampling_s", Seconds(s.sampling_us)},
           {"grammar_s", Seconds(s.grammar_us)},
-          {"copy_s", Seconds(s.copy_us)}};
+          {"copy_s", Seconds(s.copy_us)},
+          {"restarts", s.restarts}};
 }
 
 }  // namespace

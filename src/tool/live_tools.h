@@ -29,6 +29,7 @@ class LiveTools final : public ToolRunner {
   void Cancel(ToolCallId id) override;
   std::vector<ToolCompletion> Poll(int64_t deadline_us) override;
   int64_t pending() const override { return static_cast<int64_t>(by_call_.size()); }
+  int ready_descriptor() const override { return mailbox_.ready_descriptor(); }
 
  private:
   ToolBackend* BackendOf(const ToolCall& call) const;

@@ -4,6 +4,7 @@
 #include <mutex>
 #include <vector>
 
+#include "base/descriptor.h"
 #include "tool/tool.h"
 
 namespace halo {
@@ -11,12 +12,17 @@ namespace halo {
 /// Where the threads of tools put what has finished, and where the scheduler takes it.
 class ToolMailbox {
  public:
+  /// Throws Error(kConfig) where the system gives no more descriptors.
+  ToolMailbox();
   /// From any thread.
   void Put(ToolCompletion completion);
   /// What is there; waits for the first for `most_us` at most (0: not at all).
   std::vector<ToolCompletion> Take(int64_t most_us);
+  /// Readable while something is there.
+  int ready_descriptor() const { return ready_.get(); }
 
  private:
+  Descriptor ready_;  // eventfd: not 0 while there are completions
   std::mutex mutex_;
   std::condition_variable filled_;
   std::vector<ToolCompletion> completions_;  // under mutex_

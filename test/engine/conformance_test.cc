@@ -1,14 +1,14 @@
-// What every engine must do, run over each of them in process and through a socket pair.
+// What every engine must do, run over each of them in process, through a socket pair and in a
+// child process.
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <atomic>
-#include <cstdlib>
-#include <fstream>
 #include <functional>
 #include <map>
-#include <sstream>
+#include <optional>
 #include <thread>
 
 #include "base/clock.h"
@@ -16,6 +16,7 @@
 #include "engine/llama/llama_engine.h"
 #include "engine/remote_engine.h"
 #include "engine/simulated/simulated_engine.h"
+#include "engine/supervised_engine.h"
 #include "support/test_models.h"
 
 namespace halo {
@@ -32,16 +33,22 @@ class Harness {
   virtual void GoOn() {}
 };
 
-std::unique_ptr<LlamaEngine> MakeLlama(int32_t sequences, const Clock& clock) {
-  LlamaEngineOptions options;
+LlamaSetup LlamaOptions(int32_t sequences) {
+  LlamaSetup options;
   options.model_name = "tiny";
   options.model_path = test::TinyModel();
-  options.vocabulary = Vocabulary::Load(options.model_path);
   options.threads = 1;
   options.sequences = sequences;
   options.context_tokens = 512;
   options.kv_bytes = 64 << 20;
   options.kept_bytes = 16 << 20;
+  return options;
+}
+
+std::unique_ptr<LlamaEngine> MakeLlama(int32_t sequences, const Clock& clock) {
+  LlamaEngineOptions options;
+  static_cast<LlamaSetup&>(options) = LlamaOptions(sequences);
+  options.vocabulary = Vocabulary::Load(options.model_path);
   return std::make_unique<LlamaEngine>(std::move(options), clock);
 }
 
@@ -112,10 +119,12 @@ class SocketHarness final : public Harness {
     int sockets[2];
     EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, sockets), 0);
     server_ = std::thread([this, socket = sockets[1]] {
-      ServeEngine(served_, socket);
-      close(socket);
+      Connection connection{Descriptor(socket)};
+      ServeEngine(served_, connection);
     });
-    client_ = std::make_unique<RemoteEngine>(sockets[0]);
+    client_ = std::make_unique<RemoteEngine>(Descriptor(sockets[0]));
+    constexpr int64_t kPatienceUs = 60'000'000;
+    EXPECT_TRUE(client_->AwaitDescription(SteadyClock().NowUs() + kPatienceUs));
   }
   ~SocketHarness() override {
     client_.reset();  // closes the connection, on which the server ends
@@ -130,6 +139,37 @@ class SocketHarness final : public Harness {
   HeldEngine served_;
   std::thread server_;
   std::unique_ptr<RemoteEngine> client_;
+};
+
+/// The engine in a process of its own. Held by being stopped.
+class SupervisedHarness final : public Harness {
+ public:
+  SupervisedHarness(std::vector<std::string> arguments, std::optional<SetupMessage> setup) {
+    SupervisedEngineOptions options;
+    options.model_name = "m";
+    options.launch =
+        ProgramLauncher(std::string(HALO_BIN_DIR) + "/engine_program", std::move(arguments));
+    options.setup = std::move(setup);
+    engine_ = std::make_unique<SupervisedEngine>(std::move(options), clock_);
+  }
+  Engine& engine() override { return *engine_; }
+  void Hold() override { kill(engine_->pid(), SIGSTOP); }
+  void GoOn() override { kill(engine_->pid(), SIGCONT); }
+
+  static std::unique_ptr<Harness> Llama(int32_t sequences) {
+    return std::make_unique<SupervisedHarness>(
+        std::vector<std::string>{"engine_program", "llama"},
+        SetupMessage{LlamaOptions(sequences), "test", false});
+  }
+  static std::unique_ptr<Harness> Simulated(int32_t sequences) {
+    return std::make_unique<SupervisedHarness>(
+        std::vector<std::string>{"engine_program", "simulated", std::to_string(sequences)},
+        std::nullopt);
+  }
+
+ private:
+  SteadyClock clock_;
+  std::unique_ptr<SupervisedEngine> engine_;
 };
 
 struct Kind {
@@ -181,7 +221,10 @@ class Conformance : public testing::TestWithParam<Kind> {
     return all;
   }
 
-  static bool remote() { return std::string(GetParam().name).find("Socket") != std::string::npos; }
+  static bool remote() {
+    const std::string name = GetParam().name;
+    return name.find("Socket") != std::string::npos || name.find("Process") != std::string::npos;
+  }
 
   std::unique_ptr<Harness> harness_;
   Engine* engine_ = nullptr;
@@ -317,7 +360,9 @@ INSTANTIATE_TEST_SUITE_P(Engines, Conformance,
                                               [](int32_t n) -> std::unique_ptr<Harness> {
                                                 return std::make_unique<SocketHarness>(
                                                     std::make_unique<SimulatedHarness>(n));
-                                              }}),
+                                              }},
+                                         Kind{"LlamaProcess", SupervisedHarness::Llama},
+                                         Kind{"SimulatedProcess", SupervisedHarness::Simulated}),
                          [](const auto& kind) { return std::string(kind.param.name); });
 
 TEST(RemoteEngine, ALostConnectionFailsWhatIsUnderWay) {
@@ -327,7 +372,8 @@ TEST(RemoteEngine, ALostConnectionFailsWhatIsUnderWay) {
   description.name = "fake";
   const std::string hello = EncodeFrame(FromEngine(description));
   ASSERT_EQ(write(sockets[1], hello.data(), hello.size()), static_cast<ssize_t>(hello.size()));
-  RemoteEngine engine(sockets[0]);
+  RemoteEngine engine{Descriptor(sockets[0])};
+  ASSERT_TRUE(engine.AwaitDescription(SteadyClock().NowUs() + 60'000'000));
   Request request;
   request.id = 7;
   engine.Submit(request);
@@ -341,109 +387,6 @@ TEST(RemoteEngine, ALostConnectionFailsWhatIsUnderWay) {
   request.id = 8;
   engine.Submit(request);
   EXPECT_EQ(engine.Poll(0).size(), 1U);
-}
-
-Request FilledRequest() {
-  Request request;
-  request.id = 0xFFFFFFFFFFFFFFFFULL;
-  request.prompt_tokens = {1, -1, 50000};
-  request.prompt_text = "bytes \xFF\x00 too";
-  request.sampling = {0.7F, 0.9F, 40, 0.05F, 99, 3, {"stop", "\n"}, 0x8000000000000001ULL};
-  request.adapter = "a:1";
-  request.grammar = "root ::= \"a\"";
-  request.static_prefix_tokens = 12;
-  request.consumes = 3;
-  request.keep = {4, true};
-  request.priority = -2;
-  request.order = 1LL << 40;
-  request.urgent = true;
-  request.deadline_us = 5;
-  request.script_operator = "op";
-  request.script_row = "row";
-  request.row_index = 7;
-  request.script_sample = 2;
-  request.script_attempt = 1;
-  return request;
-}
-
-TEST(Wire, RoundTripsEveryField) {
-  const Request request = FilledRequest();
-  FrameReader reader;
-  const std::string frame = EncodeFrame(ToEngine(request));
-  for (const char byte : frame) reader.Append(&byte, 1);
-  std::string body;
-  ASSERT_TRUE(reader.Next(body));
-  const ToEngine message = DecodeToEngine(body);
-  const Request& back = std::get<Request>(message);
-  EXPECT_EQ(EncodeFrame(ToEngine(back)), frame);
-  EXPECT_EQ(back, request);
-  EXPECT_FALSE(reader.Next(body));
-}
-
-// Seeds of an older format teach the fuzzer nothing: they are refused at the first key that is new.
-TEST(Wire, SeedsOfTheFuzzTargetAreMessagesOfToday) {
-  Completion completion;
-  completion.id = 1;
-  completion.failure = Failure{"op", "code", "message", true};
-  completion.tokens = {1, 2};
-  completion.text = "text";
-  const std::map<std::string, std::string> frames = {
-      {"request", EncodeFrame(ToEngine(FilledRequest()))},
-      {"cancel", EncodeFrame(ToEngine(CancelMessage{7}))},
-      {"cancel_waiting", EncodeFrame(ToEngine(CancelWaitingMessage{}))},
-      {"release", EncodeFrame(ToEngine(ReleaseMessage{7, 2}))},
-      {"failed_completion", EncodeFrame(FromEngine(completion))},
-      {"description", EncodeFrame(FromEngine(EngineDescription{}))},
-      {"statistics", EncodeFrame(FromEngine(EngineStatistics{}))}};
-  for (const auto& [name, frame] : frames) {
-    FrameReader reader;
-    reader.Append(frame.data(), frame.size());
-    std::string body;
-    ASSERT_TRUE(reader.Next(body));
-    const std::string path = std::string(HALO_SOURCE_DIR) + "/test/fuzz/corpus/wire/" + name;
-    if (std::getenv("HALO_UPDATE_SEEDS") != nullptr) std::ofstream(path, std::ios::binary) << body;
-    std::ifstream file(path, std::ios::binary);
-    std::stringstream kept;
-    kept << file.rdbuf();
-    EXPECT_EQ(kept.str(), body) << name << ": run this test with HALO_UPDATE_SEEDS=1";
-  }
-}
-
-TEST(Wire, RefusesWhatIsNoMessage) {
-  EXPECT_THROW(DecodeToEngine("garbage"), Error);
-  EXPECT_THROW(DecodeFromEngine(std::string("\xA1\x61", 2)), Error);
-  FrameReader reader;
-  reader.Append("\xFF\xFF\xFF\xFF", 4);
-  std::string body;
-  EXPECT_THROW(reader.Next(body), Error);
-}
-
-// A message of a bad or broken engine must not end this process: a level is a piece of the stack.
-TEST(Wire, RefusesWhatIsNestedTooDeeply) {
-  EXPECT_THROW(DecodeFromEngine(std::string(1'000'000, '\x81')), Error);
-  EXPECT_THROW(DecodeToEngine(std::string(1'000'000, '\x9F')), Error);
-}
-
-// {"kind": "cancel", "id": ID}; the id as CBOR.
-std::string CancelWithId(std::string_view id) {
-  return std::string(
-             "\xA2\x64kind\x66"
-             "cancel\x62id") +
-         std::string(id);
-}
-
-TEST(Wire, RefusesNumbersThatDoNotFit) {
-  EXPECT_EQ(std::get<CancelMessage>(DecodeToEngine(CancelWithId("\x18\x2A"))).id, 42U);
-  EXPECT_THROW(DecodeToEngine(CancelWithId("\x20")), Error);                  // -1
-  EXPECT_THROW(DecodeToEngine(CancelWithId("\xFA\x7F\x80\x01\x01")), Error);  // not a number
-  EXPECT_THROW(DecodeToEngine(CancelWithId("\xF5")), Error);                  // true
-  Completion completion;
-  completion.tokens = {7};
-  std::string body = EncodeFrame(FromEngine(completion)).substr(4);
-  const size_t at = body.find("\x66tokens\x81") + 8;
-  ASSERT_EQ(body[at], 7);
-  body.replace(at, 1, "\x1A\x80\x00\x00\x01", 5);  // 2^31 + 1: no token id
-  EXPECT_THROW(DecodeFromEngine(body), Error);
 }
 
 }  // namespace

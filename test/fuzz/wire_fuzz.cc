@@ -12,10 +12,11 @@ using halo::fuzz::Require;
 std::string Body(const std::string& frame) {
   halo::FrameReader reader;
   reader.Append(frame.data(), frame.size());
-  std::string body, more;
-  Require(reader.Next(body), "an encoded message is a whole frame");
+  halo::FrameReader::Frame read, more;
+  Require(reader.Next(read), "an encoded message is a whole frame");
+  Require(read.shared_bytes == 0, "an encoded message lies in the stream");
   Require(!reader.Next(more), "an encoded message is one frame");
-  return body;
+  return read.body;
 }
 
 template <typename Decode>
@@ -40,10 +41,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   halo::FrameReader reader;
   reader.Append(bytes.data(), bytes.size());
   try {
-    std::string body;
+    halo::FrameReader::Frame frame;
     size_t taken = 0;
-    while (reader.Next(body)) {
-      taken += body.size() + 4;
+    while (reader.Next(frame)) {
+      Require(frame.shared_bytes == 0 || frame.body.empty(), "a body lies in one place");
+      Require(frame.shared_bytes <= halo::kFrameLimit, "no body is over the limit");
+      taken += frame.body.size() + halo::kLengthBytes;
       Require(taken <= bytes.size(), "frames lie in the stream");
     }
   } catch (const halo::Error& error) {

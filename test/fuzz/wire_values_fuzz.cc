@@ -110,16 +110,45 @@ halo::EngineStatistics AnyStatistics(FuzzedDataProvider& from) {
         &statistics.prefill_tokens, &statistics.busy_us, &statistics.prefill_us,
         &statistics.decode_us, &statistics.sampling_us, &statistics.copy_us, &statistics.forks,
         &statistics.copies, &statistics.spills, &statistics.restores, &statistics.evictions,
-        &statistics.preemptions, &statistics.grammar_us, &statistics.adapter_changes}) {
+        &statistics.preemptions, &statistics.grammar_us, &statistics.adapter_changes,
+        &statistics.restarts}) {
     *number = Any<int64_t>(from);
   }
   return statistics;
 }
 
+halo::SetupMessage AnySetup(FuzzedDataProvider& from) {
+  halo::SetupMessage message;
+  message.version = AnyText(from);
+  message.takes_turns = from.ConsumeBool();
+  halo::LlamaSetup& setup = message.setup;
+  setup.model_name = AnyText(from);
+  setup.model_path = AnyText(from);
+  setup.adapters.resize(from.ConsumeIntegralInRange<size_t>(0, 3));
+  for (halo::LlamaAdapter& adapter : setup.adapters)
+    adapter = {AnyText(from), AnyText(from), static_cast<double>(AnyFloat(from))};
+  for (int32_t* number :
+       {&setup.threads, &setup.sequences, &setup.context_tokens, &setup.expected_tokens,
+        &setup.batch_tokens, &setup.micro_batch_tokens}) {
+    *number = Any<int32_t>(from);
+  }
+  setup.kv_bytes = Any<int64_t>(from);
+  setup.kept_bytes = Any<int64_t>(from);
+  setup.layout = static_cast<halo::KvLayout>(from.ConsumeIntegralInRange(0, 2));
+  setup.exactness = static_cast<halo::Exactness>(from.ConsumeIntegralInRange(0, 3));
+  setup.reuse = from.ConsumeBool();
+  setup.hash_logits = from.ConsumeBool();
+  return message;
+}
+
 halo::ToEngine AnyToEngine(FuzzedDataProvider& from) {
-  switch (from.ConsumeIntegralInRange(0, 3)) {
+  switch (from.ConsumeIntegralInRange(0, 5)) {
     case 0:
       return AnyRequest(from);
+    case 4:
+      return halo::GoOnMessage{};
+    case 5:
+      return AnySetup(from);
     case 1:
       return halo::CancelMessage{Any<halo::RequestId>(from)};
     case 2:
@@ -130,9 +159,12 @@ halo::ToEngine AnyToEngine(FuzzedDataProvider& from) {
 }
 
 halo::FromEngine AnyFromEngine(FuzzedDataProvider& from) {
-  switch (from.ConsumeIntegralInRange(0, 2)) {
+  switch (from.ConsumeIntegralInRange(0, 3)) {
     case 0:
       return AnyCompletion(from);
+    case 3:
+      return halo::EngineFault{static_cast<halo::ErrorCode>(from.ConsumeIntegralInRange(0, 6)),
+                               AnyText(from)};
     case 1:
       return AnyDescription(from);
     default:
@@ -146,13 +178,13 @@ void CheckJourney(const Message& message, size_t cut, Decode decode) {
   const std::string frame = halo::EncodeFrame(message);
   cut = std::min(cut, frame.size());
   halo::FrameReader reader;
-  std::string body;
+  halo::FrameReader::Frame read;
   reader.Append(frame.data(), cut);
-  const bool early = reader.Next(body);
+  const bool early = reader.Next(read);
   Require(early == (cut == frame.size()), "a frame is given out when it is whole");
   reader.Append(frame.data() + cut, frame.size() - cut);
-  if (!early) Require(reader.Next(body), "a whole frame is given out");
-  Require(decode(body) == message, "decoding gives what was encoded");
+  if (!early) Require(reader.Next(read), "a whole frame is given out");
+  Require(decode(read.body) == message, "decoding gives what was encoded");
 }
 
 }  // namespace

@@ -133,6 +133,7 @@ LlamaEngine::Admission LlamaEngine::TryAdmit(Live& live) {
     if (live.request.consumes != 0) Consume(live.request.consumes);
   }
 
+  if (options_.on_begin) options_.on_begin(live.request.id);
   GroupOf(live).waiting.erase(RankOf(live));
   closes_.erase(RankOf(live));
   live.passed = 0;

@@ -6,18 +6,13 @@
 #include <vector>
 
 #include "engine/engine.h"
+#include "engine/llama/llama_setup.h"
 
 struct llama_adapter_lora;
 struct llama_context;
 struct llama_model;
 
 namespace halo {
-
-/// How the cells of a context are divided. Measured on 2 cores with a 135M shape
-/// (docs/benchmarks/engine.md): split streams decode at full speed however many there are, but each
-/// has a fixed size and a fork copies; unified cells fork for nothing and serve mixed lengths, but
-/// every token's attention scans all cells in use.
-enum class KvLayout : uint8_t { kAuto, kUnified, kSplit };
 
 /// KV of one sequence, lying in host memory.
 struct KvBlob {

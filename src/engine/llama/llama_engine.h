@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -14,6 +15,7 @@
 #include "engine/engine.h"
 #include "engine/llama/grammar_cache.h"
 #include "engine/llama/kv_room.h"
+#include "engine/llama/llama_setup.h"
 #include "engine/llama/loaded_model.h"
 #include "engine/llama/sampler.h"
 #include "engine/llama/token_tree.h"
@@ -24,40 +26,11 @@ struct llama_model;
 
 namespace halo {
 
-/// Whether logits must not depend on how work is batched (exactness.h).
-enum class Exactness : uint8_t {
-  kOff,
-  kIfFree,   ///< where it is known to hold and costs nothing, else off
-  kIfKnown,  ///< where it is known to hold for the model, layout and build, else off
-  kRequired  ///< where it is not known to hold, the engine is not made
-};
-
-/// A LoRA adapter that requests may name.
-struct LlamaAdapter {
-  std::string name;  ///< Request::adapter; not ""
-  std::string path;  ///< has passed CheckLoraAdapter
-  double scale = 1.0;
-};
-
-struct LlamaEngineOptions {
-  std::string model_name;
-  std::string model_path;                        ///< has passed CheckGguf
-  std::vector<LlamaAdapter> adapters;            ///< loaded with the model; distinct names
+struct LlamaEngineOptions : LlamaSetup {
   std::shared_ptr<const Vocabulary> vocabulary;  ///< shared with the tokenizing side; immutable
-  int32_t threads = 1;
-  int32_t sequences = 0;  ///< requests that run at once; 0: kDefaultSequences
-  int64_t kv_bytes = 0;   ///< device memory for KV; 0: a quarter of the machine's memory
-  int64_t kept_bytes =
-      0;  ///< host memory for kept and spilled KV; 0: an eighth of the machine's memory
-  int32_t context_tokens = 0;  ///< longest prompt and answer; 0: what the model was trained for
-  int32_t expected_tokens =
-      0;  ///< longest prompt and answer foreseen; a hint for the first shape of the room
-  KvLayout layout = KvLayout::kAuto;
-  bool reuse = true;  ///< false: every prompt is computed from its first token (the reference)
-  Exactness exactness = Exactness::kOff;
-  bool hash_logits = false;        ///< fills Completion::logits_hash
-  int32_t batch_tokens = 0;        ///< most tokens of one prefill step; 0: 2048
-  int32_t micro_batch_tokens = 0;  ///< most tokens that are computed together; 0: 512
+  /// Told of a request before its first token is computed, and each time it goes on after a
+  /// preemption. May be empty.
+  std::function<void(RequestId)> on_begin;
 };
 
 /// llama.cpp behind the Engine seam: continuous batching, planned prefix reuse, admission by worst

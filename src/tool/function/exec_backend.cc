@@ -20,6 +20,7 @@
 #include <set>
 #include <thread>
 
+#include "base/descriptor.h"
 #include "base/error.h"
 #include "base/text.h"
 #include "tool/function/local_function.h"
@@ -50,28 +51,6 @@ std::string Beginning(std::string text, size_t most) {
   }
   return ReplaceInvalidUtf8(text);
 }
-
-/// A file descriptor that is closed with its owner.
-class Descriptor {
- public:
-  Descriptor() = default;
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() { Close(); }
-  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    Close();
-    fd_ = std::exchange(other.fd_, -1);
-    return *this;
-  }
-  int get() const { return fd_; }
-  void Close() {
-    if (fd_ >= 0) close(fd_);
-    fd_ = -1;
-  }
-
- private:
-  int fd_ = -1;
-};
 
 struct Pipe {
   Descriptor read, write;

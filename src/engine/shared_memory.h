@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstddef>
+#include <string_view>
+
+#include "base/descriptor.h"
+
+namespace halo {
+
+/// Anonymous shared memory of `bytes` zeros under one name for debuggers; its size stays what it is
+/// from then on. Throws Error(kIo).
+Descriptor MakeSharedMemory(const char* name, size_t bytes);
+
+/// Anonymous shared memory that holds these bytes and can never be changed again, by anyone. Throws
+/// Error(kIo).
+Descriptor ShareBytes(std::string_view bytes);
+
+/// A mapping of shared memory. Owns the mapping, not the descriptor.
+class MappedMemory {
+ public:
+  MappedMemory() = default;
+  /// All of what MakeSharedMemory made, to be read and written. Throws Error(kIo).
+  static MappedMemory Writable(const Descriptor& memory, size_t bytes);
+  /// What another process shared, to be read in place. Refuses (Error kIo) what that process could
+  /// still change or cut while it is being read, which would end this one with a signal, and what
+  /// is not `bytes` long.
+  static MappedMemory Sealed(const Descriptor& memory, size_t bytes);
+  ~MappedMemory();
+  MappedMemory(MappedMemory&& other) noexcept;
+  MappedMemory& operator=(MappedMemory&& other) noexcept;
+
+  void* data() const { return data_; }
+  std::string_view text() const { return {static_cast<const char*>(data_), bytes_}; }
+
+ private:
+  MappedMemory(void* data, size_t bytes) : data_(data), bytes_(bytes) {}
+
+  void* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+}  // namespace halo

@@ -1,0 +1,100 @@
+#include "engine/engine_turns.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+
+#include "engine/shared_memory.h"
+
+namespace halo {
+namespace {
+
+class EngineTurnsTest : public testing::Test {
+ protected:
+  /// What two processes share beside the turns.
+  struct Shared {
+    std::atomic<int> inside, clashes, turns, is_ready;
+  };
+
+  /// A child that runs `work` and ends.
+  template <typename Work>
+  static pid_t Fork(Work work) {
+    const pid_t child = fork();
+    if (child == 0) {
+      work();
+      _exit(0);
+    }
+    EXPECT_GT(child, 0);
+    return child;
+  }
+
+  void TakeTurns(int count) {
+    for (int i = 0; i < count; ++i) {
+      turns_.Take();
+      if (shared_.inside.fetch_add(1) != 0) shared_.clashes.fetch_add(1);
+      usleep(50);
+      shared_.turns.fetch_add(1);
+      shared_.inside.fetch_sub(1);
+      turns_.GiveBack();
+    }
+  }
+
+  /// Another process is the next in line.
+  bool IsAnotherNext() const {
+    struct flock lock {};
+    lock.l_type = F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    lock.l_start = 0;
+    lock.l_len = 1;
+    EXPECT_EQ(fcntl(file_, F_GETLK, &lock), 0);
+    return lock.l_type != F_UNLCK;
+  }
+
+  Descriptor memory_ = MakeSharedMemory("test", sizeof(Shared));
+  MappedMemory mapping_ = MappedMemory::Writable(memory_, sizeof(Shared));
+  Shared& shared_ = *static_cast<Shared*>(mapping_.data());
+  Descriptor made_ = EngineTurns::MakeFile();
+  const int file_ = made_.get();
+  EngineTurns turns_{std::move(made_)};
+};
+
+TEST_F(EngineTurnsTest, OneAtATime) {
+  constexpr int kTurns = 500;
+  const pid_t child = Fork([&] { TakeTurns(kTurns); });
+  TakeTurns(kTurns);
+  ASSERT_EQ(waitpid(child, nullptr, 0), child);
+  EXPECT_EQ(shared_.clashes.load(), 0);
+  EXPECT_EQ(shared_.turns.load(), 2 * kTurns);
+}
+
+TEST_F(EngineTurnsTest, WhoWaitsGoesBeforeWhoHadATurn) {
+  turns_.Take();
+  const pid_t child = Fork([&] { TakeTurns(1); });
+  while (!IsAnotherNext()) usleep(100);
+  EXPECT_EQ(shared_.turns.load(), 0);
+  turns_.GiveBack();
+  turns_.Take();
+  EXPECT_EQ(shared_.turns.load(), 1);
+  turns_.GiveBack();
+  ASSERT_EQ(waitpid(child, nullptr, 0), child);
+}
+
+TEST_F(EngineTurnsTest, AProcessThatIsKilledGivesItsTurnBack) {
+  const pid_t child = Fork([&] {
+    turns_.Take();
+    shared_.is_ready.store(1);
+    while (true) pause();
+  });
+  while (shared_.is_ready.load() == 0) usleep(100);
+  kill(child, SIGKILL);
+  turns_.Take();  // or the test does not end
+  turns_.GiveBack();
+  EXPECT_EQ(waitpid(child, nullptr, 0), child);
+}
+
+}  // namespace
+}  // namespace halo
