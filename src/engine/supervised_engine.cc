@@ -121,11 +121,16 @@ std::string SupervisedEngine::LoseProcess() {
 /// Its process has ended: what was under way is held again, and it is started anew in its time.
 void SupervisedEngine::OnLoss() {
   const bool was_serving = is_serving();
+  const bool was_abused = remote_->was_abused();
   const std::optional<EngineFault> fault = remote_->fault();
   std::string how = LoseProcess();
   if (fault) how = fault->message;
+  // A process that spoke nonsense has lived on, and its record with it.
+  const std::optional<std::vector<RequestId>> computed =
+      was_abused ? std::nullopt : record_->Caught();
+  record_.reset();
   CountLoss(was_serving, how);
-  CatchRequests(how);
+  CatchRequests(computed, how);
 }
 
 void SupervisedEngine::CountLoss(bool was_serving, const std::string& how) {
@@ -154,9 +159,9 @@ void SupervisedEngine::CountLoss(bool was_serving, const std::string& how) {
   start_at_us_ = clock_.NowUs() + wait_us;
 }
 
-void SupervisedEngine::CatchRequests(const std::string& how) {
-  const std::optional<std::vector<RequestId>> recorded = record_->Caught();
-  record_.reset();
+/// `computed`: what was being computed; nothing: that is not known, and it may be all.
+void SupervisedEngine::CatchRequests(const std::optional<std::vector<RequestId>>& computed,
+                                     const std::string& how) {
   int64_t again = 0;
   std::vector<Place> sent;
   for (const auto& [place, held] : held_) {
@@ -168,8 +173,8 @@ void SupervisedEngine::CatchRequests(const std::string& how) {
     unsent_.insert(place);
     ++again;
     const bool is_caught =
-        !recorded || std::find(recorded->begin(), recorded->end(), held.request.id) !=
-                         recorded->end();
+        !computed || std::find(computed->begin(), computed->end(), held.request.id) !=
+                         computed->end();
     if (held.is_cancelled) {
       EndHeld(place, Cancelled());
     } else if (is_caught) {

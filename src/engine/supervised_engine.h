@@ -96,7 +96,8 @@ class SupervisedEngine final : public Engine {
   void OnLoss();
   std::string LoseProcess();
   void CountLoss(bool was_serving, const std::string& how);
-  void CatchRequests(const std::string& how);
+  void CatchRequests(const std::optional<std::vector<RequestId>>& computed,
+                     const std::string& how);
   void OnCaught(Place place, Held& held, const std::string& how);
   void SendHeld();
   void Send(Held& held);
