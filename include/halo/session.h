@@ -100,7 +100,8 @@ struct Progress {
   int64_t calls_done = 0, calls_running = 0;
   int64_t output_tokens = 0;
   double elapsed_s = 0.0;
-  std::vector<std::string> news;  ///< for a person, since the last call: engines that were restarted
+  std::vector<std::string>
+      news;  ///< for a person, since the last call: engines that were restarted
 };
 
 /// The argument with which RunOptions::engine_program is started.

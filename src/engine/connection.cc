@@ -16,7 +16,7 @@ namespace {
 constexpr size_t kReadBytes = 64 * 1024;
 constexpr size_t kPieceBytes = 64 * 1024;  // small frames are gathered up to this
 constexpr size_t kMostArrived = 4;         // one belongs to the length that is being read
-constexpr int kReadsOfTurn = 64;           // so that an end which never stops talking holds up nobody
+constexpr int kReadsOfTurn = 64;  // so that an end which never stops talking holds up nobody
 
 /// Room for one descriptor beside a message.
 union Control {

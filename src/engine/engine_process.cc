@@ -110,8 +110,7 @@ struct Plan {
                 dup2(plan.nothing.get(), STDOUT_FILENO) >= 0 &&
                 dup2(plan.errors.get(), STDERR_FILENO) >= 0;
   int place = kFirstInherited;
-  for (const Descriptor& each : plan.inherited)
-    placed = placed && dup2(each.get(), place++) >= 0;
+  for (const Descriptor& each : plan.inherited) placed = placed && dup2(each.get(), place++) >= 0;
   // What libraries have open without that flag. Older kernels do not know the call.
   close_range(static_cast<unsigned>(place), UINT_MAX, CLOSE_RANGE_CLOEXEC);
   if (placed) execve(plan.path, plan.arguments.data(), plan.variables.data());

@@ -9,9 +9,10 @@ namespace halo {
 /// (HOUSE measurements: threads beyond the cores halve the rate). The kernel takes a turn back from
 /// a process that has ended.
 ///
-/// Two locks on a file make it fair: who wants a turn first takes the place of the next in line, and
-/// gives that up once it has the turn; so nobody has two turns in a row while another waits. Record
-/// locks belong to a process and go with the first of its descriptors of the file that is closed.
+/// Two locks on a file make it fair: who wants a turn first takes the place of the next in line,
+/// and gives that up once it has the turn; so nobody has two turns in a row while another waits.
+/// Record locks belong to a process and go with the first of its descriptors of the file that is
+/// closed.
 class EngineTurns {
  public:
   /// The file that all of them share. Throws Error(kIo).

@@ -49,8 +49,8 @@ void RemoteEngine::LosePending() {
   for (const RequestId id : pending_) {
     Completion completion;
     completion.id = id;
-    completion.failure = Failure{"", "engine_lost",
-                                 "the engine's process went away: " + connection_.why(), true};
+    completion.failure =
+        Failure{"", "engine_lost", "the engine's process went away: " + connection_.why(), true};
     lost_.push_back(std::move(completion));
   }
   pending_.clear();
@@ -115,7 +115,8 @@ void Obey(Engine& engine, ToEngine message, CrashRecord* record) {
   } else if (const auto* release = std::get_if<ReleaseMessage>(&message)) {
     engine.Release(release->id, release->consumers);
   } else if (std::holds_alternative<SetupMessage>(message)) {
-    throw Error(ErrorCode::kIo, "engine connection: an engine that is served cannot be set up anew");
+    throw Error(ErrorCode::kIo,
+                "engine connection: an engine that is served cannot be set up anew");
   }
 }
 

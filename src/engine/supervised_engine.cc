@@ -172,9 +172,8 @@ void SupervisedEngine::CatchRequests(const std::optional<std::vector<RequestId>>
     held.is_sent = false;
     unsent_.insert(place);
     ++again;
-    const bool is_caught =
-        !computed || std::find(computed->begin(), computed->end(), held.request.id) !=
-                         computed->end();
+    const bool is_caught = !computed || std::find(computed->begin(), computed->end(),
+                                                  held.request.id) != computed->end();
     if (held.is_cancelled) {
       EndHeld(place, Cancelled());
     } else if (is_caught) {
@@ -275,8 +274,7 @@ void SupervisedEngine::FailExpired() {
     if (deadline_us > 0 && deadline_us < now) expired.push_back(place);
   }
   for (const Place place : expired) {
-    EndHeld(place,
-            {"", "deadline", "the call took longer than its deadline allows", false});
+    EndHeld(place, {"", "deadline", "the call took longer than its deadline allows", false});
   }
 }
 

@@ -32,10 +32,10 @@ struct SupervisedEngineOptions {
 };
 
 /// An engine in a child process that is started anew when it ends: an assertion of llama.cpp, a
-/// fault of a GPU, the kernel out of memory or a kill -9 cost the passes under way and nothing else.
-/// Every request is kept here until it is answered. Draws are counted, not streamed, so what is
-/// computed again is answered the same; KV that was kept for later requests is gone, and they are
-/// computed from their first token.
+/// fault of a GPU, the kernel out of memory or a kill -9 cost the passes under way and nothing
+/// else. Every request is kept here until it is answered. Draws are counted, not streamed, so what
+/// is computed again is answered the same; KV that was kept for later requests is gone, and they
+/// are computed from their first token.
 ///
 /// The process:
 ///
@@ -68,9 +68,7 @@ class SupervisedEngine final : public Engine {
   /// `deadline_us` on the steady clock; 0 looks only at what has come. Throws Error(kIo) once the
   /// engine is given up.
   std::vector<Completion> Poll(int64_t deadline_us) override;
-  int64_t pending() const override {
-    return static_cast<int64_t>(held_.size() + finished_.size());
-  }
+  int64_t pending() const override { return static_cast<int64_t>(held_.size() + finished_.size()); }
   EngineStatistics Statistics() const override;
   int ready_descriptor() const override { return ready_.get(); }
 
@@ -96,8 +94,7 @@ class SupervisedEngine final : public Engine {
   void OnLoss();
   std::string LoseProcess();
   void CountLoss(bool was_serving, const std::string& how);
-  void CatchRequests(const std::optional<std::vector<RequestId>>& computed,
-                     const std::string& how);
+  void CatchRequests(const std::optional<std::vector<RequestId>>& computed, const std::string& how);
   void OnCaught(Place place, Held& held, const std::string& how);
   void SendHeld();
   void Send(Held& held);
@@ -113,7 +110,7 @@ class SupervisedEngine final : public Engine {
   EngineDescription description_;  ///< name "": not known yet
   Descriptor ready_;               ///< epoll: the socket, and the timer
   Descriptor timer_;
-  int64_t wake_at_us_ = 0;  ///< what the timer is set to; 0: it is not
+  int64_t wake_at_us_ = 0;                  ///< what the timer is set to; 0: it is not
   std::unique_ptr<EngineProcess> process_;  ///< with remote_ and record_
   std::unique_ptr<RemoteEngine> remote_;
   std::unique_ptr<CrashRecord> record_;
@@ -122,14 +119,14 @@ class SupervisedEngine final : public Engine {
   std::map<Place, Held> held_;
   std::unordered_map<RequestId, Place> place_of_;
   std::set<Place> unsent_;
-  std::set<Place> lone_;  ///< caught twice; the first goes next
+  std::set<Place> lone_;              ///< caught twice; the first goes next
   std::vector<Completion> finished_;  ///< not given out yet
 
-  bool has_answered_ = false;   ///< since the process started
-  int32_t failed_starts_ = 0;   ///< in a row
-  int32_t crashes_ = 0;         ///< in a row without an answer
-  int64_t start_at_us_ = 0;     ///< no sooner
-  EngineStatistics before_;  ///< of processes that have ended, and the restarts
+  bool has_answered_ = false;  ///< since the process started
+  int32_t failed_starts_ = 0;  ///< in a row
+  int32_t crashes_ = 0;        ///< in a row without an answer
+  int64_t start_at_us_ = 0;    ///< no sooner
+  EngineStatistics before_;    ///< of processes that have ended, and the restarts
 };
 
 }  // namespace halo

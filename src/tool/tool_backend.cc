@@ -15,7 +15,8 @@ namespace halo {
 
 ToolMailbox::ToolMailbox() : ready_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   if (!ready_)
-    throw Error(ErrorCode::kConfig, std::string("no descriptor for tools: ") + std::strerror(errno));
+    throw Error(ErrorCode::kConfig,
+                std::string("no descriptor for tools: ") + std::strerror(errno));
 }
 
 void ToolMailbox::Put(ToolCompletion completion) {

@@ -31,7 +31,8 @@ std::string FrameOf(size_t prompt_bytes, char filler) {
 }
 
 /// Sends bytes with descriptors beside them, as nobody should.
-void SendWith(const Descriptor& socket, const std::string& bytes, const std::vector<int>& memories) {
+void SendWith(const Descriptor& socket, const std::string& bytes,
+              const std::vector<int>& memories) {
   iovec part{const_cast<char*>(bytes.data()), bytes.size()};
   msghdr message{};
   message.msg_iov = &part;
@@ -91,7 +92,8 @@ TEST(ConnectionTest, WhatWasSaidBeforeTheEndIsHeard) {
 }
 
 /// What a receiver makes of a length of `bytes` in shared memory, sent with `memories`.
-std::string WhyRefused(const std::vector<int>& memories, size_t bytes, const std::string& more = "") {
+std::string WhyRefused(const std::vector<int>& memories, size_t bytes,
+                       const std::string& more = "") {
   const test::Census before;
   std::string why;
   {

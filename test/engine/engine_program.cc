@@ -1,10 +1,12 @@
-// A program that hosts an engine, for tests of what happens when such a program ends, fails or lies.
+// A program that hosts an engine, for tests of what happens when such a program ends, fails or
+// lies.
 //
 //   engine_program llama            a LlamaEngine, as the setup says
 //   engine_program simulated N      the simulated engine of the conformance suite, N sequences
 //   engine_program text             answers "echo PROMPT"; what some prompts do is in TextEngine
 //   engine_program fault MESSAGE    says that there is no engine, and why
-//   engine_program dies [FILE]      ends by an abort before it has an engine, if there is no FILE, or
+//   engine_program dies [FILE]      ends by an abort before it has an engine, if there is no FILE,
+//   or
 //                                   FILE is there; else as text
 #include <fcntl.h>
 #include <signal.h>

@@ -1,4 +1,6 @@
 // Engines in child processes: ends of all kinds cost the calls under way and nothing else.
+#include "engine/supervised_engine.h"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
@@ -11,7 +13,6 @@
 #include <random>
 #include <thread>
 
-#include "engine/supervised_engine.h"
 #include "support/test_models.h"
 #include "tool/census.h"
 
@@ -181,7 +182,8 @@ TEST_F(SupervisedEngineTest, WhatWasCaughtTwiceRunsAlone) {
   EXPECT_EQ(order, (std::vector<RequestId>{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}));
 }
 
-// The rule of the hundred kills: whoever kills from outside after an answer makes no call poisonous.
+// The rule of the hundred kills: whoever kills from outside after an answer makes no call
+// poisonous.
 TEST_F(SupervisedEngineTest, KillsBetweenLoneCallsConvictNobody) {
   Start();
   for (RequestId id = 1; id <= 8; ++id) Ask(id, "slow 5");

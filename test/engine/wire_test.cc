@@ -1,12 +1,12 @@
 // Messages of an engine connection, there and back.
+#include "engine/wire.h"
+
 #include <gtest/gtest.h>
 
 #include <cstdlib>
 #include <fstream>
 #include <map>
 #include <sstream>
-
-#include "engine/wire.h"
 
 namespace halo {
 namespace {

@@ -127,9 +127,8 @@ halo::SetupMessage AnySetup(FuzzedDataProvider& from) {
   setup.adapters.resize(from.ConsumeIntegralInRange<size_t>(0, 3));
   for (halo::LlamaAdapter& adapter : setup.adapters)
     adapter = {AnyText(from), AnyText(from), static_cast<double>(AnyFloat(from))};
-  for (int32_t* number :
-       {&setup.threads, &setup.sequences, &setup.context_tokens, &setup.expected_tokens,
-        &setup.batch_tokens, &setup.micro_batch_tokens}) {
+  for (int32_t* number : {&setup.threads, &setup.sequences, &setup.context_tokens,
+                          &setup.expected_tokens, &setup.batch_tokens, &setup.micro_batch_tokens}) {
     *number = Any<int32_t>(from);
   }
   setup.kv_bytes = Any<int64_t>(from);

@@ -136,9 +136,9 @@ class ExecBackendTest : public testing::Test {
     return static_cast<pid_t>(std::atoi(ReadFile(folder_ + "/" + file).c_str()));
   }
 
+  BackendRig rig_;  // first: its mailbox has a descriptor of its own
   const Census before_{};
   const std::set<pid_t> children_before_ = Children();
-  BackendRig rig_;
   std::string folder_;
   std::unique_ptr<ExecBackend> backend_;
   int scripts_ = 0;

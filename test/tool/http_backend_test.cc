@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -279,7 +280,8 @@ TEST(HttpBackend, ItsEndCancelsEverythingAndLeaksNothing) {
   options.concurrency = 8;
   Http(options).Settle();  // what libcurl opens once a process is open now
   const int64_t before = OpenFiles();
-  Http http(options);
+  auto owner = std::make_unique<Http>(options);
+  Http& http = *owner;
   std::vector<ToolCallId> ids;
   for (int i = 0; i < 8; ++i) ids.push_back(http.Submit(Get(UrlOf(server))));
   for (const ToolCallId id : ids) ExpectValue(http.Wait(id), 1);
@@ -294,6 +296,7 @@ TEST(HttpBackend, ItsEndCancelsEverythingAndLeaksNothing) {
     ExpectFailure(http.Wait(id), "cancelled", false);
   }
   ASSERT_TRUE(server.WaitUntilIdle());
+  owner.reset();
   EXPECT_EQ(OpenFiles(), before);
 }
 

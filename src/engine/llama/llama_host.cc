@@ -4,8 +4,8 @@
 #include <optional>
 
 #include "base/clock.h"
-#include "engine/crash_record.h"
 #include "engine/connection.h"
+#include "engine/crash_record.h"
 #include "engine/engine_turns.h"
 #include "engine/llama/llama_engine.h"
 #include "engine/remote_engine.h"
