@@ -169,12 +169,15 @@ std::vector<std::set<std::string>> ColumnSetsOf(const LogicalPlan& plan,
   AddBeginnings(plan, identities, prompt_column, sets);
   // A rule may choose the other layout.
   LogicalPlan other = plan;
+  bool may_change = false;
   for (LogicalNode& node : other.nodes) {
     if (plan.operator_of(node.op).prompt_layout != PromptLayout::kAuto) continue;
+    may_change = true;
     node.layout = node.layout == PromptLayout::kContextFirst ? PromptLayout::kInstructionFirst
                                                              : PromptLayout::kContextFirst;
   }
-  AddBeginnings(other, IdentifyOperators(other, prompt_column), prompt_column, sets);
+  if (may_change)
+    AddBeginnings(other, IdentifyOperators(other, prompt_column), prompt_column, sets);
   return sets;
 }
 
