@@ -21,6 +21,8 @@ class EngineTurns {
 
   /// Waits for it.
   void Take();
+  /// Another process waits for the turn that this one has.
+  bool IsAwaited() const;
   void GiveBack();
 
  private:

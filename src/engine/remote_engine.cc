@@ -154,7 +154,10 @@ void ServeEngine(Engine& engine, Connection& connection, const ServedWith& with)
     held_until_us = 0;
     if (with.turns != nullptr) with.turns->Take();
     const std::vector<Completion> finished = engine.Poll(0);
-    if (with.turns != nullptr) with.turns->GiveBack();
+    if (with.turns != nullptr) {
+      if (with.rest != nullptr && with.turns->IsAwaited()) with.rest();
+      with.turns->GiveBack();
+    }
     if (finished.empty()) continue;
     connection.Put(EncodeFrame(FromEngine(engine.Statistics())));
     for (const Completion& completion : finished) {

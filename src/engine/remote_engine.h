@@ -70,6 +70,8 @@ class RemoteEngine final : public Engine {
 /// What an engine that is served shares with others and with its supervisor; null: nothing.
 struct ServedWith {
   EngineTurns* turns = nullptr;
+  /// Called before a turn goes to a process that waits for it.
+  void (*rest)() = nullptr;
   CrashRecord* record = nullptr;
 };
 

@@ -1,6 +1,5 @@
 #include "engine/engine_turns.h"
 
-#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -43,23 +42,10 @@ class EngineTurnsTest : public testing::Test {
     }
   }
 
-  /// Another process is the next in line.
-  bool IsAnotherNext() const {
-    struct flock lock {};
-    lock.l_type = F_WRLCK;
-    lock.l_whence = SEEK_SET;
-    lock.l_start = 0;
-    lock.l_len = 1;
-    EXPECT_EQ(fcntl(file_, F_GETLK, &lock), 0);
-    return lock.l_type != F_UNLCK;
-  }
-
   Descriptor memory_ = MakeSharedMemory("test", sizeof(Shared));
   MappedMemory mapping_ = MappedMemory::Writable(memory_, sizeof(Shared));
   Shared& shared_ = *static_cast<Shared*>(mapping_.data());
-  Descriptor made_ = EngineTurns::MakeFile();
-  const int file_ = made_.get();
-  EngineTurns turns_{std::move(made_)};
+  EngineTurns turns_{EngineTurns::MakeFile()};
 };
 
 TEST_F(EngineTurnsTest, OneAtATime) {
@@ -73,8 +59,9 @@ TEST_F(EngineTurnsTest, OneAtATime) {
 
 TEST_F(EngineTurnsTest, WhoWaitsGoesBeforeWhoHadATurn) {
   turns_.Take();
+  EXPECT_FALSE(turns_.IsAwaited());
   const pid_t child = Fork([&] { TakeTurns(1); });
-  while (!IsAnotherNext()) usleep(100);
+  while (!turns_.IsAwaited()) usleep(100);
   EXPECT_EQ(shared_.turns.load(), 0);
   turns_.GiveBack();
   turns_.Take();

@@ -8,6 +8,7 @@
 #include "engine/crash_record.h"
 #include "engine/engine_turns.h"
 #include "engine/llama/llama_engine.h"
+#include "engine/llama/loaded_model.h"
 #include "engine/remote_engine.h"
 
 namespace halo {
@@ -61,7 +62,7 @@ std::string HostLlamaEngine(const std::string& version) {
   }
   std::unique_ptr<EngineTurns> turns;
   if (setup->takes_turns) turns = std::make_unique<EngineTurns>(Descriptor(kHostTurns));
-  ServeEngine(*engine, connection, {turns.get(), record.get()});
+  ServeEngine(*engine, connection, {turns.get(), EndComputeThreads, record.get()});
   return "";
 }
 

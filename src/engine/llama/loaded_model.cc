@@ -2,12 +2,16 @@
 
 #include <ggml-backend.h>
 #include <llama.h>
+#include <omp.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <mutex>
 
 #include "base/error.h"
+
+// ggml's threads are OpenMP's where that was there to build it with.
+#pragma weak omp_pause_resource_all
 
 namespace halo {
 namespace {
@@ -73,6 +77,10 @@ int64_t KvBytesPerToken(const llama_model* model) {
 
 int64_t WeightsBytes(const llama_model* model) {
   return static_cast<int64_t>(llama_model_size(model));
+}
+
+void EndComputeThreads() {
+  if (omp_pause_resource_all != nullptr) omp_pause_resource_all(omp_pause_soft);
 }
 
 std::string AcceleratorNames() {
