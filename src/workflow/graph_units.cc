@@ -276,6 +276,16 @@ class GraphReader {
           if (source != nullptr && source->unit != kNoUnit) on.insert(source->unit);
         }
         if (unit.after_host) on.insert(unit.host);
+      } else if (unit.loop != kNoUnit) {
+        // Templates in a loop may read its other nodes without naming them in inputs (CheckReads);
+        // elsewhere what they read is an ancestor already.
+        for (const TemplateUse& use : graph_.TemplatesOf(unit)) {
+          for (const std::string& path : use.parsed->reads()) {
+            const GraphSource* source = graph_.Resolve(unit.node, path.substr(0, path.find('.')));
+            if (source == nullptr || source->unit == kNoUnit) continue;
+            if (graph_.units[source->unit].loop == unit.loop) on.insert(source->unit);
+          }
+        }
       }
       for (size_t t = 0; t < graph_.units.size(); ++t) {
         if (graph_.units[t].host == u && !graph_.units[t].after_host) on.insert(t);
