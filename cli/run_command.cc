@@ -170,7 +170,7 @@ RunOptions OptionsFrom(const RunFlags& flags) {
     std::erase(rule, ' ');
     options.rules_off.insert(rule);
   }
-  if (options.profile_file.empty()) options.profile_file = DefaultProfilePath(options.threads);
+  if (options.profile_file.empty()) options.profile_file = DefaultProfilePath(ThreadsOfWorker(options));
   // Beside the profiles of all machines: token counts are no machine's.
   if (!options.profile_file.empty()) {
     options.history_file =
@@ -217,8 +217,14 @@ void AddFlags(CLI::App& command, RunFlags& flags) {
       ->check(CLI::Range(1, 1024))
       ->envname("HALO_THREADS");
   command
+      .add_option("--workers", options.workers,
+                  "Workers with equal parts of the threads, each with models of its own (default 1)")
+      ->check(CLI::Range(1, 1024))
+      ->envname("HALO_WORKERS");
+  command
       .add_option("--worker-memory", flags.worker_memory,
-                  "Memory for KV, such as 4G (default: a quarter)")
+                  "Memory of each worker for weights and KV, such as 4G; models that do not fit\n"
+                  "side by side take turns (default: all fit, and a quarter of the memory for KV)")
       ->envname("HALO_WORKER_MEMORY");
   command
       .add_option("--kept-memory", flags.kept_memory, "Host memory for KV that is kept, such as 2G")
@@ -393,8 +399,6 @@ void AddExplainCommand(CLI::App& app, int& exit_code) {
   AddFlags(*command, *flags);
   command->add_option("--format", flags->format, "text, json, mermaid or html")
       ->check(CLI::IsMember({"text", "json", "mermaid", "html"}));
-  command->add_option("--workers", flags->options.workers, "Workers to plan for (default 1)")
-      ->check(CLI::Range(1, 1024));
   command->add_flag("--analyze", flags->analyze,
                     "Run it, keep no results, and print what happened beside the estimates");
   command->add_flag(
@@ -404,10 +408,6 @@ void AddExplainCommand(CLI::App& app, int& exit_code) {
   command->callback([flags, &exit_code] {
     exit_code = kExitOk;
     if (flags->analyze) {
-      if (flags->options.workers > 1)
-        throw Error(ErrorCode::kUsage,
-                    "explain --analyze runs the batch, which has one worker: leave out --workers "
-                    "(halo simulate shows what more would do)");
       exit_code = Analyze(*flags);
     } else {
       std::cout << Session(OptionsFrom(*flags)).Explain(flags->format);

@@ -52,7 +52,9 @@ struct RunOptions {
   std::string column;               ///< column of the row prompt
   int64_t limit = -1;               ///< rows taken from the front of each input
   int32_t threads = 0;              ///< 0: one a core
-  int64_t worker_memory_bytes = 0;  ///< for KV on the device; 0: a quarter of the machine's memory
+  /// Of each worker, for weights and KV: models that do not fit side by side take turns. 0: all
+  /// models, and a quarter of the machine's memory for KV over all workers.
+  int64_t worker_memory_bytes = 0;
   int64_t kept_memory_bytes = 0;    ///< for KV kept in host memory; 0: an eighth of it
   int32_t sequences = 0;            ///< calls that run at once; 0: the engine's default
   int32_t context_tokens = 0;      ///< longest prompt and answer; 0: what the model was trained for
@@ -79,7 +81,7 @@ struct RunOptions {
   // Planning
   std::set<std::string> rules_off;  ///< rules of the optimizer that are not applied, by name
   std::string planner = "auto";     ///< auto, dp, beam, list or milp
-  int32_t workers = 1;              ///< that the plan is made for; runs have one so far
+  int32_t workers = 1;  ///< devices, or equal parts of this machine's threads and memory
   std::string plan_file;     ///< a plan that `Explain("json")` gave, carried out in place of what
                              ///< the rules would decide; "": none
   std::string profile_file;  ///< costs of this machine, as `halo calibrate` stores them; "": none
@@ -91,6 +93,10 @@ struct RunOptions {
   std::string spool_folder;  ///< where standard input and rows of SQL are kept; "": a fresh folder
                              ///< for temporary files
 };
+
+/// Threads that each worker has. For more workers than threads (which can be planned for, not run):
+/// as if each were a machine like this one.
+int32_t ThreadsOfWorker(const RunOptions& options);
 
 /// Where a run stands; handed to the progress callback.
 struct Progress {

@@ -87,6 +87,9 @@ struct Request {
   /// Place of its row in the source: what shares of rows are told apart by where several workers
   /// run one operator.
   int64_t row_index = 0;
+  /// The worker that the plan has it run on; -1: any. For whoever chooses among engines; it goes no
+  /// further.
+  int32_t worker = -1;
   int32_t script_sample = 0;   ///< which of the operator's samples
   int32_t script_attempt = 0;  ///< 0: the first
 
@@ -133,6 +136,8 @@ struct EngineStatistics {
   int64_t preemptions = 0;
   int64_t adapter_changes = 0;
   int64_t restarts = 0;  ///< of the process that hosts it
+  int64_t loads = 0;     ///< of weights onto the device
+  int64_t load_us = 0;   ///< that these took
 
   friend bool operator==(const EngineStatistics&, const EngineStatistics&) = default;
 };
@@ -143,6 +148,10 @@ struct EngineStatistics {
 /// it has. Four rounds of all that run are what a change of adapter or model, which has to wait
 /// until nothing runs, costs little beside.
 inline constexpr int64_t kMostPassedPerSequence = 4;
+
+/// Where an engine's weights and its room for KV are. kChanging: it was told to load or unload, and
+/// has not done so yet.
+enum class Residency : uint8_t { kLoaded, kUnloaded, kChanging };
 
 /// One model replica (HOUSE.md, "Seams"). Nothing but plain values crosses; no call blocks but
 /// Poll. One caller thread.
@@ -162,6 +171,12 @@ class Engine {
   virtual void CancelWaiting() = 0;
   /// `consumers` of what `id` keeps will never come (their rows failed, say).
   virtual void Release(RequestId id, int32_t consumers) = 0;
+  /// Takes weights onto the device, ahead of the first request that needs them.
+  virtual void Load() {}
+  /// Gives weights and room for KV back, so that another model may have the memory. What is kept
+  /// stays, in host memory. Only while nothing is pending; the next request loads it again.
+  virtual void Unload() {}
+  virtual Residency residency() const { return Residency::kLoaded; }
   /// Works or waits until something has finished, nothing is left to do, or `deadline_us` on the
   /// engine's clock (0: do not wait, at most one step of work). Returns what finished, in order.
   virtual std::vector<Completion> Poll(int64_t deadline_us) = 0;

@@ -11,6 +11,7 @@ namespace halo {
 
 RemoteEngine::RemoteEngine(Descriptor socket, std::optional<SetupMessage> setup)
     : connection_(std::move(socket)) {
+  if (setup) is_told_to_load_ = setup->setup.load;
   if (setup) connection_.Put(EncodeFrame(ToEngine(std::move(*setup))));
   connection_.Write();
 }
@@ -28,6 +29,7 @@ bool RemoteEngine::AwaitDescription(int64_t deadline_us) {
 }
 
 void RemoteEngine::Submit(Request request) {
+  if (!is_told_to_load_) TellResidency(true);
   pending_.insert(request.id);
   connection_.Put(EncodeFrame(ToEngine(std::move(request))));
   if (!connection_.is_open()) LosePending();
@@ -43,6 +45,13 @@ void RemoteEngine::CancelWaiting() {
 
 void RemoteEngine::Release(RequestId id, int32_t consumers) {
   connection_.Put(EncodeFrame(ToEngine(ReleaseMessage{id, consumers})));
+}
+
+void RemoteEngine::TellResidency(bool load) {
+  is_told_to_load_ = load;
+  ++unanswered_loads_;
+  connection_.Put(EncodeFrame(ToEngine(LoadMessage{load})));
+  connection_.Write();
 }
 
 void RemoteEngine::LosePending() {
@@ -70,6 +79,8 @@ void RemoteEngine::Take(std::string_view body) {
     is_described_ = true;
   } else if (auto* fault = std::get_if<EngineFault>(&message)) {
     fault_ = std::move(*fault);
+  } else if (std::holds_alternative<LoadedMessage>(message)) {
+    unanswered_loads_ = std::max<int64_t>(0, unanswered_loads_ - 1);
   } else {
     statistics_ = std::get<EngineStatistics>(message);
   }
@@ -103,8 +114,18 @@ std::vector<Completion> RemoteEngine::Poll(int64_t deadline_us) {
 namespace {
 
 /// What the other end asks of an engine.
-void Obey(Engine& engine, ToEngine message, CrashRecord* record) {
-  if (auto* request = std::get_if<Request>(&message)) {
+void Obey(Engine& engine, ToEngine message, CrashRecord* record, Connection& connection) {
+  if (const auto* load = std::get_if<LoadMessage>(&message)) {
+    try {
+      load->load ? engine.Load() : engine.Unload();
+    } catch (const Error& error) {
+      connection.Put(EncodeFrame(FromEngine(EngineFault{error.code(), error.what()})));
+      connection.Write();
+      throw;
+    }
+    connection.Put(EncodeFrame(FromEngine(engine.Statistics())));
+    connection.Put(EncodeFrame(FromEngine(LoadedMessage{})));
+  } else if (auto* request = std::get_if<Request>(&message)) {
     if (record != nullptr) record->SetTaken(request->id);
     engine.Submit(std::move(*request));
     if (record != nullptr) record->SetTaken(0);
@@ -135,7 +156,7 @@ void ServeEngine(Engine& engine, Connection& connection, const ServedWith& with)
     if (std::holds_alternative<GoOnMessage>(message)) {
       held_until_us = 0;
     } else {
-      Obey(engine, std::move(message), with.record);
+      Obey(engine, std::move(message), with.record, connection);
     }
   };
   connection.Put(EncodeFrame(FromEngine(engine.Describe())));

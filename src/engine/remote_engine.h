@@ -50,8 +50,15 @@ class RemoteEngine final : public Engine {
   }
   EngineStatistics Statistics() const override { return statistics_; }
   int ready_descriptor() const override { return connection_.descriptor(); }
+  void Load() override { TellResidency(true); }
+  void Unload() override { TellResidency(false); }
+  Residency residency() const override {
+    if (unanswered_loads_ > 0) return Residency::kChanging;
+    return is_told_to_load_ ? Residency::kLoaded : Residency::kUnloaded;
+  }
 
  private:
+  void TellResidency(bool load);
   void Receive();
   void LosePending();
   void Take(std::string_view body);
@@ -62,6 +69,8 @@ class RemoteEngine final : public Engine {
   bool is_waited_for_ = false;  ///< it has answered, and what follows is being made
   std::optional<EngineFault> fault_;
   EngineStatistics statistics_;
+  bool is_told_to_load_ = true;  ///< the last time
+  int64_t unanswered_loads_ = 0;
   std::unordered_set<RequestId> pending_;
   std::vector<Completion> arrived_;
   std::vector<Completion> lost_;

@@ -34,7 +34,9 @@ SupervisedEngine::SupervisedEngine(SupervisedEngineOptions options, const Clock&
       timer_(timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)) {
   if (!ready_ || !timer_) CannotWatch();
   Listen(timer_.get());
-  while (!is_serving()) {
+  wants_loaded_ = !options_.setup || options_.setup->setup.load;
+  description_ = options_.description;
+  while (description_.name.empty()) {
     Start();
     constexpr int64_t kSliceUs = 60 * kUsPerS;  // as long as it takes: it is alive
     while (remote_->is_connected() && !remote_->AwaitDescription(clock_.NowUs() + kSliceUs)) {
@@ -89,6 +91,7 @@ void SupervisedEngine::Start() {
   if (options_.turns >= 0) inherited.push_back(options_.turns);
   process_ = std::make_unique<EngineProcess>(options_.launch(inherited));
   Listen(ours.get());
+  if (options_.setup) options_.setup->setup.load = wants_loaded_;
   remote_ = std::make_unique<RemoteEngine>(std::move(ours), options_.setup);
   has_answered_ = false;
 }
@@ -103,6 +106,31 @@ void SupervisedEngine::TakeDescription() {
                                     " is another one after its process was started again: has the "
                                     "model's file changed?");
   }
+  // It was told otherwise while it started.
+  const bool is_loaded = remote_->residency() == Residency::kLoaded;
+  if (wants_loaded_ && !is_loaded) remote_->Load();
+  if (!wants_loaded_ && is_loaded) remote_->Unload();
+}
+
+void SupervisedEngine::Load() {
+  if (std::exchange(wants_loaded_, true) && remote_ != nullptr) return;
+  if (is_serving()) {
+    remote_->Load();
+  } else if (remote_ == nullptr && held_.empty() && clock_.NowUs() >= start_at_us_) {
+    Start();
+  }
+}
+
+void SupervisedEngine::Unload() {
+  HALO_CHECK(held_.empty(), "nothing is pending when weights are given back");
+  if (!std::exchange(wants_loaded_, false)) return;
+  if (is_serving()) remote_->Unload();
+}
+
+/// A process that has ended holds nothing; one that is being started may hold it all.
+Residency SupervisedEngine::residency() const {
+  if (is_serving()) return remote_->residency();
+  return wants_loaded_ || remote_ != nullptr ? Residency::kChanging : Residency::kUnloaded;
 }
 
 /// The process is gone, or is made to go. Says how it ended.
@@ -231,6 +259,7 @@ void SupervisedEngine::SendHeld() {
 }
 
 void SupervisedEngine::Submit(Request request) {
+  wants_loaded_ = true;  // the engine loads for it
   const Place place = next_place_++;
   const bool added = place_of_.emplace(request.id, place).second;
   HALO_CHECK(added, "a request id is used once");
@@ -317,7 +346,7 @@ void SupervisedEngine::Step(int64_t deadline_us) {
 std::vector<Completion> SupervisedEngine::Poll(int64_t deadline_us) {
   FailExpired();
   do {
-    if (!finished_.empty() || held_.empty()) break;
+    if (!finished_.empty() || !is_awaited()) break;
     Step(deadline_us);
   } while (clock_.NowUs() < deadline_us);
   WakeAt(remote_ == nullptr && !held_.empty() ? start_at_us_ : 0);

@@ -22,6 +22,9 @@ struct SupervisedEngineOptions {
   std::string model_name;  ///< for messages
   EngineLauncher launch;   ///< finds socket, crash record and, where shared, turns inherited
   std::optional<SetupMessage> setup;  ///< sent to each new process first
+  /// Of an engine like this one, whose process is not started before Load or a request then. Name "":
+  /// none is known, and it is waited for.
+  EngineDescription description;
   int turns = -1;                     ///< file of EngineTurns; -1: it has the cores for itself
   int32_t most_failed_starts = 3;     ///< in a row, before the engine is given up
   int32_t most_crashes = 20;          ///< in a row without an answer in between; the same
@@ -55,8 +58,8 @@ struct SupervisedEngineOptions {
 /// most, and one that does not never fails, as long as each process answers something.
 class SupervisedEngine final : public Engine {
  public:
-  /// Starts the process and waits until it has an engine. Throws the Error that it gives as the
-  /// reason why it has none, or Error(kConfig).
+  /// Starts the process and waits until it has an engine, unless its description is given. Throws
+  /// the Error that it gives as the reason why it has none, or Error(kConfig).
   SupervisedEngine(SupervisedEngineOptions options, const Clock& clock);
   ~SupervisedEngine() override;
 
@@ -71,6 +74,9 @@ class SupervisedEngine final : public Engine {
   int64_t pending() const override { return static_cast<int64_t>(held_.size() + finished_.size()); }
   EngineStatistics Statistics() const override;
   int ready_descriptor() const override { return ready_.get(); }
+  void Load() override;
+  void Unload() override;
+  Residency residency() const override;
 
   /// The process, for tests; -1: none now.
   pid_t pid() const { return process_ ? process_->pid() : -1; }
@@ -87,6 +93,10 @@ class SupervisedEngine final : public Engine {
     bool is_cancelled = false;
   };
 
+  /// There is something that its process will say without being asked again.
+  bool is_awaited() const {
+    return !held_.empty() || (remote_ != nullptr && residency() == Residency::kChanging);
+  }
   bool is_serving() const { return remote_ != nullptr && remote_->is_described(); }
   void Start();
   void TakeDescription();
@@ -123,6 +133,7 @@ class SupervisedEngine final : public Engine {
   std::vector<Completion> finished_;  ///< not given out yet
 
   bool has_answered_ = false;  ///< since the process started
+  bool wants_loaded_ = true;   ///< a process that is started has weights at once
   int32_t failed_starts_ = 0;  ///< in a row
   int32_t crashes_ = 0;        ///< in a row without an answer
   int64_t start_at_us_ = 0;    ///< no sooner

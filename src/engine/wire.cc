@@ -276,6 +276,7 @@ Json ToJson(const SetupMessage& message) {
           {"model_path", s.model_path},
           {"adapters", adapters},
           {"threads", s.threads},
+          {"load", s.load},
           {"sequences", s.sequences},
           {"kv_bytes", s.kv_bytes},
           {"kept_bytes", s.kept_bytes},
@@ -304,6 +305,7 @@ SetupMessage SetupFrom(const Json& j) {
   Read(j.at("model_path"), s.model_path);
   Read(j.at("adapters"), s.adapters);
   Read(j.at("threads"), s.threads);
+  Read(j.at("load"), s.load);
   Read(j.at("sequences"), s.sequences);
   Read(j.at("kv_bytes"), s.kv_bytes);
   Read(j.at("kept_bytes"), s.kept_bytes);
@@ -328,6 +330,8 @@ EngineFault FaultFrom(const Json& j) {
   Read(j.at("message"), f.message);
   return f;
 }
+
+Json ToJson(const LoadedMessage&) { return {{"kind", "loaded"}}; }
 
 Json ToJson(EngineStatistics s) {
   Json values = Json::array();
@@ -378,6 +382,8 @@ std::string EncodeFrame(const ToEngine& message) {
     return Frame({{"kind", "cancel_waiting"}});
   if (std::holds_alternative<GoOnMessage>(message)) return Frame({{"kind", "go_on"}});
   if (const auto* setup = std::get_if<SetupMessage>(&message)) return Frame(ToJson(*setup));
+  if (const auto* load = std::get_if<LoadMessage>(&message))
+    return Frame({{"kind", "load"}, {"load", load->load}});
   const auto& release = std::get<ReleaseMessage>(message);
   return Frame({{"kind", "release"}, {"id", release.id}, {"consumers", release.consumers}});
 }
@@ -403,6 +409,11 @@ ToEngine DecodeToEngine(std::string_view body) {
       Read(message.at("consumers"), release.consumers);
       return release;
     }
+    if (kind == "load") {
+      LoadMessage load;
+      Read(message.at("load"), load.load);
+      return load;
+    }
     Refuse("an engine takes no '" + kind + "' message");
   });
 }
@@ -413,6 +424,7 @@ FromEngine DecodeFromEngine(std::string_view body) {
     if (kind == "description") return DescriptionFrom(message);
     if (kind == "statistics") return StatisticsFrom(message);
     if (kind == "fault") return FaultFrom(message);
+    if (kind == "loaded") return LoadedMessage{};
     Refuse("an engine sends no '" + kind + "' message");
   });
 }
@@ -421,7 +433,7 @@ std::vector<int64_t*> Counters(EngineStatistics& s) {
   return {&s.steps,      &s.decode_steps,    &s.decode_tokens, &s.prefill_tokens, &s.busy_us,
           &s.prefill_us, &s.decode_us,       &s.sampling_us,   &s.copy_us,        &s.forks,
           &s.copies,     &s.spills,          &s.restores,      &s.evictions,      &s.preemptions,
-          &s.grammar_us, &s.adapter_changes, &s.restarts};
+          &s.grammar_us, &s.adapter_changes, &s.restarts,      &s.loads,          &s.load_us};
 }
 
 std::string EncodeSharedLength(size_t bytes) {

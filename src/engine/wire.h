@@ -54,9 +54,20 @@ struct ReleaseMessage {
 
   friend bool operator==(const ReleaseMessage&, const ReleaseMessage&) = default;
 };
+/// Weights and room for KV are to be loaded, or given back.
+struct LoadMessage {
+  bool load = true;
+
+  friend bool operator==(const LoadMessage&, const LoadMessage&) = default;
+};
+/// The oldest LoadMessage that was not answered has been carried out.
+struct LoadedMessage {
+  friend bool operator==(const LoadedMessage&, const LoadedMessage&) = default;
+};
 using ToEngine = std::variant<Request, CancelMessage, CancelWaitingMessage, ReleaseMessage,
-                              GoOnMessage, SetupMessage>;
-using FromEngine = std::variant<EngineDescription, Completion, EngineStatistics, EngineFault>;
+                              GoOnMessage, SetupMessage, LoadMessage>;
+using FromEngine =
+    std::variant<EngineDescription, Completion, EngineStatistics, EngineFault, LoadedMessage>;
 
 /// A length and a body, for the stream.
 std::string EncodeFrame(const ToEngine& message);

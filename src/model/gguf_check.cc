@@ -365,6 +365,13 @@ class Checker {
 
 }  // namespace
 
+int64_t KvTokenBytes(const GgufSummary& summary) {
+  constexpr int64_t kHalfPrecisionBytes = 2;
+  const int64_t head = summary.head_width > 0 || summary.heads == 0 ? summary.head_width
+                                                                    : summary.width / summary.heads;
+  return 2 * summary.layers * summary.kv_heads * head * kHalfPrecisionBytes;
+}
+
 GgufSummary CheckGguf(const std::string& path) { return Checker(GgufFile::Open(path)).Check(); }
 
 GgufSummary CheckGgufBytes(std::span<const uint8_t> bytes, const std::string& name) {

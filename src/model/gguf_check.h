@@ -25,6 +25,9 @@ struct GgufSummary {
   std::map<std::string, std::string> scalars;  ///< every scalar key, printed
 };
 
+/// Bytes of the KV of one token in half precision, by the shape.
+int64_t KvTokenBytes(const GgufSummary& summary);
+
 /// Reads and checks a GGUF file before llama.cpp sees it: magic, version, counts, key and tensor
 /// names, types, dimensions, offsets and sizes against the file's length, array lengths, alignment,
 /// and the keys llama.cpp divides by or allocates from. Every count is bounded before anything is

@@ -29,6 +29,21 @@ std::vector<bool> FeedsTools(const LogicalPlan& plan) {
   return feeds;
 }
 
+/// [operators] true where nothing but tools has to end before the model is asked.
+std::vector<bool> FirstInferences(const LogicalPlan& plan) {
+  std::vector<bool> is_first(plan.nodes.size(), false);
+  std::vector<bool> is_behind(plan.nodes.size(), false);  // inference is ahead of it
+  for (const LogicalNode& node : plan.nodes) {
+    const auto op = static_cast<size_t>(node.op);
+    for (const OperatorIndex input : node.waits_for) {
+      const auto before = static_cast<size_t>(input);
+      if (is_behind[before] || plan.operator_of(input).is_inference()) is_behind[op] = true;
+    }
+    is_first[op] = plan.operator_of(node.op).is_inference() && !is_behind[op];
+  }
+  return is_first;
+}
+
 }  // namespace
 
 Executor::Executor(std::vector<RunSource> sources, ExecutorOptions options, Clock& clock,
@@ -53,6 +68,7 @@ void Executor::Impl::Prepare() {
     state.ready.resize(plan.nodes.size());
     state.running.resize(plan.nodes.size(), 0);
     state.feeds_tools = FeedsTools(plan);
+    state.is_first = FirstInferences(plan);
     for (const LogicalNode& node : plan.nodes) {
       PrepareOperator(state, source, node);
       OperatorCounts counts;

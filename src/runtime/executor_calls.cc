@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/random.h"
 #include "runtime/executor_impl.h"
+#include "runtime/worker_placement.h"
 
 namespace halo {
 namespace {
@@ -42,14 +43,30 @@ bool Executor::Impl::WantsMoreRows(size_t source) const {
   // Rows are opened only as far as their first calls can be given to the engines, which keeps
   // memory small; counted for each source, so that one whose operators may not run side by side
   // holds up no other.
+  // What waits for a model that is not on any device now holds up none either: the models that are
+  // there take all rows as far as they can be taken without it, so that models change seldom. When
+  // nothing is under way no model is needed more than another.
+  const bool is_idle = calls.empty();
+  const auto is_away = [is_idle](const Engine* engine) {
+    return !is_idle && engine->residency() == Residency::kUnloaded;
+  };
   int64_t ready = 0, ready_tools = 0;
-  for (size_t op = 0; op < states[source].ready.size(); ++op) {
-    const auto size = static_cast<int64_t>(states[source].ready[op].size());
-    (IsTool(source, static_cast<OperatorIndex>(op)) ? ready_tools : ready) += size;
+  bool feeds_any = engines.empty();
+  for (size_t i = 0; i < states[source].ready.size(); ++i) {
+    const auto op = static_cast<OperatorIndex>(i);
+    const auto size = static_cast<int64_t>(states[source].ready[i].size());
+    if (IsTool(source, op)) {
+      ready_tools += size;
+    } else if (!is_away(EngineOf(source, op))) {
+      ready += size;
+      feeds_any = feeds_any || states[source].is_first[i];
+    }
   }
+  if (!feeds_any) return false;
   int64_t wanted = 0;
-  for (const Engine* engine : engines)
-    wanted += int64_t{kQueuedPerSequence} * engine->Describe().sequences;
+  for (const Engine* engine : engines) {
+    if (!is_away(engine)) wanted += int64_t{kQueuedPerSequence} * engine->Describe().sequences;
+  }
   // Engines may starve behind tools that are slow; more rows help only while the calls that wait
   // for tools stay few.
   constexpr int64_t kToolsPerCall = 16;
@@ -63,7 +80,7 @@ bool Executor::Impl::MaySubmit(size_t source, OperatorIndex op) const {
   if (most > 0 && states[source].running[static_cast<size_t>(op)] >= most) return false;
   if (options.naive) return !working();
   if (IsTool(source, op)) return MaySubmitTool(source, op);
-  const Engine* engine = sources[source].models[static_cast<size_t>(plan.at(op).model)].engine;
+  const Engine* engine = EngineOf(source, op);
   const auto found = submitted.find(const_cast<Engine*>(engine));
   const int64_t inside = found == submitted.end() ? 0 : found->second;
   return inside < int64_t{kQueuedPerSequence + 1} * engine->Describe().sequences;
@@ -153,7 +170,7 @@ void Executor::Impl::SubmitSample(RowState& row, OperatorIndex op) {
   Call call;
   call.row = &row;
   call.op = op;
-  call.engine = sources[row.source].models[static_cast<size_t>(plan.at(op).model)].engine;
+  call.engine = EngineOf(row.source, op);
   call.sample = samples.sent++;
   call.request.sampling = SamplingOf(row, op);
   call.request.adapter = AdapterOf(row, op);
@@ -261,7 +278,7 @@ void Executor::Impl::BuildRequest(RowState& row, OperatorIndex op, Call& call) {
       inputs.values.emplace(name.name, std::move(value));
     }
   }
-  call.engine = sources[row.source].models[static_cast<size_t>(plan.at(op).model)].engine;
+  call.engine = EngineOf(row.source, op);
   const PromptBuilder& builder = *states[row.source].builders[static_cast<size_t>(op)];
   Instance& instance = At(row, op);
   instance.conversation = std::make_unique<Conversation>(builder.Build(inputs));
@@ -309,6 +326,8 @@ void Executor::Impl::AddressRequest(RowState& row, OperatorIndex op, int32_t sam
   request.script_operator = what.id;
   request.script_sample = sample;
   request.row_index = row.row.index;
+  const WorkerPlacement* placement = sources[row.source].placement;
+  if (placement != nullptr) request.worker = placement->WorkerOf(what.id, row.row.index);
   request.script_row = row.row.id.is_string() ? row.row.id.get<std::string>() : row.id_text;
   if (options.naive) return;
   // The parent counts on one consumer for each operator; other samples find the prefix by looking.

@@ -142,6 +142,7 @@ struct Executor::Impl {
     std::vector<std::unique_ptr<PromptBuilder>> builders;  // [operators]; null: a tool
     std::vector<std::unique_ptr<ToolCallBuilder>> tools;   // [operators]; null: inference
     std::vector<bool> feeds_tools;  // [operators] a tool waits for it, if through others
+    std::vector<bool> is_first;     // [operators] inference that waits for no other inference
     std::vector<std::vector<OperatorIndex>> reads;  // [operators] whose outputs it may name
     std::vector<int32_t> readers;                   // [operators] how many may name it
     std::vector<std::vector<Waiter>> waiters;       // [operators] who waits for it
@@ -308,6 +309,10 @@ struct Executor::Impl {
   }
   OperatorCounts& CountsOf(const RowState& row, OperatorIndex op) {
     return report.operators[states[row.source].counts[static_cast<size_t>(op)]];
+  }
+  Engine* EngineOf(size_t source, OperatorIndex op) const {
+    const RunSource& of = sources[source];
+    return of.models[static_cast<size_t>(of.plan->at(op).model)].engine;
   }
   const LogicalPlan& PlanOf(const RowState& row) const { return *sources[row.source].plan; }
   std::string AdapterOf(const RowState& row, OperatorIndex op) const {

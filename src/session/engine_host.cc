@@ -21,6 +21,7 @@ std::string ThisVersion() {
 }  // namespace
 
 std::unique_ptr<Engine> MakeEngine(LlamaEngineOptions options, const EngineHost& host,
+                                   int32_t worker, const EngineDescription* like,
                                    const Clock& clock) {
   if (host.program.empty()) return std::make_unique<LlamaEngine>(std::move(options), clock);
   SupervisedEngineOptions supervised;
@@ -29,8 +30,9 @@ std::unique_ptr<Engine> MakeEngine(LlamaEngineOptions options, const EngineHost&
   // what is kept of a process's last words.
   supervised.launch =
       ProgramLauncher(host.program, {"halo", kEngineProcessCommand}, {"GGML_NO_BACKTRACE=1"});
-  supervised.setup = SetupMessage{std::move(options), ThisVersion(), bool(host.turns)};
-  supervised.turns = host.turns.get();
+  supervised.setup = SetupMessage{std::move(options), ThisVersion(), !host.turns.empty()};
+  if (!host.turns.empty()) supervised.turns = host.turns[static_cast<size_t>(worker)].get();
+  if (like != nullptr) supervised.description = *like;
   supervised.on_restart = host.on_restart;
   return std::make_unique<SupervisedEngine>(std::move(supervised), clock);
 }

@@ -3,6 +3,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/descriptor.h"
@@ -13,14 +14,16 @@ namespace halo {
 /// Where the engines of a run live.
 struct EngineHost {
   std::string program;  ///< RunOptions::engine_program
-  Descriptor turns;     ///< of engines that share the cores; none where there is one
+  std::vector<Descriptor> turns;  ///< [workers] of engines that share its cores; empty: none do
   /// Told, in a sentence, of each engine whose process was started again.
   std::function<void(const std::string&)> on_restart;
 };
 
-/// An engine in this process, or in a child of the host's program. `host` outlives it. Throws
+/// An engine of a worker, in this process or in a child of the host's program. `host` outlives it.
+/// `like`: what it will be, so that a child need not be waited for; null: not known. Throws
 /// Error(kModel) or Error(kConfig).
 std::unique_ptr<Engine> MakeEngine(LlamaEngineOptions options, const EngineHost& host,
+                                   int32_t worker, const EngineDescription* like,
                                    const Clock& clock);
 
 }  // namespace halo

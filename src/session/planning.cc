@@ -8,10 +8,10 @@
 #include <fstream>
 #include <map>
 #include <sstream>
-#include <thread>
 
 #include "base/check.h"
 #include "base/error.h"
+#include "model/gguf_check.h"
 #include "model/model_digest.h"
 #include "model/part_file.h"
 #include "session/machine.h"
@@ -19,15 +19,6 @@
 
 namespace halo {
 namespace {
-
-constexpr int64_t kHalfPrecisionBytes = 2;
-
-/// KV of one token in half precision, from the shape alone.
-int64_t KvTokenBytes(const GgufSummary& summary) {
-  const int64_t head = summary.head_width > 0 || summary.heads == 0 ? summary.head_width
-                                                                    : summary.width / summary.heads;
-  return 2 * summary.layers * summary.kv_heads * head * kHalfPrecisionBytes;
-}
 
 std::string ReadFile(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
@@ -160,11 +151,8 @@ void AddToHistory(const std::vector<OptimizerSource>& sources, const RunReport& 
 
 Planning::Planning(const RunOptions& options, Clock& clock) : options_(options), clock_(clock) {
   if (!options.profile_file.empty() && std::filesystem::exists(options.profile_file)) {
-    const int32_t threads =
-        options.threads > 0
-            ? options.threads
-            : static_cast<int32_t>(std::max(1U, std::thread::hardware_concurrency()));
-    LoadedProfile loaded = LoadProfileFor(options.profile_file, MachineFingerprint(threads));
+    LoadedProfile loaded =
+        LoadProfileFor(options.profile_file, MachineFingerprint(ThreadsOfWorker(options)));
     if (loaded.profile) profile_ = std::move(*loaded.profile);
     if (!loaded.why_not.empty()) notes_.push_back(loaded.why_not);
   }
@@ -213,7 +201,10 @@ PhysicalPlan Planning::Plan(const std::vector<InputToPlan>& inputs, int64_t rows
   how.rules_off = options_.rules_off;
   how.planner = options_.planner;
   how.workers = options_.workers;
-  how.worker_memory_bytes = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE);
+  const int64_t machine = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE);
+  how.worker_memory_bytes = options_.worker_memory_bytes > 0
+                                ? options_.worker_memory_bytes
+                                : machine / std::max(1, options_.workers);
   how.rows_side_by_side = rows_side_by_side;
   how.now_s = [this] { return static_cast<double>(clock_.NowUs()) * 1e-6; };
   PhysicalPlan plan = Optimize(sources_, options_.use_history ? &history_ : nullptr, how);

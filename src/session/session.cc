@@ -11,6 +11,7 @@
 #include <ctime>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
@@ -20,7 +21,6 @@
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "engine/engine_turns.h"
 #include "engine/llama/exactness.h"
 #include "engine/llama/llama_engine.h"
 #include "halo_build_info.h"
@@ -29,8 +29,11 @@
 #include "model/model_names.h"
 #include "plan/logical_plan.h"
 #include "runtime/executor.h"
+#include "runtime/worker_fleet.h"
+#include "runtime/worker_placement.h"
 #include "session/call_dump.h"
 #include "session/engine_host.h"
+#include "session/fleet_setup.h"
 #include "session/plan_file.h"
 #include "session/planning.h"
 #include "session/prompt_estimate.h"
@@ -51,14 +54,6 @@ std::string TodayUtc() {
   char text[16];
   std::strftime(text, sizeof(text), "%Y-%m-%d", &parts);
   return text;
-}
-
-KvLayout LayoutByName(const std::string& name) {
-  if (name == "auto") return KvLayout::kAuto;
-  if (name == "split") return KvLayout::kSplit;
-  if (name == "unified") return KvLayout::kUnified;
-  throw Error(ErrorCode::kUsage,
-              "--kv-layout: expected auto, split or unified, got '" + name + "'");
 }
 
 /// Throws Error(kUsage) if the folder that `path` would be written to is not there or not ours to
@@ -117,7 +112,7 @@ struct LoadedModel {
   std::vector<LlamaAdapter> adapters;            // distinct
   std::shared_ptr<const Vocabulary> vocabulary;  // shared by engine and prompts, immutable
   std::shared_ptr<const ChatTemplate> chat;      // shared by the prompts of all operators
-  std::unique_ptr<Engine> engine;
+  size_t in_fleet = 0;                           // index of the fleet's models
   int32_t expected_tokens = 0;  // longest prompt and answer foreseen; 0: unknown
 };
 
@@ -190,12 +185,14 @@ struct Session::Impl {
   EngineHost host;                             // of the models' engines
   std::vector<std::string> news;               // of engines, not told yet
   std::map<std::string, LoadedModel> models;   // by path
+  std::vector<std::unique_ptr<WorkerPlacement>> placements;  // [inputs]
   std::map<ModelRequest, std::string> model_paths;
   std::unique_ptr<TemporaryFolder> temporary;
   RunTools tools;
   DatabaseCosts costs;
   std::optional<Planning> planning;
   PhysicalPlan physical;
+  std::unique_ptr<WorkerFleet> fleet;  // ends before what its engines share; null: no models
 
   explicit Impl(RunOptions o) : options(std::move(o)) {}
 
@@ -209,6 +206,7 @@ struct Session::Impl {
   void PlanForExplain();
   void ResolveWhatIsThere();
   void OpenHost();
+  void AddPlaces(const std::string& path, ModelToHost& model, double& first_s) const;
   void LoadModels();
   void CheckPaths() const;
   void NameOutputs();
@@ -385,47 +383,59 @@ void Session::Impl::OpenHost() {
   // A run with an engine that ends all the time tells of the first few; the summary counts them.
   constexpr size_t kMostTold = 5;
   host.program = options.engine_program;
-  if (!host.program.empty() && models.size() > 1) host.turns = EngineTurns::MakeFile();
   host.on_restart = [this, told = size_t{0}](const std::string& what) mutable {
     if (told++ < kMostTold) news.push_back(what);
     if (told == kMostTold) news.push_back("further restarts are counted in the summary only");
   };
 }
 
-void Session::Impl::LoadModels() {
-  OpenHost();
-  const int32_t threads =
-      options.threads > 0 ? options.threads
-                          : static_cast<int32_t>(std::max(1U, std::thread::hardware_concurrency()));
-  const auto share = [&](int64_t bytes) { return bytes / static_cast<int64_t>(models.size()); };
-  const int64_t memory = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE);
-  const KvLayout layout = LayoutByName(options.kv_layout);
-  for (auto& [path, model] : models) {
-    LlamaEngineOptions engine;
-    engine.model_name = model.resolved.request.name;
-    engine.model_path = path;
-    engine.adapters = model.adapters;
-    engine.vocabulary = model.vocabulary;
-    engine.threads = threads;
-    engine.sequences = SequencesFor(path);
-    engine.kv_bytes =
-        share(options.worker_memory_bytes > 0 ? options.worker_memory_bytes : memory / 4);
-    engine.kept_bytes =
-        share(options.kept_memory_bytes > 0 ? options.kept_memory_bytes : memory / 8);
-    engine.context_tokens = options.context_tokens;
-    model.expected_tokens = ExpectedTokens(model);
-    engine.expected_tokens = model.expected_tokens;
-    engine.layout = layout;
-    engine.reuse = !options.naive;
-    // The reference computes exactly wherever it can, so that it is the same for runs with and
-    // without --deterministic.
-    const Exactness by_default = options.naive ? Exactness::kIfKnown : Exactness::kIfFree;
-    engine.exactness = options.deterministic == Determinism::kRequired ? Exactness::kRequired
-                       : options.deterministic == Determinism::kOff    ? Exactness::kOff
-                                                                       : by_default;
-    engine.hash_logits = !options.dump_prompts.empty() && engine.exactness != Exactness::kOff;
-    model.engine = MakeEngine(std::move(engine), host, clock);
+/// Where the plan has a model run, and since when.
+void Session::Impl::AddPlaces(const std::string& path, ModelToHost& model, double& first_s) const {
+  first_s = std::numeric_limits<double>::infinity();
+  for (const PlacedOperator& placed : physical.placements) {
+    const PlannedOperator& planned = physical.operators[placed.op];
+    const LogicalPlan& plan = *physical.sources[planned.source].plan;
+    const ModelRequest& request =
+        plan.models[static_cast<size_t>(plan.at(planned.op).model)];
+    if (model_paths.at(request) != path) continue;
+    model.workers.push_back(placed.worker);
+    first_s = std::min(first_s, placed.start_s);
   }
+  std::sort(model.workers.begin(), model.workers.end());
+  model.workers.erase(std::unique(model.workers.begin(), model.workers.end()),
+                      model.workers.end());
+}
+
+void Session::Impl::LoadModels() {
+  if (models.empty()) return;
+  OpenHost();
+  std::vector<std::pair<double, ModelToHost>> by_start;
+  for (auto& [path, model] : models) {
+    model.expected_tokens = ExpectedTokens(model);
+    ModelToHost hosted;
+    hosted.name = model.resolved.request.name;
+    hosted.path = path;
+    hosted.adapters = model.adapters;
+    hosted.vocabulary = model.vocabulary;
+    hosted.weights_bytes = static_cast<int64_t>(model.resolved.summary.file_bytes);
+    hosted.kv_token_bytes = KvTokenBytes(model.resolved.summary);
+    hosted.sequences = SequencesFor(path);
+    hosted.expected_tokens = model.expected_tokens;
+    double first_s = 0.0;
+    AddPlaces(path, hosted, first_s);
+    by_start.emplace_back(first_s, std::move(hosted));
+  }
+  // What is needed first is loaded first.
+  std::stable_sort(by_start.begin(), by_start.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::vector<ModelToHost> hosted;
+  for (auto& [first_s, model] : by_start) {
+    models.at(model.path).in_fleet = hosted.size();
+    hosted.push_back(std::move(model));
+  }
+  fleet = MakeFleet(options, hosted, host,
+                    [this] { return tools.runner != nullptr && tools.runner->pending() > 0; },
+                    clock);
 }
 
 /// No more than there are calls for: room for KV is written when it is laid out, and the first
@@ -446,6 +456,8 @@ int32_t Session::Impl::SequencesFor(const std::string& model_path) const {
         calls += std::min(rows, most) * input->plan.operator_of(node.op).samples;
     }
   }
+  // Workers have equal parts.
+  calls = (calls + options.workers - 1) / options.workers;
   return static_cast<int32_t>(std::clamp<int64_t>(calls, 1, most));
 }
 
@@ -470,7 +482,7 @@ int64_t Session::Impl::RowsSideBySide() const {
   for (const auto& input : inputs) operators = std::max(operators, input->plan.nodes.size());
   int64_t rows = LlamaEngine::kDefaultSequences;
   for (const auto& [path, model] : models) {
-    const EngineDescription& engine = model.engine->Describe();
+    const EngineDescription& engine = fleet->engine(model.in_fleet).Describe();
     const int64_t each = model.expected_tokens > 0 ? model.expected_tokens : engine.context_tokens;
     rows = std::min({rows, int64_t{engine.sequences} / 2,
                      engine.kv_tokens / each / static_cast<int64_t>(operators)});
@@ -550,9 +562,13 @@ std::vector<RunSource> Session::Impl::Sources() {
     source.sink = input->sink.get();
     source.prompt_column = input->column;
     source.adapters = input->adapters;
+    if (options.workers > 1) {
+      placements.push_back(std::make_unique<WorkerPlacement>(physical, sources.size()));
+      source.placement = placements.back().get();
+    }
     for (const ModelRequest& request : input->plan.models) {
       LoadedModel& model = models.at(model_paths.at(request));
-      source.models.push_back({model.engine.get(), {model.vocabulary, model.chat}});
+      source.models.push_back({&fleet->engine(model.in_fleet), {model.vocabulary, model.chat}});
     }
     sources.push_back(std::move(source));
   }
@@ -631,6 +647,7 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
                         const std::function<void(const Progress&)>& on_progress) {
   Impl& impl = *impl_;
   const int64_t start_us = impl.clock.NowUs();
+  CheckWorkers(impl.options);
   impl.LoadWorkflows();
   impl.OpenInputs();
   impl.Resolve();
@@ -666,7 +683,7 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
 
   int64_t engine_busy_us = 0;
   for (const auto& [path, model] : impl.models)
-    engine_busy_us += model.engine->Statistics().busy_us;
+    engine_busy_us += impl.fleet->engine(model.in_fleet).Statistics().busy_us;
   Planning::AddActuals(report, engine_busy_us, impl.physical);
   impl.physical.actual_engine_busy_s = static_cast<double>(engine_busy_us) * 1e-6;
   impl.physical.actual_elapsed_s = static_cast<double>(impl.clock.NowUs() - ready_us) * 1e-6;
@@ -689,9 +706,15 @@ RunOutcome Session::Impl::OutcomeOf(const RunReport& report, SummaryInput summar
   summary.deterministic = true;
   for (const auto& input : inputs) summary.workflows.push_back(input->workflow.name);
   for (const auto& [path, model] : models) {
-    summary.deterministic = summary.deterministic && model.engine->Describe().exact;
-    summary.engines.push_back({model.resolved.request.name, model.engine->Statistics()});
+    summary.deterministic =
+        summary.deterministic && fleet->engine(model.in_fleet).Describe().exact;
+    for (int32_t w = 0; w < fleet->workers(); ++w) {
+      const Engine* engine = fleet->replica(w, model.in_fleet);
+      if (engine == nullptr) continue;
+      summary.engines.push_back({w, model.resolved.request.name, engine->Statistics()});
+    }
   }
+  if (fleet != nullptr) summary.fleet = fleet->statistics();
   RunOutcome outcome;
   outcome.notices = tools.notices;
   outcome.notices.insert(outcome.notices.end(), report.notices.begin(), report.notices.end());

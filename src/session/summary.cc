@@ -38,12 +38,13 @@ Json OperatorJson(const OperatorCounts& c) {
           {"engine_s", Seconds(c.engine_us)}};
 }
 
-Json EngineJson(const std::string& model, const EngineStatistics& s) {
+Json EngineJson(const SummaryInput::EngineOfWorker& engine) {
+  const EngineStatistics& s = engine.counters;
   const double mean = s.decode_steps > 0 ? static_cast<double>(s.decode_tokens) /
                                                static_cast<double>(s.decode_steps)
                                          : 0.0;
-  return {{"worker", 0},
-          {"model", model},
+  return {{"worker", engine.worker},
+          {"model", engine.model},
           {"steps", s.steps},
           {"decode_batch_mean", mean},
           {"busy_s", Seconds(s.busy_us)},
@@ -52,6 +53,8 @@ Json EngineJson(const std::string& model, const EngineStatistics& s) {
           {"sampling_s", Seconds(s.sampling_us)},
           {"grammar_s", Seconds(s.grammar_us)},
           {"copy_s", Seconds(s.copy_us)},
+          {"loads", s.loads},
+          {"load_s", Seconds(s.load_us)},
           {"restarts", s.restarts}};
 }
 
@@ -76,8 +79,9 @@ Json SummaryJson(const SummaryInput& input) {
   }
   EngineStatistics all;
   Json engines = Json::array();
-  for (const auto& [model, statistics] : input.engines) {
-    engines.push_back(EngineJson(model, statistics));
+  for (const SummaryInput::EngineOfWorker& engine : input.engines) {
+    engines.push_back(EngineJson(engine));
+    const EngineStatistics& statistics = engine.counters;
     all.forks += statistics.forks;
     all.copies += statistics.copies;
     all.spills += statistics.spills;
@@ -99,7 +103,8 @@ Json SummaryJson(const SummaryInput& input) {
           {"elapsed_s", input.elapsed_s},
           {"planning_s", input.setup_s},
           {"lower_bound_s", input.lower_bound_s ? Json(*input.lower_bound_s) : Json()},
-          {"model_switches", 0},
+          {"model_switches", input.fleet.model_switches},
+          {"moved_calls", input.fleet.moved_calls},
           {"kv",
            {{"forks", all.forks},
             {"copies", all.copies},

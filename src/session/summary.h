@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "runtime/executor.h"
+#include "runtime/worker_fleet.h"
 
 namespace halo {
 
@@ -20,7 +21,13 @@ struct SummaryInput {
   std::string planner;
   std::vector<std::string> workflows;                             ///< [sources] names
   bool deterministic = false;                                     ///< every engine computed exactly
-  std::vector<std::pair<std::string, EngineStatistics>> engines;  ///< (model, counters)
+  struct EngineOfWorker {
+    int32_t worker = 0;
+    std::string model;
+    EngineStatistics counters;
+  };
+  std::vector<EngineOfWorker> engines;
+  FleetStatistics fleet;
 };
 
 /// The object of `--summary-json` (contract 2).

@@ -41,22 +41,26 @@ LlamaEngine::LlamaEngine(LlamaEngineOptions options, const Clock& clock)
     }
     exact_ = why_not.empty();
   }
-  model_ = LoadLlamaModel(options_.model_path, exact_);
-  LoadAdapters();
-  can_cut_ = options_.reuse && llama_model_n_swa(model_.get()) == 0 &&
-             !llama_model_is_recurrent(model_.get()) && !llama_model_is_hybrid(model_.get());
+  groups_.resize(1 + options_.adapters.size());
+  if (options_.load) Load();
+  Describe(model_ ? model_.get() : DescribeLlamaModel(options_.model_path).get());
   const Vocabulary& vocabulary = *options_.vocabulary;
   for (TokenId token = 0; token < vocabulary.size(); ++token) {
     if (vocabulary.IsEndOfGeneration(token)) end_tokens_.push_back(token);
   }
   on_gpu_ = !AcceleratorNames().empty();
-  const int32_t trained = std::max(1, llama_model_n_ctx_train(model_.get()));
+}
+
+void LlamaEngine::Describe(const llama_model* model) {
+  can_cut_ = options_.reuse && llama_model_n_swa(model) == 0 &&
+             !llama_model_is_recurrent(model) && !llama_model_is_hybrid(model);
+  const int32_t trained = std::max(1, llama_model_n_ctx_train(model));
   const int64_t kv_bytes = options_.kv_bytes > 0 ? options_.kv_bytes : MachineMemoryBytes() / 4;
   if (options_.kept_bytes == 0) options_.kept_bytes = MachineMemoryBytes() / 8;
   description_.name = "llama";
   description_.model = options_.model_name;
-  description_.vocabulary = vocabulary.id();
-  description_.kv_bytes_per_token = KvBytesPerToken(model_.get());
+  description_.vocabulary = options_.vocabulary->id();
+  description_.kv_bytes_per_token = KvBytesPerToken(model);
   description_.kv_tokens = kv_bytes / std::max<int64_t>(1, description_.kv_bytes_per_token);
   const int64_t wanted =
       options_.context_tokens > 0 ? std::min(options_.context_tokens, trained) : trained;
@@ -74,12 +78,34 @@ LlamaEngine::LlamaEngine(LlamaEngineOptions options, const Clock& clock)
 
 LlamaEngine::~LlamaEngine() = default;
 
+void LlamaEngine::Load() {
+  if (model_) return;
+  const int64_t start_us = clock_.NowUs();
+  model_ = LoadLlamaModel(options_.model_path, exact_);
+  LoadAdapters();
+  ++statistics_.loads;
+  statistics_.load_us += clock_.NowUs() - start_us;
+}
+
+void LlamaEngine::Unload() {
+  HALO_CHECK(live_.empty() && completed_.empty(), "nothing is pending when weights are given back");
+  if (!model_) return;
+  for (Sequence& sequence : sequences_) {
+    if (sequence.kept >= 0) SpillKept(sequence.kept);
+  }
+  sequences_.clear();
+  statistics_ = Statistics();
+  room_.reset();
+  for (Group& group : groups_) group.lora = nullptr;
+  model_.reset();
+}
+
 void LlamaEngine::LoadAdapters() {
-  groups_.emplace_back();
-  for (const LlamaAdapter& adapter : options_.adapters) {
+  for (size_t i = 0; i < options_.adapters.size(); ++i) {
+    const LlamaAdapter& adapter = options_.adapters[i];
     HALO_CHECK(!adapter.name.empty(), "an adapter has a name");
     ForgetLlamaError();
-    Group& group = groups_.emplace_back();
+    Group& group = groups_[i + 1];
     group.adapter = adapter.name;
     group.scale = static_cast<float>(adapter.scale);
     group.lora = llama_adapter_lora_init(model_.get(), adapter.path.c_str());
@@ -173,6 +199,7 @@ void LlamaEngine::Step() {
   const int64_t start_us = clock_.NowUs();
   FailExpired();
   if (!AnyWaiting() && running_ == 0) return;
+  Load();
   EnsureRoom();
   if (ChooseGroup()) Admit();
   HALO_CHECK(running_ > 0 || !AnyWaiting(),
@@ -201,7 +228,8 @@ void LlamaEngine::EnsureRoom() {
       longest = std::max(longest, WorstCaseTokens(*live));
   }
   if (!room_) {
-    ShapeRoom(std::max<int64_t>(longest, options_.expected_tokens));
+    const int32_t least = std::max(options_.expected_tokens, last_shape_.tokens_per_sequence);
+    ShapeRoom(std::max<int64_t>(longest, least));
   } else if (longest > room_->shape().tokens_per_sequence) {
     // Rare: a request longer than anything foreseen. Everything is spilled and the room laid out
     // anew.
@@ -214,9 +242,8 @@ void LlamaEngine::ShapeRoom(int64_t longest_request) {
     if (sequence.live != nullptr) Preempt(*sequence.live);
     if (sequence.kept >= 0) SpillKept(sequence.kept);
   }
-  const bool first = room_ == nullptr;
-  const KvRoom::Shape before = first ? KvRoom::Shape{} : room_->shape();
-  if (!first) {
+  const KvRoom::Shape before = last_shape_;
+  if (room_) {
     statistics_ = Statistics();
     room_.reset();
   }
@@ -248,10 +275,11 @@ void LlamaEngine::ShapeRoom(int64_t longest_request) {
   if (options_.micro_batch_tokens > 0) shape.micro_batch_tokens = options_.micro_batch_tokens;
   shape.exact = exact_;
   // llama.cpp's state of a sequence can be read back only by a context with as many streams.
-  if (!first && (before.layout != shape.layout || (split && before.sequences != shape.sequences)))
+  if (before.tokens > 0 && (before.layout != shape.layout || (split && before.sequences != shape.sequences)))
     DropAllKept();
   room_ = std::make_unique<KvRoom>(model_.get(), shape);
   room_->Apply(groups_[group_].lora, groups_[group_].scale);
+  last_shape_ = shape;
   sequences_.assign(static_cast<size_t>(shape.sequences), Sequence{});
 }
 

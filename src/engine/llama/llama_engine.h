@@ -83,6 +83,12 @@ class LlamaEngine final : public Engine {
     return static_cast<int64_t>(live_.size() + completed_.size());
   }
   EngineStatistics Statistics() const override;
+  /// Throws Error(kModel) if the file cannot be loaded any more.
+  void Load() override;
+  void Unload() override;
+  Residency residency() const override {
+    return model_ ? Residency::kLoaded : Residency::kUnloaded;
+  }
 
   /// One batched pass, or nothing if there is nothing to do. What Poll repeats; for tests and the
   /// engine's own thread.
@@ -190,6 +196,7 @@ class LlamaEngine final : public Engine {
   void MoveSequence(int32_t from, int32_t to);
 
   // Steps (llama_engine.cc)
+  void Describe(const llama_model* model);
   void LoadAdapters();
   void EnsureRoom();
   void ShapeRoom(int64_t longest_request);
@@ -213,9 +220,10 @@ class LlamaEngine final : public Engine {
 
   LlamaEngineOptions options_;
   const Clock& clock_;
-  LlamaModelPointer model_;
+  LlamaModelPointer model_;  ///< null: unloaded
   EngineDescription description_;
-  std::unique_ptr<KvRoom> room_;
+  std::unique_ptr<KvRoom> room_;  ///< null: nothing has run since it was loaded
+  KvRoom::Shape last_shape_;      ///< of the last room; tokens 0: there was none
   bool exact_ = false;
   bool on_gpu_ = false;
   bool can_cut_ = true;  ///< full attention: prefixes can be taken

@@ -35,6 +35,7 @@ struct LlamaSetup {
   std::string model_path;              ///< has passed CheckGguf
   std::vector<LlamaAdapter> adapters;  ///< loaded with the model; distinct names
   int32_t threads = 1;
+  bool load = true;       ///< false: it is made unloaded (Engine::Load)
   int32_t sequences = 0;  ///< requests that run at once; 0: LlamaEngine::kDefaultSequences
   int64_t kv_bytes = 0;   ///< device memory for KV; 0: a quarter of the machine's memory
   int64_t kept_bytes =

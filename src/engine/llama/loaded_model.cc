@@ -45,16 +45,9 @@ int64_t HeadWidth(const llama_model* model, const char* which) {
   return llama_model_n_embd(model) / std::max(1, llama_model_n_head(model));
 }
 
-}  // namespace
-
-void LlamaModelDeleter::operator()(llama_model* model) const { llama_model_free(model); }
-
-LlamaModelPointer LoadLlamaModel(const std::string& path, bool exact) {
+LlamaModelPointer LoadFrom(const std::string& path, const llama_model_params& params) {
   InitializeBackend();
   ForgetLlamaError();
-  llama_model_params params = llama_model_default_params();
-  // Weights laid out anew for wide batches have kernels of their own for single rows.
-  if (exact) params.use_extra_bufts = false;
   LlamaModelPointer model(llama_model_load_from_file(path.c_str(), params));
   if (!model) {
     throw Error(ErrorCode::kModel,
@@ -64,6 +57,24 @@ LlamaModelPointer LoadLlamaModel(const std::string& path, bool exact) {
   if (llama_model_has_encoder(model.get()) || llama_model_is_diffusion(model.get()))
     throw Error(ErrorCode::kModel, path + ": only decoder models can run here");
   return model;
+}
+
+}  // namespace
+
+void LlamaModelDeleter::operator()(llama_model* model) const { llama_model_free(model); }
+
+LlamaModelPointer LoadLlamaModel(const std::string& path, bool exact) {
+  llama_model_params params = llama_model_default_params();
+  // Weights laid out anew for wide batches have kernels of their own for single rows.
+  if (exact) params.use_extra_bufts = false;
+  return LoadFrom(path, params);
+}
+
+LlamaModelPointer DescribeLlamaModel(const std::string& path) {
+  llama_model_params params = llama_model_default_params();
+  params.no_alloc = true;
+  params.load_mode = LLAMA_LOAD_MODE_NONE;  // a mapped file is memory, too
+  return LoadFrom(path, params);
 }
 
 const std::string& LastLlamaError() { return ErrorOfThread(); }

@@ -16,6 +16,8 @@ using LlamaModelPointer = std::unique_ptr<llama_model, LlamaModelDeleter>;
 /// Loads the weights of a decoder model. `path` has passed CheckGguf; `exact` (exactness.h): the
 /// weights are not laid out anew. Throws Error(kModel) naming the path.
 LlamaModelPointer LoadLlamaModel(const std::string& path, bool exact);
+/// All that the file says of the model, without its weights: it can be asked, not computed with.
+LlamaModelPointer DescribeLlamaModel(const std::string& path);
 
 /// The last error that llama.cpp logged on this thread, "" if none since it was forgotten. Its log
 /// goes nowhere but here.

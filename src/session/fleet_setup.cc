@@ -1,0 +1,176 @@
+#include "session/fleet_setup.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <numeric>
+#include <thread>
+#include <utility>
+
+#include "base/error.h"
+#include "engine/engine_turns.h"
+#include "engine/llama/llama_engine.h"
+
+namespace halo {
+namespace {
+
+constexpr double kMiB = 1024.0 * 1024.0;
+
+int64_t MachineMemoryBytes() {
+  return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE);
+}
+
+int32_t Threads(const RunOptions& options) {
+  const int32_t cores = static_cast<int32_t>(std::max(1U, std::thread::hardware_concurrency()));
+  return options.threads > 0 ? options.threads : cores;
+}
+
+KvLayout LayoutByName(const std::string& name) {
+  if (name == "auto") return KvLayout::kAuto;
+  if (name == "split") return KvLayout::kSplit;
+  if (name == "unified") return KvLayout::kUnified;
+  throw Error(ErrorCode::kUsage,
+              "--kv-layout: expected auto, split or unified, got '" + name + "'");
+}
+
+/// The reference computes exactly wherever it can, so that it is the same for runs with and without
+/// --deterministic.
+Exactness ExactnessOf(const RunOptions& options) {
+  if (options.deterministic == Determinism::kRequired) return Exactness::kRequired;
+  if (options.deterministic == Determinism::kOff) return Exactness::kOff;
+  return options.naive ? Exactness::kIfKnown : Exactness::kIfFree;
+}
+
+/// KV of so many calls at their longest, at most `most`; that where no length is foreseen.
+int64_t KvOf(const ModelToHost& model, int32_t calls, int64_t most) {
+  if (model.expected_tokens <= 0) return most;
+  constexpr int64_t kGranularity = 256;  // as LlamaEngine lays out its room
+  const int64_t each = (model.expected_tokens + kGranularity - 1) / kGranularity * kGranularity;
+  return std::min(most, each * std::min(calls, model.sequences) * model.kv_token_bytes);
+}
+
+/// How to make the engines of a run.
+class EngineMaker {
+ public:
+  EngineMaker(const RunOptions& options, std::vector<ModelToHost> models, MemoryShares memory,
+              EngineHost& host, const Clock& clock)
+      : options_(options),
+        models_(std::move(models)),
+        memory_(std::move(memory)),
+        host_(host),
+        clock_(clock) {
+    // Engines of one worker share its cores.
+    const bool shares = !host.program.empty() && models_.size() > 1;
+    for (int32_t w = 0; shares && w < options.workers; ++w)
+      host.turns.push_back(EngineTurns::MakeFile());
+  }
+
+  std::unique_ptr<Engine> Make(int32_t worker, size_t index, bool load,
+                               const EngineDescription* like) const {
+    const ModelToHost& model = models_[index];
+    const int64_t kept =
+        options_.kept_memory_bytes > 0 ? options_.kept_memory_bytes : MachineMemoryBytes() / 8;
+    LlamaEngineOptions engine;
+    engine.model_name = model.name;
+    engine.model_path = model.path;
+    engine.adapters = model.adapters;
+    engine.vocabulary = model.vocabulary;
+    engine.threads = ThreadsOfWorker(options_);
+    engine.load = load;
+    engine.sequences = model.sequences;
+    engine.kv_bytes = memory_.kv_bytes[index];
+    engine.kept_bytes = kept / (static_cast<int64_t>(models_.size()) * options_.workers);
+    engine.context_tokens = options_.context_tokens;
+    engine.expected_tokens = model.expected_tokens;
+    engine.layout = LayoutByName(options_.kv_layout);
+    engine.reuse = !options_.naive;
+    engine.exactness = ExactnessOf(options_);
+    engine.hash_logits = !options_.dump_prompts.empty() && engine.exactness != Exactness::kOff;
+    return MakeEngine(std::move(engine), host_, worker, like, clock_);
+  }
+
+ private:
+  const RunOptions& options_;
+  std::vector<ModelToHost> models_;
+  MemoryShares memory_;
+  const EngineHost& host_;
+  const Clock& clock_;
+};
+
+}  // namespace
+
+int32_t ThreadsOfWorker(const RunOptions& options) {
+  const int32_t threads = Threads(options);
+  return options.workers <= threads ? threads / options.workers : threads;
+}
+
+void CheckWorkers(const RunOptions& options) {
+  if (options.naive && options.workers > 1)
+    throw Error(ErrorCode::kUsage, "--naive runs one call at a time, on one worker");
+  const int32_t threads = Threads(options);
+  if (options.workers > threads) {
+    throw Error(ErrorCode::kUsage,
+                fmt::format("--workers {}: each worker needs a thread of its own, and there are {}"
+                            " (halo simulate shows what more would do)",
+                            options.workers, threads));
+  }
+}
+
+MemoryShares ShareMemory(const RunOptions& options, const std::vector<ModelToHost>& models) {
+  constexpr int32_t kFairBatch = 16;
+  MemoryShares shares;
+  shares.memory_bytes = options.worker_memory_bytes;
+  int64_t weights = 0;
+  for (const ModelToHost& model : models) weights += model.weights_bytes;
+  if (shares.memory_bytes == 0)
+    shares.memory_bytes = weights + MachineMemoryBytes() / 4 / options.workers;
+  const int64_t room = shares.memory_bytes - weights;
+  std::vector<int64_t> wanted;
+  int64_t fair = 0;
+  for (const ModelToHost& model : models) {
+    const int64_t alone = shares.memory_bytes - model.weights_bytes;
+    if (alone <= model.kv_token_bytes) {
+      throw Error(ErrorCode::kUsage,
+                  fmt::format("--worker-memory: {} needs {:.0f} MiB for its weights, and room for "
+                              "KV; there are {:.0f} MiB",
+                              model.name, static_cast<double>(model.weights_bytes) / kMiB,
+                              static_cast<double>(shares.memory_bytes) / kMiB));
+    }
+    wanted.push_back(KvOf(model, model.sequences, alone));
+    fair += KvOf(model, kFairBatch, alone);
+  }
+  if (models.size() > 1 && fair > room) {
+    shares.kv_bytes = std::move(wanted);
+    return shares;
+  }
+  const auto all = static_cast<double>(std::accumulate(wanted.begin(), wanted.end(), int64_t{0}));
+  for (const int64_t bytes : wanted) {
+    const double part = all > 0.0 ? static_cast<double>(bytes) / all : 1.0;
+    shares.kv_bytes.push_back(static_cast<int64_t>(part * static_cast<double>(room)));
+  }
+  return shares;
+}
+
+std::unique_ptr<WorkerFleet> MakeFleet(const RunOptions& options,
+                                       const std::vector<ModelToHost>& models, EngineHost& host,
+                                       std::function<bool()> more_may_come, const Clock& clock) {
+  const MemoryShares memory = ShareMemory(options, models);
+  const auto maker = std::make_shared<EngineMaker>(options, models, memory, host, clock);
+  std::vector<int32_t> all(static_cast<size_t>(options.workers));
+  std::iota(all.begin(), all.end(), 0);
+  WorkerFleetOptions fleet;
+  for (size_t m = 0; m < models.size(); ++m) {
+    fleet.models.push_back({models[m].name, models[m].weights_bytes, memory.kv_bytes[m]});
+    fleet.workers_of_model.push_back(models[m].workers.empty() ? all : models[m].workers);
+  }
+  fleet.memory_bytes.assign(all.size(), memory.memory_bytes);
+  fleet.more_may_come = std::move(more_may_come);
+  fleet.on_loss = host.on_restart;
+  fleet.make = [maker](int32_t worker, size_t model, bool load, const EngineDescription* like) {
+    return maker->Make(worker, model, load, like);
+  };
+  return std::make_unique<WorkerFleet>(std::move(fleet), clock);
+}
+
+}  // namespace halo
