@@ -170,7 +170,8 @@ RunOptions OptionsFrom(const RunFlags& flags) {
     std::erase(rule, ' ');
     options.rules_off.insert(rule);
   }
-  if (options.profile_file.empty()) options.profile_file = DefaultProfilePath(ThreadsOfWorker(options));
+  if (options.profile_file.empty())
+    options.profile_file = DefaultProfilePath(ThreadsOfWorker(options));
   // Beside the profiles of all machines: token counts are no machine's.
   if (!options.profile_file.empty()) {
     options.history_file =
@@ -217,8 +218,9 @@ void AddFlags(CLI::App& command, RunFlags& flags) {
       ->check(CLI::Range(1, 1024))
       ->envname("HALO_THREADS");
   command
-      .add_option("--workers", options.workers,
-                  "Workers with equal parts of the threads, each with models of its own (default 1)")
+      .add_option(
+          "--workers", options.workers,
+          "Workers with equal parts of the threads, each with models of its own (default 1)")
       ->check(CLI::Range(1, 1024))
       ->envname("HALO_WORKERS");
   command

@@ -49,14 +49,14 @@ struct RunOptions {
   /// Looks up ${env:NAME}; nothing if there is no such variable. Null: there are none.
   std::function<std::optional<std::string>(const std::string&)> environment;
 
-  std::string column;               ///< column of the row prompt
-  int64_t limit = -1;               ///< rows taken from the front of each input
-  int32_t threads = 0;              ///< 0: one a core
+  std::string column;   ///< column of the row prompt
+  int64_t limit = -1;   ///< rows taken from the front of each input
+  int32_t threads = 0;  ///< 0: one a core
   /// Of each worker, for weights and KV: models that do not fit side by side take turns. 0: all
   /// models, and a quarter of the machine's memory for KV over all workers.
   int64_t worker_memory_bytes = 0;
-  int64_t kept_memory_bytes = 0;    ///< for KV kept in host memory; 0: an eighth of it
-  int32_t sequences = 0;            ///< calls that run at once; 0: the engine's default
+  int64_t kept_memory_bytes = 0;   ///< for KV kept in host memory; 0: an eighth of it
+  int32_t sequences = 0;           ///< calls that run at once; 0: the engine's default
   int32_t context_tokens = 0;      ///< longest prompt and answer; 0: what the model was trained for
   std::string kv_layout = "auto";  ///< auto, split or unified
   /// The program that hosts the engines, each in a child process of its own that is started again
@@ -81,7 +81,7 @@ struct RunOptions {
   // Planning
   std::set<std::string> rules_off;  ///< rules of the optimizer that are not applied, by name
   std::string planner = "auto";     ///< auto, dp, beam, list or milp
-  int32_t workers = 1;  ///< devices, or equal parts of this machine's threads and memory
+  int32_t workers = 1;       ///< devices, or equal parts of this machine's threads and memory
   std::string plan_file;     ///< a plan that `Explain("json")` gave, carried out in place of what
                              ///< the rules would decide; "": none
   std::string profile_file;  ///< costs of this machine, as `halo calibrate` stores them; "": none

@@ -22,13 +22,13 @@ struct SupervisedEngineOptions {
   std::string model_name;  ///< for messages
   EngineLauncher launch;   ///< finds socket, crash record and, where shared, turns inherited
   std::optional<SetupMessage> setup;  ///< sent to each new process first
-  /// Of an engine like this one, whose process is not started before Load or a request then. Name "":
-  /// none is known, and it is waited for.
+  /// Of an engine like this one, whose process is not started before Load or a request then. Name
+  /// "": none is known, and it is waited for.
   EngineDescription description;
-  int turns = -1;                     ///< file of EngineTurns; -1: it has the cores for itself
-  int32_t most_failed_starts = 3;     ///< in a row, before the engine is given up
-  int32_t most_crashes = 20;          ///< in a row without an answer in between; the same
-  int64_t first_wait_us = 100'000;    ///< before the second start in a row; doubled each time
+  int turns = -1;                   ///< file of EngineTurns; -1: it has the cores for itself
+  int32_t most_failed_starts = 3;   ///< in a row, before the engine is given up
+  int32_t most_crashes = 20;        ///< in a row without an answer in between; the same
+  int64_t first_wait_us = 100'000;  ///< before the second start in a row; doubled each time
   int64_t most_wait_us = 5'000'000;
   /// Told, in a sentence, of each process that was lost and is started again. May be empty.
   std::function<void(const std::string&)> on_restart;

@@ -45,8 +45,8 @@ struct RunSource {
   std::vector<std::string> adapters;  ///< [plan adapters] as their engines know them
   std::string prompt_column;
   const class WorkerPlacement* placement = nullptr;  ///< outlives the run; null: on any worker
-  int32_t priority = 0;        ///< of all its rows; higher goes first
-  int64_t row_timeout_us = 0;  ///< from the opening of a row; 0: none
+  int32_t priority = 0;                              ///< of all its rows; higher goes first
+  int64_t row_timeout_us = 0;                        ///< from the opening of a row; 0: none
 };
 
 /// How an operator instance (one operator, one row) ended (contract 2). kNulled: failed under

@@ -72,9 +72,9 @@ class WorkerFleet::Front final : public Engine {
 
 WorkerFleet::WorkerFleet(WorkerFleetOptions options, const Clock& clock)
     : options_(std::move(options)), clock_(clock), ready_(epoll_create1(EPOLL_CLOEXEC)) {
-  HALO_CHECK(!options_.memory_bytes.empty() &&
-                 options_.workers_of_model.size() == options_.models.size(),
-             "a fleet has workers, and each model a place");
+  HALO_CHECK(
+      !options_.memory_bytes.empty() && options_.workers_of_model.size() == options_.models.size(),
+      "a fleet has workers, and each model a place");
   if (!ready_)
     throw Error(ErrorCode::kConfig,
                 std::string("cannot wait for engines: ") + std::strerror(errno));
@@ -228,6 +228,7 @@ void WorkerFleet::Cancel(RequestId id) {
   if (found == sent_.end()) return;
   Sent& sent = found->second;
   if (sent.is_held) return EndHeld(id);
+  sent.is_cancelled = true;
   if (std::exchange(sent.moves_to, -1) >= 0) {
     --moving_[sent.model];
   } else {
@@ -240,6 +241,7 @@ void WorkerFleet::CancelWaiting(size_t model) {
   for (auto& [id, sent] : sent_) {
     if (sent.model != model) continue;
     if (sent.is_held) held.push_back(id);
+    sent.is_cancelled = true;
     sent.moves_to = -1;
   }
   moving_[model] = 0;
@@ -308,8 +310,7 @@ bool WorkerFleet::TryLoad(int32_t worker, size_t model) {
   if (replica.is_leaving) return false;
   const int64_t memory = options_.memory_bytes[static_cast<size_t>(worker)];
   while (true) {
-    const bool is_there =
-        replica.engine && replica.engine->residency() != Residency::kUnloaded;
+    const bool is_there = replica.engine && replica.engine->residency() != Residency::kUnloaded;
     if (is_there && !replica.is_ahead) return true;
     const int64_t has = is_there ? options_.models[model].weights_bytes : 0;
     if (UsedBytes(worker) - has + BytesOf(model) <= memory) {
@@ -322,8 +323,8 @@ bool WorkerFleet::TryLoad(int32_t worker, size_t model) {
 }
 
 bool WorkerFleet::MayLeave(const Replica& replica) const {
-  const bool is_idle = replica.engine && !replica.is_lost && replica.sent == 0 && replica.held.empty() &&
-                       replica.engine->residency() == Residency::kLoaded;
+  const bool is_idle = replica.engine && !replica.is_lost && replica.sent == 0 &&
+                       replica.held.empty() && replica.engine->residency() == Residency::kLoaded;
   if (!is_idle || options_.more_may_come == nullptr || !options_.more_may_come()) return is_idle;
   const EngineStatistics statistics = replica.engine->Statistics();
   const int64_t load_us = statistics.load_us / std::max<int64_t>(1, statistics.loads);
@@ -388,8 +389,8 @@ int32_t WorkerFleet::WhoTakesOver(size_t model, int32_t busiest) const {
     const bool is_loaded = engine != nullptr && engine->residency() == Residency::kLoaded &&
                            !At(w, model).is_leaving && !At(w, model).is_ahead;
     const int64_t pending = PendingOf(w);
-    const bool may = is_loaded ? 2 * pending < sequences
-                               : pending == 0 && Waiting(busiest, model) >= sequences;
+    const bool may =
+        is_loaded ? 2 * pending < sequences : pending == 0 && Waiting(busiest, model) >= sequences;
     if (may && (best < 0 || pending < PendingOf(best))) best = w;
   }
   return best;
@@ -414,7 +415,7 @@ void WorkerFleet::Move(size_t model, int32_t from, int32_t to, int64_t most) {
   const bool is_long = Waiting(from, model) >= SequencesOf(model);
   std::vector<Rank> ranks;
   for (const auto& [id, sent] : sent_) {
-    if (sent.model != model || sent.worker != from) continue;
+    if (sent.model != model || sent.worker != from || sent.is_cancelled) continue;
     if (sent.copy->consumes == 0 || is_long) ranks.push_back(RankOf(*sent.copy));
   }
   const auto count = std::min(ranks.size(), static_cast<size_t>(most));
@@ -490,8 +491,7 @@ void WorkerFleet::OnLoss(int32_t worker, size_t model, const std::string& why) {
   if (options_.on_loss)
     options_.on_loss("worker " + std::to_string(worker) + " is lost to " +
                      options_.models[model].name + ", others take its calls: " + why);
-  for (const RequestId id : homeless)
-    MoveTo(ChooseWorker(model, *sent_.at(id).copy), model, id);
+  for (const RequestId id : homeless) MoveTo(ChooseWorker(model, *sent_.at(id).copy), model, id);
 }
 
 void WorkerFleet::Collect() {
@@ -504,8 +504,7 @@ void WorkerFleet::Collect() {
     const size_t model = at % models;
     Replica& replica = At(worker, model);
     if (!replica.engine || replica.is_lost) continue;
-    const bool has_news =
-        replica.sent > 0 || replica.engine->residency() == Residency::kChanging;
+    const bool has_news = replica.sent > 0 || replica.engine->residency() == Residency::kChanging;
     if (!has_news) continue;
     try {
       Deliver(worker, model, replica.engine->Poll(0));

@@ -33,8 +33,8 @@ struct WorkerFleetOptions {
   std::function<std::unique_ptr<Engine>(int32_t worker, size_t model, bool load,
                                         const EngineDescription* like)>
       make;
-  /// True while something outside is under way of which more requests may follow: then an idle model
-  /// stays for as long as it would take to load again. Null: never.
+  /// True while something outside is under way of which more requests may follow: then an idle
+  /// model stays for as long as it would take to load again. Null: never.
   std::function<bool()> more_may_come;
   /// Told, in a sentence, of a replica that was given up while others go on. May be empty.
   std::function<void(const std::string&)> on_loss;
@@ -60,15 +60,14 @@ struct FleetStatistics {
 /// lies with another worker is released there.
 ///
 /// Residency. A model with held requests is loaded as soon as its weights and its room for KV fit
-/// beside what is loaded; the one whose next request is first in order comes first. For room, models
-/// without any request are unloaded, the longest unused first. No model is unloaded while it has
-/// requests: the scheduler gives out all that is ready before it waits, so a loaded model works off
-/// all there is for it, and models change as seldom as the dependencies allow. Where tools are under
-/// way an idle model is kept for as long as loading it took (ski rental: at most twice the cost of
-/// knowing). While the last
-/// sequences of one drain, the weights of the next are loaded if they fit beside it. Nothing
-/// starves: rows are finite, and so is the window of open ones. (An online server will need a bound
-/// on how many calls pass one that waits, as SimulatedWorker has.)
+/// beside what is loaded; the one whose next request is first in order comes first. For room,
+/// models without any request are unloaded, the longest unused first. No model is unloaded while it
+/// has requests: the scheduler gives out all that is ready before it waits, so a loaded model works
+/// off all there is for it, and models change as seldom as the dependencies allow. Where tools are
+/// under way an idle model is kept for as long as loading it took (ski rental: at most twice the
+/// cost of knowing). While the last sequences of one drain, the weights of the next are loaded if
+/// they fit beside it. Nothing starves: rows are finite, and so is the window of open ones. (An
+/// online server will need a bound on how many calls pass one that waits, as SimulatedWorker has.)
 ///
 /// Uneven work. Where a worker has little left to do while another has calls that have not begun,
 /// half of the difference moves over (work stealing, Blumofe and Leiserson 1999); calls whose KV
@@ -77,6 +76,9 @@ struct FleetStatistics {
 ///
 /// Loss. A replica that is given up (SupervisedEngine) loses its requests to the model's other
 /// workers; without any its error ends the run.
+///
+/// Whoever polls the fronts submits what follows from answers before polling another one: what has
+/// no requests then is taken for idle.
 ///
 /// Not thread-safe; engines that have a descriptor (Engine::ready_descriptor) work elsewhere
 /// meanwhile, others in Poll, in turns.
@@ -116,6 +118,7 @@ class WorkerFleet {
     size_t model = 0;
     int32_t worker = 0;
     bool is_held = true;
+    bool is_cancelled = false;            // by the scheduler: it moves no more
     int32_t consumers = 0;                // of its KV, still to come
     int32_t moves_to = -1;                // cancelled there to go to this worker; -1: it stays
     std::unique_ptr<const Request> copy;  // null: there is nowhere to move it
@@ -183,14 +186,14 @@ class WorkerFleet {
 
   WorkerFleetOptions options_;
   const Clock& clock_;
-  Descriptor ready_;                             // epoll over all replicas' descriptors
-  bool works_elsewhere_ = true;                  // every replica has one
-  std::vector<std::vector<Replica>> replicas_;   // [workers][models]
-  std::vector<std::unique_ptr<Front>> fronts_;   // [models]
+  Descriptor ready_;                            // epoll over all replicas' descriptors
+  bool works_elsewhere_ = true;                 // every replica has one
+  std::vector<std::vector<Replica>> replicas_;  // [workers][models]
+  std::vector<std::unique_ptr<Front>> fronts_;  // [models]
   std::unordered_map<RequestId, Sent> sent_;
   std::unordered_map<RequestId, Kept> kept_;
-  std::vector<int64_t> moving_;                  // [models] requests cancelled to be moved
-  size_t next_turn_ = 0;                         // of engines that work in Poll
+  std::vector<int64_t> moving_;  // [models] requests cancelled to be moved
+  size_t next_turn_ = 0;         // of engines that work in Poll
   FleetStatistics statistics_;
 };
 

@@ -13,7 +13,7 @@ namespace halo {
 
 /// Where the engines of a run live.
 struct EngineHost {
-  std::string program;  ///< RunOptions::engine_program
+  std::string program;            ///< RunOptions::engine_program
   std::vector<Descriptor> turns;  ///< [workers] of engines that share its cores; empty: none do
   /// Told, in a sentence, of each engine whose process was started again.
   std::function<void(const std::string&)> on_restart;

@@ -117,6 +117,17 @@ void CheckWorkers(const RunOptions& options) {
   }
 }
 
+void CheckFits(const std::string& model, int64_t weights_bytes, int64_t kv_token_bytes,
+               int64_t memory_bytes) {
+  const int64_t least = weights_bytes + 2 * kv_token_bytes;
+  if (memory_bytes >= least) return;
+  throw Error(ErrorCode::kUsage,
+              fmt::format("--worker-memory: {} needs {:.1f} MiB for its weights, and room for KV; "
+                          "there are {:.1f} MiB",
+                          model, static_cast<double>(weights_bytes) / kMiB,
+                          static_cast<double>(memory_bytes) / kMiB));
+}
+
 MemoryShares ShareMemory(const RunOptions& options, const std::vector<ModelToHost>& models) {
   constexpr int32_t kFairBatch = 16;
   MemoryShares shares;
@@ -130,13 +141,7 @@ MemoryShares ShareMemory(const RunOptions& options, const std::vector<ModelToHos
   int64_t fair = 0;
   for (const ModelToHost& model : models) {
     const int64_t alone = shares.memory_bytes - model.weights_bytes;
-    if (alone <= model.kv_token_bytes) {
-      throw Error(ErrorCode::kUsage,
-                  fmt::format("--worker-memory: {} needs {:.0f} MiB for its weights, and room for "
-                              "KV; there are {:.0f} MiB",
-                              model.name, static_cast<double>(model.weights_bytes) / kMiB,
-                              static_cast<double>(shares.memory_bytes) / kMiB));
-    }
+    CheckFits(model.name, model.weights_bytes, model.kv_token_bytes, shares.memory_bytes);
     wanted.push_back(KvOf(model, model.sequences, alone));
     fair += KvOf(model, kFairBatch, alone);
   }

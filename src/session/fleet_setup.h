@@ -23,13 +23,17 @@ struct ModelToHost {
   std::shared_ptr<const Vocabulary> vocabulary;  ///< shared by engines and prompts, immutable
   int64_t weights_bytes = 0;
   int64_t kv_token_bytes = 0;
-  int32_t sequences = 1;        ///< calls that there are, or that run at once
-  int32_t expected_tokens = 0;  ///< longest prompt and answer foreseen; 0: unknown
-  std::vector<int32_t> workers; ///< of the plan, ascending; empty: all
+  int32_t sequences = 1;         ///< calls that there are, or that run at once
+  int32_t expected_tokens = 0;   ///< longest prompt and answer foreseen; 0: unknown
+  std::vector<int32_t> workers;  ///< of the plan, ascending; empty: all
 };
 
 /// Throws Error(kUsage) for workers that cannot be had here.
 void CheckWorkers(const RunOptions& options);
+
+/// Throws Error(kUsage) for a model whose weights, and KV of a token or two, do not fit a worker.
+void CheckFits(const std::string& model, int64_t weights_bytes, int64_t kv_token_bytes,
+               int64_t memory_bytes);
 
 /// Room for KV of each model on a worker, and the memory that the worker has.
 struct MemoryShares {
@@ -37,12 +41,12 @@ struct MemoryShares {
   int64_t memory_bytes = 0;
 };
 /// All models share a worker's memory where each can run a fair batch beside the others; else each
-/// has what it needs of what its own weights leave, and they take turns. Throws Error(kUsage) naming
-/// a model that does not fit alone.
+/// has what it needs of what its own weights leave, and they take turns. Throws Error(kUsage)
+/// naming a model that does not fit alone.
 MemoryShares ShareMemory(const RunOptions& options, const std::vector<ModelToHost>& models);
 
-/// The workers of a run, with their engines in this process or in children of `host`'s program; both
-/// outlive them. Models in the order in which they are to be loaded. Throws Error.
+/// The workers of a run, with their engines in this process or in children of `host`'s program;
+/// both outlive them. Models in the order in which they are to be loaded. Throws Error.
 std::unique_ptr<WorkerFleet> MakeFleet(const RunOptions& options,
                                        const std::vector<ModelToHost>& models, EngineHost& host,
                                        std::function<bool()> more_may_come, const Clock& clock);

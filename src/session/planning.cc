@@ -14,6 +14,7 @@
 #include "model/gguf_check.h"
 #include "model/model_digest.h"
 #include "model/part_file.h"
+#include "session/fleet_setup.h"
 #include "session/machine.h"
 #include "session/profile_store.h"
 
@@ -205,6 +206,11 @@ PhysicalPlan Planning::Plan(const std::vector<InputToPlan>& inputs, int64_t rows
   how.worker_memory_bytes = options_.worker_memory_bytes > 0
                                 ? options_.worker_memory_bytes
                                 : machine / std::max(1, options_.workers);
+  for (const OptimizerSource& source : sources_) {
+    for (const ModelFacts& model : source.models)
+      CheckFits(model.name, model.profile.weights_bytes, model.profile.kv_token_bytes,
+                how.worker_memory_bytes);
+  }
   how.rows_side_by_side = rows_side_by_side;
   how.now_s = [this] { return static_cast<double>(clock_.NowUs()) * 1e-6; };
   PhysicalPlan plan = Optimize(sources_, options_.use_history ? &history_ : nullptr, how);

@@ -113,7 +113,7 @@ struct LoadedModel {
   std::shared_ptr<const Vocabulary> vocabulary;  // shared by engine and prompts, immutable
   std::shared_ptr<const ChatTemplate> chat;      // shared by the prompts of all operators
   size_t in_fleet = 0;                           // index of the fleet's models
-  int32_t expected_tokens = 0;  // longest prompt and answer foreseen; 0: unknown
+  int32_t expected_tokens = 0;                   // longest prompt and answer foreseen; 0: unknown
 };
 
 /// Rows of one input, put into the run.
@@ -395,15 +395,13 @@ void Session::Impl::AddPlaces(const std::string& path, ModelToHost& model, doubl
   for (const PlacedOperator& placed : physical.placements) {
     const PlannedOperator& planned = physical.operators[placed.op];
     const LogicalPlan& plan = *physical.sources[planned.source].plan;
-    const ModelRequest& request =
-        plan.models[static_cast<size_t>(plan.at(planned.op).model)];
+    const ModelRequest& request = plan.models[static_cast<size_t>(plan.at(planned.op).model)];
     if (model_paths.at(request) != path) continue;
     model.workers.push_back(placed.worker);
     first_s = std::min(first_s, placed.start_s);
   }
   std::sort(model.workers.begin(), model.workers.end());
-  model.workers.erase(std::unique(model.workers.begin(), model.workers.end()),
-                      model.workers.end());
+  model.workers.erase(std::unique(model.workers.begin(), model.workers.end()), model.workers.end());
 }
 
 void Session::Impl::LoadModels() {
@@ -433,9 +431,9 @@ void Session::Impl::LoadModels() {
     models.at(model.path).in_fleet = hosted.size();
     hosted.push_back(std::move(model));
   }
-  fleet = MakeFleet(options, hosted, host,
-                    [this] { return tools.runner != nullptr && tools.runner->pending() > 0; },
-                    clock);
+  fleet = MakeFleet(
+      options, hosted, host,
+      [this] { return tools.runner != nullptr && tools.runner->pending() > 0; }, clock);
 }
 
 /// No more than there are calls for: room for KV is written when it is laid out, and the first
@@ -706,8 +704,7 @@ RunOutcome Session::Impl::OutcomeOf(const RunReport& report, SummaryInput summar
   summary.deterministic = true;
   for (const auto& input : inputs) summary.workflows.push_back(input->workflow.name);
   for (const auto& [path, model] : models) {
-    summary.deterministic =
-        summary.deterministic && fleet->engine(model.in_fleet).Describe().exact;
+    summary.deterministic = summary.deterministic && fleet->engine(model.in_fleet).Describe().exact;
     for (int32_t w = 0; w < fleet->workers(); ++w) {
       const Engine* engine = fleet->replica(w, model.in_fleet);
       if (engine == nullptr) continue;

@@ -19,8 +19,8 @@ struct SummaryInput {
   double setup_s = 0.0;                 ///< reading, checking and loading before it
   uint64_t seed = 0;
   std::string planner;
-  std::vector<std::string> workflows;                             ///< [sources] names
-  bool deterministic = false;                                     ///< every engine computed exactly
+  std::vector<std::string> workflows;  ///< [sources] names
+  bool deterministic = false;          ///< every engine computed exactly
   struct EngineOfWorker {
     int32_t worker = 0;
     std::string model;

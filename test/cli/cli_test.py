@@ -504,9 +504,9 @@ ops:
         code, out, error = halo("explain", *arguments, "--analyze", "--quiet")
         self.assertEqual(code, 0, error)
         self.assertIn("actual  calls", out)
-        code, _, error = halo("explain", *arguments, "--analyze", "--workers", "2")
-        self.assertEqual(code, 2)
-        self.assertIn("leave out --workers", error)
+        code, out, error = halo("explain", *arguments, "--analyze", "--quiet", "--workers", "2", "--threads", "2")
+        self.assertEqual(code, 0, error)
+        self.assertIn("worker 1", out)
         # Now there is a history of it.
         self.assertNotIn("assumed", halo("explain", self.workflow, "-i", self.rows, *self.model)[1])
 

@@ -105,6 +105,9 @@ class HeldEngine final : public Engine {
   }
   int64_t pending() const override { return inner_.pending(); }
   EngineStatistics Statistics() const override { return inner_.Statistics(); }
+  void Load() override { inner_.Load(); }
+  void Unload() override { inner_.Unload(); }
+  Residency residency() const override { return inner_.residency(); }
 
  private:
   Engine& inner_;
@@ -313,6 +316,32 @@ TEST_P(Conformance, ReleasingWhatIsNotThereIsHarmless) {
   engine_->Release(1, 1);
   EXPECT_EQ(Drain().size(), 1U);
   engine_->Release(1, 1);
+}
+
+TEST_P(Conformance, WhatWasUnloadedLoadsAgainForTheNextRequest) {
+  Start(2);
+  const bool unloads = engine_->Describe().name == "llama";
+  const SteadyClock clock;
+  const auto wait = [&] {
+    const int64_t give_up_us = clock.NowUs() + 60'000'000;
+    while (engine_->residency() == Residency::kChanging && clock.NowUs() < give_up_us)
+      EXPECT_TRUE(engine_->Poll(clock.NowUs()).empty());
+  };
+  engine_->Submit(Ask(1, 20, 1));
+  const Completion first = Drain().at(1);
+  for (RequestId id = 2; id <= 3; ++id) {
+    engine_->Unload();
+    wait();
+    EXPECT_EQ(engine_->residency(), unloads ? Residency::kUnloaded : Residency::kLoaded);
+    if (id == 3) engine_->Load();
+    engine_->Submit(Ask(id, 20, 1));
+    const Completion again = Drain().at(id);
+    EXPECT_EQ(again.tokens, first.tokens);
+    EXPECT_EQ(again.text, first.text);
+    wait();
+    EXPECT_EQ(engine_->residency(), Residency::kLoaded);
+  }
+  if (unloads) EXPECT_EQ(engine_->Statistics().loads, 3);
 }
 
 TEST_P(Conformance, HigherPriorityAndLowerOrderGoFirst) {

@@ -23,6 +23,7 @@ struct RoomSetup {
   int32_t expected_tokens = 0;
   KvLayout layout = KvLayout::kAuto;
   bool reuse = true;
+  bool load = true;
   double mean_output = 0;
   bool adapters = false;  ///< "x" and "y"
 };
@@ -42,6 +43,7 @@ class LlamaEngineTest : public testing::Test {
     options.expected_tokens = setup.expected_tokens;
     options.layout = setup.layout;
     options.reuse = setup.reuse;
+    options.load = setup.load;
     if (setup.adapters) {
       options.exactness = Exactness::kIfKnown;
       options.adapters = {{"x", test::Adapter(options.model_path, "F16", 8, 1), 1.0},
@@ -308,6 +310,39 @@ TEST_F(LlamaEngineTest, KeptKvWithoutConsumersGoesFirstWhenHostMemoryIsFull) {
   child.consumes = 1;
   engine_->Submit(child);
   EXPECT_EQ(Drain().at(30).prefilled_tokens, 6);
+}
+
+TEST_P(BothLayouts, WhatIsKeptSurvivesUnloading) {
+  Make({.sequences = 4, .expected_tokens = 256, .layout = GetParam()});
+  Request parent = Ask(1, Tokens(1, 100), 8);
+  parent.keep = {1, true};
+  engine_->Submit(parent);
+  const Completion said = Drain().at(1);
+  engine_->Unload();
+  engine_->CheckInvariants();
+  EXPECT_EQ(engine_->residency(), Residency::kUnloaded);
+  Request child = Ask(2, Joined(Joined(parent.prompt_tokens, said.tokens), Tokens(7, 5)), 8);
+  child.consumes = 1;
+  engine_->Submit(child);
+  const Completion after = Drain().at(2);
+  EXPECT_EQ(after.prefilled_tokens, 6);
+
+  Make({.sequences = 4, .expected_tokens = 256, .layout = GetParam()});
+  engine_->Submit(parent);
+  Drain();
+  engine_->Submit(child);
+  EXPECT_EQ(Drain().at(2).tokens, after.tokens);
+}
+
+TEST_F(LlamaEngineTest, AnEngineThatIsMadeUnloadedSaysWhatItIs) {
+  Make({});
+  const EngineDescription loaded = engine_->Describe();
+  Make({.load = false});
+  EXPECT_EQ(engine_->residency(), Residency::kUnloaded);
+  EXPECT_EQ(engine_->Describe(), loaded);
+  EXPECT_EQ(engine_->Statistics().loads, 0);
+  engine_->Submit(Ask(1, Tokens(1, 10), 4));
+  EXPECT_EQ(Drain().at(1).output_tokens, 4);
 }
 
 TEST_F(LlamaEngineTest, StopStringsSpanTokensAndAreCutOff) {

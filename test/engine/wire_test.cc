@@ -91,6 +91,8 @@ TEST(Wire, SeedsOfTheFuzzTargetAreMessagesOfToday) {
       {"cancel_waiting", EncodeFrame(ToEngine(CancelWaitingMessage{}))},
       {"release", EncodeFrame(ToEngine(ReleaseMessage{7, 2}))},
       {"go_on", EncodeFrame(ToEngine(GoOnMessage{}))},
+      {"load", EncodeFrame(ToEngine(LoadMessage{false}))},
+      {"loaded", EncodeFrame(FromEngine(LoadedMessage{}))},
       {"setup", EncodeFrame(ToEngine(FilledSetup()))},
       {"fault", EncodeFrame(FromEngine(EngineFault{ErrorCode::kModel, "no such file"}))},
       {"failed_completion", EncodeFrame(FromEngine(completion))},

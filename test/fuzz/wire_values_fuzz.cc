@@ -106,12 +106,13 @@ halo::EngineDescription AnyDescription(FuzzedDataProvider& from) {
 halo::EngineStatistics AnyStatistics(FuzzedDataProvider& from) {
   halo::EngineStatistics statistics;
   for (int64_t* number :
-       {&statistics.steps, &statistics.decode_steps, &statistics.decode_tokens,
-        &statistics.prefill_tokens, &statistics.busy_us, &statistics.prefill_us,
-        &statistics.decode_us, &statistics.sampling_us, &statistics.copy_us, &statistics.forks,
-        &statistics.copies, &statistics.spills, &statistics.restores, &statistics.evictions,
-        &statistics.preemptions, &statistics.grammar_us, &statistics.adapter_changes,
-        &statistics.restarts}) {
+       {&statistics.steps,          &statistics.decode_steps,    &statistics.decode_tokens,
+        &statistics.prefill_tokens, &statistics.busy_us,         &statistics.prefill_us,
+        &statistics.decode_us,      &statistics.sampling_us,     &statistics.copy_us,
+        &statistics.forks,          &statistics.copies,          &statistics.spills,
+        &statistics.restores,       &statistics.evictions,       &statistics.preemptions,
+        &statistics.grammar_us,     &statistics.adapter_changes, &statistics.restarts,
+        &statistics.loads,          &statistics.load_us}) {
     *number = Any<int64_t>(from);
   }
   return statistics;
@@ -136,14 +137,17 @@ halo::SetupMessage AnySetup(FuzzedDataProvider& from) {
   setup.layout = static_cast<halo::KvLayout>(from.ConsumeIntegralInRange(0, 2));
   setup.exactness = static_cast<halo::Exactness>(from.ConsumeIntegralInRange(0, 3));
   setup.reuse = from.ConsumeBool();
+  setup.load = from.ConsumeBool();
   setup.hash_logits = from.ConsumeBool();
   return message;
 }
 
 halo::ToEngine AnyToEngine(FuzzedDataProvider& from) {
-  switch (from.ConsumeIntegralInRange(0, 5)) {
+  switch (from.ConsumeIntegralInRange(0, 6)) {
     case 0:
       return AnyRequest(from);
+    case 6:
+      return halo::LoadMessage{from.ConsumeBool()};
     case 4:
       return halo::GoOnMessage{};
     case 5:
@@ -158,9 +162,11 @@ halo::ToEngine AnyToEngine(FuzzedDataProvider& from) {
 }
 
 halo::FromEngine AnyFromEngine(FuzzedDataProvider& from) {
-  switch (from.ConsumeIntegralInRange(0, 3)) {
+  switch (from.ConsumeIntegralInRange(0, 4)) {
     case 0:
       return AnyCompletion(from);
+    case 4:
+      return halo::LoadedMessage{};
     case 3:
       return halo::EngineFault{static_cast<halo::ErrorCode>(from.ConsumeIntegralInRange(0, 6)),
                                AnyText(from)};

@@ -130,10 +130,11 @@ class WorkerFleetTest : public testing::Test {
     request.keep.consumers = consumers;
     fleet_->engine(model).Submit(std::move(request));
   }
-  /// Polls every front, as the scheduler does; ids of what came back, failures as -id.
+  /// Polls front after front until something comes back, as the scheduler does; ids, failures as
+  /// -id.
   std::vector<int64_t> Poll() {
     std::vector<int64_t> ids;
-    for (size_t m = 0; m < fronts(); ++m) {
+    for (size_t m = 0; m < fronts() && ids.empty(); ++m) {
       if (fleet_->engine(m).pending() == 0) continue;
       for (const Completion& completion : fleet_->engine(m).Poll(0)) {
         const auto id = static_cast<int64_t>(completion.id);
@@ -262,7 +263,7 @@ TEST_F(WorkerFleetTest, HalfOfWhatWaitsMovesToAWorkerWithNothingToDo) {
   EXPECT_EQ(fleet_->statistics().moved_calls, 6);
   At(0).AnswerAll();
   At(1).AnswerAll();
-  EXPECT_EQ(Poll().size(), 12U);
+  EXPECT_EQ(Poll().size() + Poll().size(), 12U);
 }
 
 TEST_F(WorkerFleetTest, WhatRunsDoesNotMove) {
@@ -304,7 +305,10 @@ TEST_F(WorkerFleetTest, ACallThatIsCancelledWhileItMovesEnds) {
   Make(1, {100, 100});
   for (RequestId id = 1; id <= 12; ++id) Ask(id, 0, 0);
   fleet_->engine(0).CancelWaiting();
-  std::vector<int64_t> ended = Poll();
+  std::vector<int64_t> ended;
+  for (int i = 0; i < 2; ++i) {
+    for (const int64_t id : Poll()) ended.push_back(id);
+  }
   std::sort(ended.begin(), ended.end());
   EXPECT_THAT(ended, ElementsAre(-12, -11, -10, -9, -8, -7, -6, -5, -4, -3, -2, -1));
   EXPECT_EQ(fleet_->engine(0).pending(), 0);

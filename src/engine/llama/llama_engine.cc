@@ -52,8 +52,8 @@ LlamaEngine::LlamaEngine(LlamaEngineOptions options, const Clock& clock)
 }
 
 void LlamaEngine::Describe(const llama_model* model) {
-  can_cut_ = options_.reuse && llama_model_n_swa(model) == 0 &&
-             !llama_model_is_recurrent(model) && !llama_model_is_hybrid(model);
+  can_cut_ = options_.reuse && llama_model_n_swa(model) == 0 && !llama_model_is_recurrent(model) &&
+             !llama_model_is_hybrid(model);
   const int32_t trained = std::max(1, llama_model_n_ctx_train(model));
   const int64_t kv_bytes = options_.kv_bytes > 0 ? options_.kv_bytes : MachineMemoryBytes() / 4;
   if (options_.kept_bytes == 0) options_.kept_bytes = MachineMemoryBytes() / 8;
@@ -275,7 +275,8 @@ void LlamaEngine::ShapeRoom(int64_t longest_request) {
   if (options_.micro_batch_tokens > 0) shape.micro_batch_tokens = options_.micro_batch_tokens;
   shape.exact = exact_;
   // llama.cpp's state of a sequence can be read back only by a context with as many streams.
-  if (before.tokens > 0 && (before.layout != shape.layout || (split && before.sequences != shape.sequences)))
+  if (before.tokens > 0 &&
+      (before.layout != shape.layout || (split && before.sequences != shape.sequences)))
     DropAllKept();
   room_ = std::make_unique<KvRoom>(model_.get(), shape);
   room_->Apply(groups_[group_].lora, groups_[group_].scale);
