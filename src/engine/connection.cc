@@ -40,7 +40,8 @@ void Connection::Put(std::string frame) {
   if (body_bytes > kBulkBytes) {
     try {
       output_.push_back({EncodeSharedLength(body_bytes), 0,
-                         ShareBytes(std::string_view(frame).substr(kLengthBytes))});
+                         std::make_shared<const Descriptor>(
+                             ShareBytes(std::string_view(frame).substr(kLengthBytes)))});
       return;
     } catch (const Error&) {
       // Without memory to share, the stream carries it: slower, and no less right.
@@ -53,6 +54,12 @@ void Connection::Put(std::string frame) {
   } else {
     output_.push_back({std::move(frame), 0, {}});
   }
+}
+
+void Connection::Put(std::string frame, std::shared_ptr<const Descriptor> attachment) {
+  if (!is_open()) return;
+  MarkAttachment(frame);
+  output_.push_back({std::move(frame), 0, std::move(attachment)});
 }
 
 int64_t Connection::Send(const Piece& piece) const {
@@ -69,7 +76,7 @@ int64_t Connection::Send(const Piece& piece) const {
     header->cmsg_level = SOL_SOCKET;
     header->cmsg_type = SCM_RIGHTS;
     header->cmsg_len = CMSG_LEN(sizeof(int));
-    const int memory = piece.memory.get();
+    const int memory = piece.memory->get();
     std::memcpy(CMSG_DATA(header), &memory, sizeof memory);
   }
   return sendmsg(socket_.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -114,26 +121,32 @@ int64_t Connection::ReceiveSome() {
   return count;
 }
 
-void Connection::TakeFrames(const std::function<void(std::string_view body)>& take) {
+/// The memory of the message that is being read: they come in the same order.
+Descriptor Connection::TakeArrived() {
+  if (arrived_.empty()) {
+    throw Error(ErrorCode::kIo,
+                "engine connection: a message in shared memory came without the memory");
+  }
+  Descriptor memory = std::move(arrived_.front());
+  arrived_.pop_front();
+  return memory;
+}
+
+void Connection::TakeFrames(const Take& take) {
   FrameReader::Frame frame;
   while (reader_.Next(frame)) {
-    if (frame.shared_bytes == 0) {
-      take(frame.body);
-      continue;
+    if (frame.shared_bytes > 0) {
+      const Descriptor memory = TakeArrived();
+      take(MappedMemory::Sealed(memory, frame.shared_bytes).text(), {});
+    } else {
+      take(frame.body, frame.has_attachment ? TakeArrived() : Descriptor());
     }
-    if (arrived_.empty()) {
-      throw Error(ErrorCode::kIo,
-                  "engine connection: a message in shared memory came without the memory");
-    }
-    const Descriptor memory = std::move(arrived_.front());
-    arrived_.pop_front();
-    take(MappedMemory::Sealed(memory, frame.shared_bytes).text());
   }
   if (arrived_.size() > kMostArrived)
     throw Error(ErrorCode::kIo, "engine connection: memory came without a message in it");
 }
 
-void Connection::Read(const std::function<void(std::string_view body)>& take) {
+void Connection::Read(const Take& take) {
   for (int turn = 0; is_open() && turn < kReadsOfTurn; ++turn) {
     const int64_t count = ReceiveSome();
     if (WouldBlock(count)) return;

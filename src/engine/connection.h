@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -32,12 +33,16 @@ class Connection {
 
   /// Queues a frame of EncodeFrame.
   void Put(std::string frame);
+  /// Queues a frame with a descriptor that goes with it, and is shared by those that hand it on.
+  void Put(std::string frame, std::shared_ptr<const Descriptor> attachment);
   bool has_output() const { return !output_.empty(); }
   /// Writes what is queued as far as the other end takes it now.
   void Write();
-  /// Reads what has come, without waiting, and hands each whole body to `take`, which may
+  /// What is done with a message: its body, and the descriptor that came with it or none.
+  using Take = std::function<void(std::string_view body, Descriptor attachment)>;
+  /// Reads what has come, without waiting, and hands each whole message to `take`, which may
   /// throw Error: then the connection is given up.
-  void Read(const std::function<void(std::string_view body)>& take);
+  void Read(const Take& take);
   /// Waits until something has come, or the other end has gone, or what is queued can be written,
   /// for `most_us` (negative: for ever) or a signal.
   void Wait(int64_t most_us) const;
@@ -47,20 +52,21 @@ class Connection {
   struct Piece {
     std::string bytes;
     size_t written = 0;
-    Descriptor memory;
+    std::shared_ptr<const Descriptor> memory;
   };
 
   int64_t Send(const Piece& piece) const;
   int64_t ReceiveSome();
   void GiveUp(std::string why);
-  void TakeFrames(const std::function<void(std::string_view body)>& take);
+  void TakeFrames(const Take& take);
+  Descriptor TakeArrived();
 
   Descriptor socket_;
   std::string why_;
   bool was_abused_ = false;
   std::deque<Piece> output_;
   FrameReader reader_;
-  std::deque<Descriptor> arrived_;  // shared memory whose length has not been read yet
+  std::deque<Descriptor> arrived_;  // memory whose message has not been read yet
 };
 
 }  // namespace halo

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/descriptor.h"
 #include "base/error.h"
 #include "base/hash.h"
 #include "model/span.h"
@@ -134,6 +135,7 @@ struct EngineStatistics {
   int64_t spills = 0, restores = 0;  ///< KV to and from host memory
   int64_t evictions = 0;             ///< kept KV dropped for room
   int64_t preemptions = 0;
+  int64_t migrations = 0;  ///< KV given to another engine
   int64_t adapter_changes = 0;
   int64_t restarts = 0;  ///< of the process that hosts it
   int64_t loads = 0;     ///< of weights onto the device
@@ -148,6 +150,16 @@ struct EngineStatistics {
 /// it has. Four rounds of all that run are what a change of adapter or model, which has to wait
 /// until nothing runs, costs little beside.
 inline constexpr int64_t kMostPassedPerSequence = 4;
+
+/// KV of a finished request on its way from one engine to another of the same model. `kv` crosses
+/// as what it is: sealed memory that processes share.
+struct KvTransfer {
+  RequestId id = 0;  ///< whose it is; the engine that takes it knows it by this
+  std::string adapter;
+  std::vector<TokenId> tokens;                ///< whose KV it is, in order
+  int64_t bytes = 0;                          ///< of `kv`; 0: nothing was left of it
+  std::shared_ptr<const Descriptor> kv = {};  ///< shared by those that hand it on; null: nothing
+};
 
 /// Where an engine's weights and its room for KV are. kChanging: it was told to load or unload, and
 /// has not done so yet.
@@ -171,6 +183,14 @@ class Engine {
   virtual void CancelWaiting() = 0;
   /// `consumers` of what `id` keeps will never come (their rows failed, say).
   virtual void Release(RequestId id, int32_t consumers) = 0;
+  /// Gives one consumer's share of what `id` keeps to another engine: a copy comes with
+  /// TakeExports, also where nothing is left of it, and one consumer less is waited for here. This
+  /// and Import are for engines with KV and token ids.
+  virtual void Export(RequestId /*id*/) {}
+  /// What Export has brought since, in order.
+  virtual std::vector<KvTransfer> TakeExports() { return {}; }
+  /// Takes KV for one request that is still to come, whose Request::consumes is the transfer's id.
+  virtual void Import(KvTransfer /*kv*/) {}
   /// Takes weights onto the device, ahead of the first request that needs them.
   virtual void Load() {}
   /// Gives weights and room for KV back, so that another model may have the memory. What is kept

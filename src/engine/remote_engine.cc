@@ -8,6 +8,27 @@
 #include "engine/engine_turns.h"
 
 namespace halo {
+namespace {
+
+/// Queues KV in the one direction or the other.
+template <typename Direction>
+void PutKv(KvTransfer kv, Connection& connection) {
+  KvMessage message{kv.id, std::move(kv.adapter), std::move(kv.tokens), kv.bytes};
+  std::string frame = EncodeFrame(Direction(std::move(message)));
+  if (kv.kv == nullptr) return connection.Put(std::move(frame));
+  connection.Put(std::move(frame), std::move(kv.kv));
+}
+
+/// What PutKv has sent. Throws Error(kIo) where message and memory do not belong together.
+KvTransfer KvFrom(KvMessage message, Descriptor attachment) {
+  if (message.bytes < 0 || (message.bytes > 0) != bool(attachment))
+    throw Error(ErrorCode::kIo, "engine connection: KV came without its memory");
+  KvTransfer kv{message.id, std::move(message.adapter), std::move(message.tokens), message.bytes};
+  if (attachment) kv.kv = std::make_shared<const Descriptor>(std::move(attachment));
+  return kv;
+}
+
+}  // namespace
 
 RemoteEngine::RemoteEngine(Descriptor socket, std::optional<SetupMessage> setup)
     : connection_(std::move(socket)) {
@@ -54,6 +75,14 @@ void RemoteEngine::TellResidency(bool load) {
   connection_.Write();
 }
 
+void RemoteEngine::Export(RequestId id) {
+  ++unanswered_exports_;
+  connection_.Put(EncodeFrame(ToEngine(ExportMessage{id})));
+  connection_.Write();
+}
+
+void RemoteEngine::Import(KvTransfer kv) { PutKv<ToEngine>(std::move(kv), connection_); }
+
 void RemoteEngine::LosePending() {
   for (const RequestId id : pending_) {
     Completion completion;
@@ -67,7 +96,7 @@ void RemoteEngine::LosePending() {
             [](const Completion& a, const Completion& b) { return a.id < b.id; });
 }
 
-void RemoteEngine::Take(std::string_view body) {
+void RemoteEngine::Take(std::string_view body, Descriptor attachment) {
   FromEngine message = DecodeFromEngine(body);
   if (auto* completion = std::get_if<Completion>(&message)) {
     // An id that is not pending was lost or never asked for; the other end is not trusted to be
@@ -79,6 +108,9 @@ void RemoteEngine::Take(std::string_view body) {
     is_described_ = true;
   } else if (auto* fault = std::get_if<EngineFault>(&message)) {
     fault_ = std::move(*fault);
+  } else if (auto* kv = std::get_if<KvMessage>(&message)) {
+    unanswered_exports_ = std::max<int64_t>(0, unanswered_exports_ - 1);
+    exports_.push_back(KvFrom(std::move(*kv), std::move(attachment)));
   } else if (std::holds_alternative<LoadedMessage>(message)) {
     unanswered_loads_ = std::max<int64_t>(0, unanswered_loads_ - 1);
   } else {
@@ -88,7 +120,8 @@ void RemoteEngine::Take(std::string_view body) {
 
 void RemoteEngine::Receive() {
   if (!connection_.is_open()) return;
-  connection_.Read([this](std::string_view body) { Take(body); });
+  connection_.Read(
+      [this](std::string_view body, Descriptor attachment) { Take(body, std::move(attachment)); });
   if (!connection_.is_open()) LosePending();
 }
 
@@ -98,7 +131,7 @@ std::vector<Completion> RemoteEngine::Poll(int64_t deadline_us) {
   connection_.Write();
   Receive();
   for (int64_t now = clock.NowUs(); connection_.is_open() && arrived_.empty() && lost_.empty() &&
-                                    !pending_.empty() && now < deadline_us;
+                                    exports_.empty() && is_awaited() && now < deadline_us;
        now = clock.NowUs()) {
     connection_.Wait(deadline_us - now);
     connection_.Write();
@@ -114,8 +147,14 @@ std::vector<Completion> RemoteEngine::Poll(int64_t deadline_us) {
 namespace {
 
 /// What the other end asks of an engine.
-void Obey(Engine& engine, ToEngine message, CrashRecord* record, Connection& connection) {
-  if (const auto* load = std::get_if<LoadMessage>(&message)) {
+void Obey(Engine& engine, ToEngine message, Descriptor attachment, CrashRecord* record,
+          Connection& connection) {
+  if (auto* kv = std::get_if<KvMessage>(&message)) {
+    engine.Import(KvFrom(std::move(*kv), std::move(attachment)));
+  } else if (const auto* wanted = std::get_if<ExportMessage>(&message)) {
+    engine.Export(wanted->id);
+    for (KvTransfer& found : engine.TakeExports()) PutKv<FromEngine>(std::move(found), connection);
+  } else if (const auto* load = std::get_if<LoadMessage>(&message)) {
     try {
       load->load ? engine.Load() : engine.Unload();
     } catch (const Error& error) {
@@ -151,12 +190,12 @@ void ServeEngine(Engine& engine, Connection& connection, const ServedWith& with)
   constexpr int64_t kForEver = -1;
   const SteadyClock clock;
   int64_t held_until_us = 0;  // 0: nothing is waited for
-  const auto take = [&](std::string_view body) {
+  const auto take = [&](std::string_view body, Descriptor attachment) {
     ToEngine message = DecodeToEngine(body);
     if (std::holds_alternative<GoOnMessage>(message)) {
       held_until_us = 0;
     } else {
-      Obey(engine, std::move(message), with.record, connection);
+      Obey(engine, std::move(message), std::move(attachment), with.record, connection);
     }
   };
   connection.Put(EncodeFrame(FromEngine(engine.Describe())));

@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "base/descriptor.h"
@@ -50,6 +51,9 @@ class RemoteEngine final : public Engine {
   }
   EngineStatistics Statistics() const override { return statistics_; }
   int ready_descriptor() const override { return connection_.descriptor(); }
+  void Export(RequestId id) override;
+  std::vector<KvTransfer> TakeExports() override { return std::exchange(exports_, {}); }
+  void Import(KvTransfer kv) override;
   void Load() override { TellResidency(true); }
   void Unload() override { TellResidency(false); }
   Residency residency() const override {
@@ -59,9 +63,13 @@ class RemoteEngine final : public Engine {
 
  private:
   void TellResidency(bool load);
+  /// The other end will say something.
+  bool is_awaited() const {
+    return !pending_.empty() || unanswered_loads_ > 0 || unanswered_exports_ > 0;
+  }
   void Receive();
   void LosePending();
-  void Take(std::string_view body);
+  void Take(std::string_view body, Descriptor attachment);
 
   Connection connection_;
   EngineDescription description_;
@@ -70,9 +78,10 @@ class RemoteEngine final : public Engine {
   std::optional<EngineFault> fault_;
   EngineStatistics statistics_;
   bool is_told_to_load_ = true;  ///< the last time
-  int64_t unanswered_loads_ = 0;
+  int64_t unanswered_loads_ = 0, unanswered_exports_ = 0;
   std::unordered_set<RequestId> pending_;
   std::vector<Completion> arrived_;
+  std::vector<KvTransfer> exports_;
   std::vector<Completion> lost_;
 };
 

@@ -61,6 +61,20 @@ Descriptor ShareBytes(std::string_view bytes) {
   return memory;
 }
 
+Descriptor ShareWritten(size_t most, const std::function<size_t(std::span<uint8_t>)>& write,
+                        size_t& written) {
+  Descriptor memory = Create("halo-kv");
+  if (ftruncate(memory.get(), static_cast<off_t>(most)) != 0) Refuse(std::strerror(errno));
+  {
+    const MappedMemory mapped = MappedMemory::Writable(memory, most);
+    written = write({static_cast<uint8_t*>(mapped.data()), most});
+  }
+  if (written == 0) return {};
+  if (ftruncate(memory.get(), static_cast<off_t>(written)) != 0) Refuse(std::strerror(errno));
+  Seal(memory, kAllSeals);  // possible once it is mapped nowhere
+  return memory;
+}
+
 MappedMemory MappedMemory::Writable(const Descriptor& memory, size_t bytes) {
   return {Map(memory, bytes, PROT_READ | PROT_WRITE), bytes};
 }

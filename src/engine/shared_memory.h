@@ -1,6 +1,9 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <span>
 #include <string_view>
 
 #include "base/descriptor.h"
@@ -14,6 +17,11 @@ Descriptor MakeSharedMemory(const char* name, size_t bytes);
 /// Anonymous shared memory that holds these bytes and can never be changed again, by anyone. Throws
 /// Error(kIo).
 Descriptor ShareBytes(std::string_view bytes);
+
+/// The same for what is written in place: `write` fills the front of `most` bytes and says how many
+/// it has written; 0: nothing, and no memory is returned.
+Descriptor ShareWritten(size_t most, const std::function<size_t(std::span<uint8_t>)>& write,
+                        size_t& written);
 
 /// A mapping of shared memory. Owns the mapping, not the descriptor.
 class MappedMemory {

@@ -112,6 +112,29 @@ void SupervisedEngine::TakeDescription() {
   if (!wants_loaded_ && is_loaded) remote_->Unload();
 }
 
+void SupervisedEngine::Export(RequestId id) {
+  if (is_serving()) {
+    exporting_.insert(id);
+    remote_->Export(id);
+  } else {
+    exports_.push_back({id});
+    WakeAt(1);
+  }
+}
+
+std::vector<KvTransfer> SupervisedEngine::TakeExports() { return std::exchange(exports_, {}); }
+
+/// A process that is not there takes nothing: the request computes what it would have found.
+void SupervisedEngine::Import(KvTransfer kv) {
+  if (is_serving()) remote_->Import(std::move(kv));
+}
+
+void SupervisedEngine::TakeKv() {
+  for (KvTransfer& kv : remote_->TakeExports()) {
+    if (exporting_.erase(kv.id) > 0) exports_.push_back(std::move(kv));
+  }
+}
+
 void SupervisedEngine::Load() {
   if (std::exchange(wants_loaded_, true) && remote_ != nullptr) return;
   if (is_serving()) {
@@ -157,6 +180,7 @@ void SupervisedEngine::OnLoss() {
   const std::optional<std::vector<RequestId>> computed =
       was_abused ? std::nullopt : record_->Caught();
   record_.reset();
+  for (const RequestId id : std::exchange(exporting_, {})) exports_.push_back({id});
   CountLoss(was_serving, how);
   CatchRequests(computed, how);
 }
@@ -338,6 +362,7 @@ void SupervisedEngine::Step(int64_t deadline_us) {
   if (is_serving()) {
     SendHeld();
     TakeAnswers(remote_->Poll(deadline_us));
+    TakeKv();
     SendHeld();
   }
   if (!remote_->is_connected()) OnLoss();
@@ -346,7 +371,7 @@ void SupervisedEngine::Step(int64_t deadline_us) {
 std::vector<Completion> SupervisedEngine::Poll(int64_t deadline_us) {
   FailExpired();
   do {
-    if (!finished_.empty() || !is_awaited()) break;
+    if (!finished_.empty() || !exports_.empty() || !is_awaited()) break;
     Step(deadline_us);
   } while (clock_.NowUs() < deadline_us);
   WakeAt(remote_ == nullptr && !held_.empty() ? start_at_us_ : 0);

@@ -74,6 +74,10 @@ class SupervisedEngine final : public Engine {
   int64_t pending() const override { return static_cast<int64_t>(held_.size() + finished_.size()); }
   EngineStatistics Statistics() const override;
   int ready_descriptor() const override { return ready_.get(); }
+  /// Where its process ends before it has answered, nothing is left: so says TakeExports.
+  void Export(RequestId id) override;
+  std::vector<KvTransfer> TakeExports() override;
+  void Import(KvTransfer kv) override;
   void Load() override;
   void Unload() override;
   Residency residency() const override;
@@ -95,12 +99,14 @@ class SupervisedEngine final : public Engine {
 
   /// There is something that its process will say without being asked again.
   bool is_awaited() const {
-    return !held_.empty() || (remote_ != nullptr && residency() == Residency::kChanging);
+    return !held_.empty() || !exporting_.empty() ||
+           (remote_ != nullptr && residency() == Residency::kChanging);
   }
   bool is_serving() const { return remote_ != nullptr && remote_->is_described(); }
   void Start();
   void TakeDescription();
   void TakeAnswers(std::vector<Completion> answers);
+  void TakeKv();
   void OnLoss();
   std::string LoseProcess();
   void CountLoss(bool was_serving, const std::string& how);
@@ -132,12 +138,14 @@ class SupervisedEngine final : public Engine {
   std::set<Place> lone_;              ///< caught twice; the first goes next
   std::vector<Completion> finished_;  ///< not given out yet
 
-  bool has_answered_ = false;  ///< since the process started
-  bool wants_loaded_ = true;   ///< a process that is started has weights at once
-  int32_t failed_starts_ = 0;  ///< in a row
-  int32_t crashes_ = 0;        ///< in a row without an answer
-  int64_t start_at_us_ = 0;    ///< no sooner
-  EngineStatistics before_;    ///< of processes that have ended, and the restarts
+  std::set<RequestId> exporting_;    ///< asked of the process and not answered
+  std::vector<KvTransfer> exports_;  ///< not given out yet
+  bool has_answered_ = false;        ///< since the process started
+  bool wants_loaded_ = true;         ///< a process that is started has weights at once
+  int32_t failed_starts_ = 0;        ///< in a row
+  int32_t crashes_ = 0;              ///< in a row without an answer
+  int64_t start_at_us_ = 0;          ///< no sooner
+  EngineStatistics before_;          ///< of processes that have ended, and the restarts
 };
 
 }  // namespace halo

@@ -331,6 +331,23 @@ EngineFault FaultFrom(const Json& j) {
   return f;
 }
 
+Json ToJson(const KvMessage& m) {
+  return {{"kind", "kv"},
+          {"id", m.id},
+          {"adapter", m.adapter},
+          {"tokens", TokensToJson(m.tokens)},
+          {"bytes", m.bytes}};
+}
+
+KvMessage KvFrom(const Json& j) {
+  KvMessage m;
+  Read(j.at("id"), m.id);
+  Read(j.at("adapter"), m.adapter);
+  ReadTokens(j.at("tokens"), m.tokens);
+  Read(j.at("bytes"), m.bytes);
+  return m;
+}
+
 Json ToJson(const LoadedMessage&) { return {{"kind", "loaded"}}; }
 
 Json ToJson(EngineStatistics s) {
@@ -384,6 +401,9 @@ std::string EncodeFrame(const ToEngine& message) {
   if (const auto* setup = std::get_if<SetupMessage>(&message)) return Frame(ToJson(*setup));
   if (const auto* load = std::get_if<LoadMessage>(&message))
     return Frame({{"kind", "load"}, {"load", load->load}});
+  if (const auto* kv = std::get_if<KvMessage>(&message)) return Frame(ToJson(*kv));
+  if (const auto* wanted = std::get_if<ExportMessage>(&message))
+    return Frame({{"kind", "export"}, {"id", wanted->id}});
   const auto& release = std::get<ReleaseMessage>(message);
   return Frame({{"kind", "release"}, {"id", release.id}, {"consumers", release.consumers}});
 }
@@ -414,6 +434,12 @@ ToEngine DecodeToEngine(std::string_view body) {
       Read(message.at("load"), load.load);
       return load;
     }
+    if (kind == "kv") return KvFrom(message);
+    if (kind == "export") {
+      ExportMessage wanted;
+      Read(message.at("id"), wanted.id);
+      return wanted;
+    }
     Refuse("an engine takes no '" + kind + "' message");
   });
 }
@@ -425,6 +451,7 @@ FromEngine DecodeFromEngine(std::string_view body) {
     if (kind == "statistics") return StatisticsFrom(message);
     if (kind == "fault") return FaultFrom(message);
     if (kind == "loaded") return LoadedMessage{};
+    if (kind == "kv") return KvFrom(message);
     Refuse("an engine sends no '" + kind + "' message");
   });
 }
@@ -433,11 +460,19 @@ std::vector<int64_t*> Counters(EngineStatistics& s) {
   return {&s.steps,      &s.decode_steps,    &s.decode_tokens, &s.prefill_tokens, &s.busy_us,
           &s.prefill_us, &s.decode_us,       &s.sampling_us,   &s.copy_us,        &s.forks,
           &s.copies,     &s.spills,          &s.restores,      &s.evictions,      &s.preemptions,
-          &s.grammar_us, &s.adapter_changes, &s.restarts,      &s.loads,          &s.load_us};
+          &s.grammar_us, &s.adapter_changes, &s.restarts,      &s.loads,          &s.load_us,
+          &s.migrations};
 }
 
 std::string EncodeSharedLength(size_t bytes) {
   return Length(kInSharedMemory | static_cast<uint32_t>(bytes));
+}
+
+void MarkAttachment(std::string& frame) {
+  constexpr size_t kHighest = kLengthBytes - 1;
+  constexpr int kShift = 8 * kHighest;
+  frame[kHighest] =
+      static_cast<char>(static_cast<uint8_t>(frame[kHighest]) | (kHasAttachment >> kShift));
 }
 
 bool FrameReader::Next(Frame& frame) {
@@ -447,7 +482,9 @@ bool FrameReader::Next(Frame& frame) {
     length |= static_cast<uint32_t>(static_cast<uint8_t>(buffer_[start_ + i])) << (8 * i);
   }
   const bool is_shared = (length & kInSharedMemory) != 0;
-  const uint32_t size = length & ~kInSharedMemory;
+  const bool has_attachment = (length & kHasAttachment) != 0;
+  const uint32_t size = length & ~(kInSharedMemory | kHasAttachment);
+  if (is_shared && has_attachment) Refuse("a message has one descriptor at most");
   if (size > kFrameLimit || (is_shared && size == 0)) {
     Refuse("a message of " + std::to_string(size) + " bytes; at most " +
            std::to_string(kFrameLimit) + " are taken");
@@ -455,6 +492,7 @@ bool FrameReader::Next(Frame& frame) {
   const uint32_t here = is_shared ? 0 : size;
   if (buffer_.size() - start_ - kLengthBytes < here) return false;
   frame.shared_bytes = is_shared ? size : 0;
+  frame.has_attachment = has_attachment;
   frame.body = buffer_.substr(start_ + kLengthBytes, here);
   start_ += kLengthBytes + here;
   if (start_ == buffer_.size()) {

@@ -17,6 +17,8 @@ namespace halo {
 /// one that does not decode ends the connection.
 inline constexpr uint32_t kFrameLimit = 256U << 20;
 inline constexpr uint32_t kInSharedMemory = 1U << 31;
+/// The body is in the stream, and a descriptor that belongs to it came with its length.
+inline constexpr uint32_t kHasAttachment = 1U << 30;
 inline constexpr size_t kLengthBytes = 4;
 
 /// What the program that hosts an engine is to make; the first message that it gets.
@@ -64,16 +66,33 @@ struct LoadMessage {
 struct LoadedMessage {
   friend bool operator==(const LoadedMessage&, const LoadedMessage&) = default;
 };
+/// What Engine::Export asks for.
+struct ExportMessage {
+  RequestId id = 0;
+
+  friend bool operator==(const ExportMessage&, const ExportMessage&) = default;
+};
+/// A KvTransfer without its memory, which is the frame's attachment where `bytes` is not 0.
+struct KvMessage {
+  RequestId id = 0;
+  std::string adapter;
+  std::vector<TokenId> tokens;
+  int64_t bytes = 0;
+
+  friend bool operator==(const KvMessage&, const KvMessage&) = default;
+};
 using ToEngine = std::variant<Request, CancelMessage, CancelWaitingMessage, ReleaseMessage,
-                              GoOnMessage, SetupMessage, LoadMessage>;
-using FromEngine =
-    std::variant<EngineDescription, Completion, EngineStatistics, EngineFault, LoadedMessage>;
+                              GoOnMessage, SetupMessage, LoadMessage, ExportMessage, KvMessage>;
+using FromEngine = std::variant<EngineDescription, Completion, EngineStatistics, EngineFault,
+                                LoadedMessage, KvMessage>;
 
 /// A length and a body, for the stream.
 std::string EncodeFrame(const ToEngine& message);
 std::string EncodeFrame(const FromEngine& message);
 /// The length alone, of a body of `bytes` in shared memory.
 std::string EncodeSharedLength(size_t bytes);
+/// Says in a frame's length that a descriptor goes with it.
+void MarkAttachment(std::string& frame);
 /// Bodies of frames, without the length. Throw Error(kIo) naming what does not fit.
 ToEngine DecodeToEngine(std::string_view body);
 FromEngine DecodeFromEngine(std::string_view body);
@@ -87,6 +106,7 @@ class FrameReader {
   struct Frame {
     std::string body;
     uint32_t shared_bytes = 0;  ///< not 0: the body has so many bytes, in shared memory
+    bool has_attachment = false;
   };
 
   void Append(const char* bytes, size_t count) { buffer_.append(bytes, count); }

@@ -153,19 +153,6 @@ int32_t WorkerFleet::ChooseWorker(size_t model, const Request& request) const {
   return best;
 }
 
-/// KV that lies with another worker than the request's is not taken from there.
-void WorkerFleet::LeaveKvBehind(Request& request, int32_t worker) {
-  if (request.consumes == 0) return;
-  const auto kept = kept_.find(request.consumes);
-  const bool is_here = kept != kept_.end() && kept->second.worker == worker;
-  if (is_here) {
-    ForgetConsumers(request.consumes, 1);
-  } else {
-    Release(request.consumes, 1);
-    request.consumes = 0;
-  }
-}
-
 void WorkerFleet::ForgetConsumers(RequestId id, int32_t consumers) {
   const auto kept = kept_.find(id);
   if (kept == kept_.end()) return;
@@ -174,8 +161,6 @@ void WorkerFleet::ForgetConsumers(RequestId id, int32_t consumers) {
 }
 
 void WorkerFleet::Submit(size_t model, Request request) {
-  const int32_t worker = ChooseWorker(model, request);
-  LeaveKvBehind(request, worker);
   ++fronts_[model]->pending_;
   Sent sent;
   sent.model = model;
@@ -183,7 +168,69 @@ void WorkerFleet::Submit(size_t model, Request request) {
   if (workers() > 1) sent.copy = std::make_unique<const Request>(request);
   const bool is_new = sent_.emplace(request.id, std::move(sent)).second;
   HALO_CHECK(is_new, "a request id is used once");
-  Place(model, worker, std::move(request));
+  const int32_t worker = ChooseWorker(model, request);
+  Route(model, worker, std::move(request));
+}
+
+/// Gives a request to a worker, with the KV that it goes on from if that lies elsewhere.
+void WorkerFleet::Route(size_t model, int32_t worker, Request request) {
+  const auto kept = kept_.find(request.consumes);
+  if (kept == kept_.end()) {
+    request.consumes = 0;
+    return Place(model, worker, std::move(request));
+  }
+  const int32_t from = kept->second.worker;
+  ForgetConsumers(request.consumes, 1);
+  if (from == worker) return Place(model, worker, std::move(request));
+  BringKv(model, from, worker, std::move(request));
+}
+
+/// By what computing took there so far, and the speed at which memory is written and read at least.
+bool WorkerFleet::IsWorthBringing(size_t model, int32_t from, const Request& request) const {
+  constexpr double kCopyBytesPerUs = 1000.0, kMessagesUs = 1000.0, kPrefillUsPerToken = 20.0;
+  const Engine& engine = *At(from, model).engine;
+  if (!engine.Describe().has_kv || !engine.Describe().has_token_ids) return false;
+  const EngineStatistics statistics = engine.Statistics();
+  const double token_us = statistics.prefill_tokens > 0
+                              ? static_cast<double>(statistics.prefill_us) /
+                                    static_cast<double>(statistics.prefill_tokens)
+                              : kPrefillUsPerToken;
+  const auto tokens = static_cast<double>(request.prompt_tokens.size());
+  const double bytes = tokens * static_cast<double>(engine.Describe().kv_bytes_per_token);
+  return 2.0 * bytes / kCopyBytesPerUs + kMessagesUs < tokens * token_us;
+}
+
+/// A request whose KV lies with `from` goes to `to`.
+void WorkerFleet::BringKv(size_t model, int32_t from, int32_t to, Request request) {
+  Replica& replica = At(from, model);
+  const RequestId source = request.consumes;
+  if (!IsWorthBringing(model, from, request)) {
+    replica.engine->Release(source, 1);
+    request.consumes = 0;
+    return Place(model, to, std::move(request));
+  }
+  ++replica.exporting;
+  Sent& sent = sent_.at(request.id);
+  sent.is_arriving = true;
+  sent.is_held = true;
+  sent.moves_to = -1;
+  sent.worker = to;
+  arriving_.emplace(source, Arriving{model, from, to, std::move(request)});
+  replica.engine->Export(source);
+}
+
+void WorkerFleet::OnKv(KvTransfer kv) {
+  const auto found = arriving_.find(kv.id);
+  if (found == arriving_.end()) return;  // it was cancelled meanwhile
+  auto [model, from, to, request] = std::move(found->second);
+  arriving_.erase(found);
+  if (kv.bytes == 0) {
+    request.consumes = 0;
+  } else {
+    if (!At(to, model).engine) Make(to, model, false);
+    At(to, model).engine->Import(std::move(kv));
+  }
+  Place(model, to, std::move(request));
 }
 
 /// Gives a request to a worker: to its replica if that may begin, else it is held.
@@ -191,6 +238,7 @@ void WorkerFleet::Place(size_t model, int32_t worker, Request request) {
   Sent& sent = sent_.at(request.id);
   sent.worker = worker;
   sent.is_held = true;
+  sent.is_arriving = false;
   sent.moves_to = -1;
   Replica& replica = At(worker, model);
   const Rank rank = RankOf(request);
@@ -215,6 +263,7 @@ void WorkerFleet::EndHeld(RequestId id) {
   const Sent& sent = found->second;
   std::map<Rank, Request>& held = At(sent.worker, sent.model).held;
   std::erase_if(held, [&](const auto& entry) { return entry.second.id == id; });
+  std::erase_if(arriving_, [&](const auto& entry) { return entry.second.request.id == id; });
   Completion completion;
   completion.id = id;
   completion.failure = Failure{"", "cancelled", "the call was cancelled", false};
@@ -260,6 +309,9 @@ void WorkerFleet::Release(RequestId id, int32_t consumers) {
     if (!sent.is_held) return replica.engine->Release(id, consumers);
     for (auto& [rank, request] : replica.held) {
       if (request.id == id) request.keep.consumers = sent.consumers;
+    }
+    for (auto& [source, arriving] : arriving_) {
+      if (arriving.request.id == id) arriving.request.keep.consumers = sent.consumers;
     }
     return;
   }
@@ -415,7 +467,8 @@ void WorkerFleet::Move(size_t model, int32_t from, int32_t to, int64_t most) {
   const bool is_long = Waiting(from, model) >= SequencesOf(model);
   std::vector<Rank> ranks;
   for (const auto& [id, sent] : sent_) {
-    if (sent.model != model || sent.worker != from || sent.is_cancelled) continue;
+    if (sent.model != model || sent.worker != from || sent.is_cancelled || sent.is_arriving)
+      continue;
     if (sent.copy->consumes == 0 || is_long) ranks.push_back(RankOf(*sent.copy));
   }
   const auto count = std::min(ranks.size(), static_cast<size_t>(most));
@@ -438,11 +491,12 @@ void WorkerFleet::Move(size_t model, int32_t from, int32_t to, int64_t most) {
 /// A request that no engine has any more goes to a worker.
 void WorkerFleet::MoveTo(int32_t to, size_t model, RequestId id) {
   ++statistics_.moved_calls;
-  Request request = *sent_.at(id).copy;
-  request.keep.consumers = sent_.at(id).consumers;
-  if (request.consumes != 0) At(sent_.at(id).worker, model).engine->Release(request.consumes, 1);
+  const Sent& sent = sent_.at(id);
+  Request request = *sent.copy;
+  request.keep.consumers = sent.consumers;
+  const bool has_kv = request.consumes != 0 && At(sent.worker, model).engine;
+  if (has_kv) return BringKv(model, sent.worker, to, std::move(request));
   request.consumes = 0;
-  sent_.at(id).copy = std::make_unique<const Request>(request);
   Place(model, to, std::move(request));
 }
 
@@ -471,27 +525,64 @@ void WorkerFleet::Deliver(int32_t worker, size_t model, std::vector<Completion> 
   if (replica.sent == 0) replica.idle_since_us = clock_.NowUs();
 }
 
+/// Takes all requests from a worker, those whose KV was to come from it too.
+std::vector<RequestId> WorkerFleet::TakeAllOf(int32_t worker, size_t model) {
+  std::vector<RequestId> ids;
+  for (const auto& [source, arriving] : arriving_) {
+    if (arriving.model == model && arriving.from == worker) ids.push_back(arriving.request.id);
+  }
+  for (auto& [id, sent] : sent_) {
+    if (sent.model != model || sent.worker != worker) continue;
+    ids.push_back(id);
+    if (std::exchange(sent.moves_to, -1) >= 0) --moving_[model];
+  }
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  std::erase_if(arriving_, [&](const auto& entry) {
+    return std::binary_search(ids.begin(), ids.end(), entry.second.request.id);
+  });
+  At(worker, model).held.clear();
+  At(worker, model).sent = 0;
+  At(worker, model).exporting = 0;
+  return ids;
+}
+
 /// A replica is given up: the model's other workers take what it had.
 void WorkerFleet::OnLoss(int32_t worker, size_t model, const std::string& why) {
-  Replica& replica = At(worker, model);
-  replica.is_lost = true;
-  epoll_ctl(ready_.get(), EPOLL_CTL_DEL, replica.engine->ready_descriptor(), nullptr);
+  At(worker, model).is_lost = true;
+  epoll_ctl(ready_.get(), EPOLL_CTL_DEL, At(worker, model).engine->ready_descriptor(), nullptr);
   std::erase_if(kept_, [&](const auto& entry) {
     return entry.second.worker == worker && entry.second.model == model;
   });
-  std::vector<RequestId> homeless;
-  for (auto& [id, sent] : sent_) {
-    if (sent.model != model || sent.worker != worker) continue;
-    homeless.push_back(id);
-    if (std::exchange(sent.moves_to, -1) >= 0) --moving_[model];
-  }
-  std::sort(homeless.begin(), homeless.end());
-  replica.held.clear();
-  replica.sent = 0;
   if (options_.on_loss)
     options_.on_loss("worker " + std::to_string(worker) + " is lost to " +
                      options_.models[model].name + ", others take its calls: " + why);
-  for (const RequestId id : homeless) MoveTo(ChooseWorker(model, *sent_.at(id).copy), model, id);
+  for (const RequestId id : TakeAllOf(worker, model)) {
+    const Sent& sent = sent_.at(id);
+    ++statistics_.moved_calls;
+    Request request = *sent.copy;
+    request.keep.consumers = sent.consumers;
+    request.consumes = 0;
+    const int32_t to = ChooseWorker(model, request);
+    Place(model, to, std::move(request));
+  }
+}
+
+void WorkerFleet::CollectFrom(int32_t worker, size_t model) {
+  Replica& replica = At(worker, model);
+  try {
+    Deliver(worker, model, replica.engine->Poll(0));
+    for (KvTransfer& kv : replica.engine->TakeExports()) {
+      --replica.exporting;
+      OnKv(std::move(kv));
+    }
+  } catch (const Error& error) {
+    replica.is_lost = true;
+    bool others = false;
+    for (int32_t w = 0; w < workers(); ++w) others = others || CanRun(w, model);
+    if (!others) throw;
+    OnLoss(worker, model, error.what());
+  }
 }
 
 void WorkerFleet::Collect() {
@@ -504,17 +595,9 @@ void WorkerFleet::Collect() {
     const size_t model = at % models;
     Replica& replica = At(worker, model);
     if (!replica.engine || replica.is_lost) continue;
-    const bool has_news = replica.sent > 0 || replica.engine->residency() == Residency::kChanging;
-    if (!has_news) continue;
-    try {
-      Deliver(worker, model, replica.engine->Poll(0));
-    } catch (const Error& error) {
-      replica.is_lost = true;
-      bool others = false;
-      for (int32_t w = 0; w < workers(); ++w) others = others || CanRun(w, model);
-      if (!others) throw;
-      OnLoss(worker, model, error.what());
-    }
+    const bool has_news = replica.sent > 0 || replica.exporting > 0 ||
+                          replica.engine->residency() == Residency::kChanging;
+    if (has_news) CollectFrom(worker, model);
     // What follows from an answer is submitted before the next one's turn.
     if (!works_elsewhere_ && AnyDone()) return;
   }

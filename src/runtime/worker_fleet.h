@@ -57,7 +57,8 @@ struct FleetStatistics {
 ///       \--else--> held --loaded--------^    \--cancelled there, moved--> placed elsewhere
 ///
 /// Where. The plan's worker (Request::worker), else one that has the model and least to do. KV that
-/// lies with another worker is released there.
+/// lies with another worker is brought over, while both go on computing, where that takes less time
+/// than computing it again; else it is released there.
 ///
 /// Residency. A model with held requests is loaded as soon as its weights and its room for KV fit
 /// beside what is loaded; the one whose next request is first in order comes first. For room,
@@ -71,8 +72,8 @@ struct FleetStatistics {
 ///
 /// Uneven work. Where a worker has little left to do while another has calls that have not begun,
 /// half of the difference moves over (work stealing, Blumofe and Leiserson 1999); calls whose KV
-/// lies where they are only if more than a batch waits ahead of them. A model is loaded for that
-/// where a full batch waits, as a load takes about as long as a few calls.
+/// lies where they are only if more than a batch waits ahead of them, and with their KV. A model is
+/// loaded for that where a full batch waits, as a load takes about as long as a few calls.
 ///
 /// Loss. A replica that is given up (SupervisedEngine) loses its requests to the model's other
 /// workers; without any its error ends the run.
@@ -111,6 +112,7 @@ class WorkerFleet {
     bool is_leaving = false;       // told to unload
     std::map<Rank, Request> held;  // until it is loaded
     int64_t sent = 0;              // requests inside the engine
+    int64_t exporting = 0;         // KV that it was asked for
     int64_t idle_since_us = 0;     // since when `sent` is 0
   };
   /// A request on its way.
@@ -118,6 +120,7 @@ class WorkerFleet {
     size_t model = 0;
     int32_t worker = 0;
     bool is_held = true;
+    bool is_arriving = false;             // its KV is on the way; it is in arriving_
     bool is_cancelled = false;            // by the scheduler: it moves no more
     int32_t consumers = 0;                // of its KV, still to come
     int32_t moves_to = -1;                // cancelled there to go to this worker; -1: it stays
@@ -129,6 +132,13 @@ class WorkerFleet {
     int32_t worker = 0;
     int32_t consumers = 0;
   };
+  /// A request that waits for its KV to come from another worker.
+  struct Arriving {
+    size_t model = 0;
+    int32_t from = 0, to = 0;
+    Request request;
+  };
+
   static Rank RankOf(const Request& request) {
     return {-request.priority, request.order, request.id};
   }
@@ -144,7 +154,10 @@ class WorkerFleet {
   int32_t ChooseWorker(size_t model, const Request& request) const;
   bool CanRun(int32_t worker, size_t model) const { return !At(worker, model).is_lost; }
   void Place(size_t model, int32_t worker, Request request);
-  void LeaveKvBehind(Request& request, int32_t worker);
+  void Route(size_t model, int32_t worker, Request request);
+  void BringKv(size_t model, int32_t from, int32_t to, Request request);
+  bool IsWorthBringing(size_t model, int32_t from, const Request& request) const;
+  void OnKv(KvTransfer kv);
   void ForgetConsumers(RequestId id, int32_t consumers);
   void Cancel(RequestId id);
   void CancelWaiting(size_t model);
@@ -181,7 +194,9 @@ class WorkerFleet {
   void Collect();
   bool AnyDone() const;
   void Deliver(int32_t worker, size_t model, std::vector<Completion> ended);
+  void CollectFrom(int32_t worker, size_t model);
   void OnLoss(int32_t worker, size_t model, const std::string& why);
+  std::vector<RequestId> TakeAllOf(int32_t worker, size_t model);
   void Wait(int64_t until_us) const;
 
   WorkerFleetOptions options_;
@@ -192,8 +207,9 @@ class WorkerFleet {
   std::vector<std::unique_ptr<Front>> fronts_;  // [models]
   std::unordered_map<RequestId, Sent> sent_;
   std::unordered_map<RequestId, Kept> kept_;
-  std::vector<int64_t> moving_;  // [models] requests cancelled to be moved
-  size_t next_turn_ = 0;         // of engines that work in Poll
+  std::multimap<RequestId, Arriving> arriving_;  // by whose KV it is, in order
+  std::vector<int64_t> moving_;                  // [models] requests cancelled to be moved
+  size_t next_turn_ = 0;                         // of engines that work in Poll
   FleetStatistics statistics_;
 };
 

@@ -87,6 +87,7 @@ Json SummaryJson(const SummaryInput& input) {
     all.spills += statistics.spills;
     all.restores += statistics.restores;
     all.evictions += statistics.evictions;
+    all.migrations += statistics.migrations;
   }
   return {{"rows",
            {{"total", total},
@@ -110,7 +111,7 @@ Json SummaryJson(const SummaryInput& input) {
             {"copies", all.copies},
             {"spills", all.spills},
             {"restores", all.restores},
-            {"migrations", 0},
+            {"migrations", all.migrations},
             {"evictions", all.evictions}}},
           {"engine", engines},
           {"tools", tools},

@@ -105,6 +105,9 @@ class HeldEngine final : public Engine {
   }
   int64_t pending() const override { return inner_.pending(); }
   EngineStatistics Statistics() const override { return inner_.Statistics(); }
+  void Export(RequestId id) override { inner_.Export(id); }
+  std::vector<KvTransfer> TakeExports() override { return inner_.TakeExports(); }
+  void Import(KvTransfer kv) override { inner_.Import(std::move(kv)); }
   void Load() override { inner_.Load(); }
   void Unload() override { inner_.Unload(); }
   Residency residency() const override { return inner_.residency(); }
@@ -342,6 +345,63 @@ TEST_P(Conformance, WhatWasUnloadedLoadsAgainForTheNextRequest) {
     EXPECT_EQ(engine_->residency(), Residency::kLoaded);
   }
   if (unloads) EXPECT_EQ(engine_->Statistics().loads, 3);
+}
+
+/// What comes of an export, or nothing after a minute.
+std::optional<KvTransfer> AwaitExport(Engine& engine) {
+  const SteadyClock clock;
+  const int64_t give_up_us = clock.NowUs() + 60'000'000;
+  while (clock.NowUs() < give_up_us) {
+    EXPECT_TRUE(engine.Poll(clock.NowUs() + 1000).empty());
+    std::vector<KvTransfer> found = engine.TakeExports();
+    if (!found.empty()) return std::move(found.front());
+  }
+  return std::nullopt;
+}
+
+TEST_P(Conformance, KvMovesToAnotherEngine) {
+  Start(2);
+  if (engine_->Describe().name != "llama") GTEST_SKIP() << "it has no KV";
+  Request parent = Ask(1, 60, 1);
+  parent.keep = {1, true};
+  engine_->Submit(parent);
+  const Completion said = Drain().at(1);
+  Request child = Ask(2, 0, 0);
+  child.prompt_tokens = parent.prompt_tokens;
+  child.prompt_tokens.insert(child.prompt_tokens.end(), said.tokens.begin(), said.tokens.end());
+  child.prompt_tokens.push_back(777);
+  child.consumes = 1;
+  const auto prompt_tokens = static_cast<int64_t>(child.prompt_tokens.size());
+
+  engine_->Export(1);
+  std::optional<KvTransfer> kv = AwaitExport(*engine_);
+  ASSERT_TRUE(kv.has_value());
+  EXPECT_EQ(kv->id, 1U);
+  EXPECT_GT(kv->bytes, 0);
+  const std::unique_ptr<Harness> from = std::move(harness_);
+  Start(2);
+  engine_->Import(*kv);
+  engine_->Submit(child);
+  const Completion moved = Drain().at(2);
+  EXPECT_LE(moved.prefilled_tokens, 2);
+  EXPECT_EQ(moved.reused_tokens, prompt_tokens - moved.prefilled_tokens);
+
+  // As if it had been computed there.
+  Start(2);
+  engine_->Submit(child);
+  const Completion computed = Drain().at(2);
+  EXPECT_EQ(computed.prefilled_tokens, prompt_tokens);
+  EXPECT_EQ(computed.tokens, moved.tokens);
+
+  // What is not there is said, too, and taking it does no harm.
+  engine_->Export(99);
+  kv = AwaitExport(*engine_);
+  ASSERT_TRUE(kv.has_value());
+  EXPECT_EQ(kv->id, 99U);
+  EXPECT_EQ(kv->bytes, 0);
+  engine_->Import(*kv);
+  engine_->Submit(Ask(3, 10, 3));
+  EXPECT_FALSE(Drain().at(3).failure.has_value());
 }
 
 TEST_P(Conformance, HigherPriorityAndLowerOrderGoFirst) {

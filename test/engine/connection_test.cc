@@ -59,7 +59,7 @@ TEST(ConnectionTest, SmallAndLargeMessagesComeInTheirOrder) {
     std::vector<size_t> got;
     while (sender.has_output() || got.size() < sizes.size()) {
       sender.Write();
-      receiver.Read([&](std::string_view body) {
+      receiver.Read([&](std::string_view body, const Descriptor&) {
         const ToEngine message = DecodeToEngine(body);
         const auto& request = std::get<Request>(message);
         EXPECT_EQ(request.prompt_text, std::string(request.id, 'p'));
@@ -85,7 +85,7 @@ TEST(ConnectionTest, WhatWasSaidBeforeTheEndIsHeard) {
   listener.Write();  // to nobody
   EXPECT_TRUE(listener.is_open());
   size_t heard = 0;
-  listener.Read([&](std::string_view) { ++heard; });
+  listener.Read([&](std::string_view, const Descriptor&) { ++heard; });
   EXPECT_EQ(heard, 2U);
   EXPECT_FALSE(listener.is_open());
   EXPECT_FALSE(listener.was_abused());
@@ -105,7 +105,7 @@ std::string WhyRefused(const std::vector<int>& memories, size_t bytes,
     } else {
       SendWith(a, EncodeSharedLength(bytes) + more, memories);
     }
-    receiver.Read([](std::string_view) {});
+    receiver.Read([](std::string_view, const Descriptor&) {});
     EXPECT_EQ(receiver.was_abused(), !receiver.is_open());
     why = receiver.why();
   }
@@ -139,7 +139,7 @@ TEST(ConnectionTest, MemoryAndLengthsComeTogether) {
   auto [a, b] = SocketPair();
   Connection receiver(std::move(b));
   for (int i = 0; i < 20; ++i) SendWith(a, FrameOf(1, 'p'), {memory.get()});
-  receiver.Read([](std::string_view) {});
+  receiver.Read([](std::string_view, const Descriptor&) {});
   EXPECT_FALSE(receiver.is_open());
   EXPECT_NE(receiver.why().find("without a message"), std::string::npos);
 }

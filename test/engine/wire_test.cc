@@ -93,6 +93,8 @@ TEST(Wire, SeedsOfTheFuzzTargetAreMessagesOfToday) {
       {"go_on", EncodeFrame(ToEngine(GoOnMessage{}))},
       {"load", EncodeFrame(ToEngine(LoadMessage{false}))},
       {"loaded", EncodeFrame(FromEngine(LoadedMessage{}))},
+      {"export", EncodeFrame(ToEngine(ExportMessage{7}))},
+      {"kv", EncodeFrame(ToEngine(KvMessage{7, "x", {1, 2, 3}, 4096}))},
       {"setup", EncodeFrame(ToEngine(FilledSetup()))},
       {"fault", EncodeFrame(FromEngine(EngineFault{ErrorCode::kModel, "no such file"}))},
       {"failed_completion", EncodeFrame(FromEngine(completion))},

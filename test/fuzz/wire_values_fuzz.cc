@@ -112,7 +112,7 @@ halo::EngineStatistics AnyStatistics(FuzzedDataProvider& from) {
         &statistics.forks,          &statistics.copies,          &statistics.spills,
         &statistics.restores,       &statistics.evictions,       &statistics.preemptions,
         &statistics.grammar_us,     &statistics.adapter_changes, &statistics.restarts,
-        &statistics.loads,          &statistics.load_us}) {
+        &statistics.loads,          &statistics.load_us,         &statistics.migrations}) {
     *number = Any<int64_t>(from);
   }
   return statistics;
@@ -142,10 +142,18 @@ halo::SetupMessage AnySetup(FuzzedDataProvider& from) {
   return message;
 }
 
+halo::KvMessage AnyKv(FuzzedDataProvider& from) {
+  return {Any<halo::RequestId>(from), AnyText(from), AnyTokens(from), Any<int64_t>(from)};
+}
+
 halo::ToEngine AnyToEngine(FuzzedDataProvider& from) {
-  switch (from.ConsumeIntegralInRange(0, 6)) {
+  switch (from.ConsumeIntegralInRange(0, 8)) {
     case 0:
       return AnyRequest(from);
+    case 7:
+      return halo::ExportMessage{Any<halo::RequestId>(from)};
+    case 8:
+      return AnyKv(from);
     case 6:
       return halo::LoadMessage{from.ConsumeBool()};
     case 4:
@@ -162,9 +170,11 @@ halo::ToEngine AnyToEngine(FuzzedDataProvider& from) {
 }
 
 halo::FromEngine AnyFromEngine(FuzzedDataProvider& from) {
-  switch (from.ConsumeIntegralInRange(0, 4)) {
+  switch (from.ConsumeIntegralInRange(0, 5)) {
     case 0:
       return AnyCompletion(from);
+    case 5:
+      return AnyKv(from);
     case 4:
       return halo::LoadedMessage{};
     case 3:

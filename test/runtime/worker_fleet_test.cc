@@ -23,6 +23,10 @@ class FakeEngine final : public Engine {
   FakeEngine(int32_t sequences, bool load)
       : residency_(load ? Residency::kLoaded : Residency::kUnloaded) {
     description_.name = "fake";
+    description_.has_kv = true;
+    description_.has_token_ids = true;
+    statistics_.prefill_tokens = 1;
+    statistics_.prefill_us = 100'000;
     description_.sequences = sequences;
   }
 
@@ -78,7 +82,16 @@ class FakeEngine final : public Engine {
     return ids;
   }
 
+  void Export(RequestId id) override { exports_.push_back({id, "", {1}, is_empty_ ? 0 : 8}); }
+  std::vector<KvTransfer> TakeExports() override {
+    return is_slow_ ? std::vector<KvTransfer>() : std::exchange(exports_, {});
+  }
+  void Import(KvTransfer kv) override { imported_.insert(kv.id); }
+
   std::map<RequestId, Request> inside_;
+  std::vector<KvTransfer> exports_;
+  std::set<RequestId> imported_;
+  bool is_empty_ = false;  ///< nothing is left of what it kept
   std::map<RequestId, int32_t> released_;
   bool is_broken_ = false;
   bool is_slow_ = false;  ///< does not get to loading or unloading
@@ -126,6 +139,7 @@ class WorkerFleetTest : public testing::Test {
     request.id = id;
     request.order = static_cast<int64_t>(id);
     request.worker = worker;
+    request.prompt_tokens = {1, 2};
     request.consumes = consumes;
     request.keep.consumers = consumers;
     fleet_->engine(model).Submit(std::move(request));
@@ -288,8 +302,33 @@ TEST_F(WorkerFleetTest, CallsWhoseKvIsHereStayUnlessABatchWaits) {
   EXPECT_THAT(At(1).Inside(), testing::Not(IsEmpty()));
 }
 
-TEST_F(WorkerFleetTest, KvThatLiesElsewhereIsReleasedThere) {
+TEST_F(WorkerFleetTest, KvThatLiesElsewhereIsBroughtOver) {
   Make(1, {100, 100});
+  Ask(1, 0, 0, 0, 3);
+  At(0).Answer(1);
+  EXPECT_THAT(Poll(), ElementsAre(1));
+  At(0).is_slow_ = true;
+  Ask(2, 0, 1, 1);
+  Ask(3, 0, 1, 1);
+  EXPECT_THAT(Poll(), IsEmpty());
+  EXPECT_THAT(At(1).Inside(), IsEmpty()) << "the KV comes first";
+  fleet_->engine(0).Cancel(2);
+  EXPECT_THAT(Poll(), ElementsAre(-2));
+  At(0).is_slow_ = false;
+  Poll();
+  EXPECT_THAT(At(1).Inside(), ElementsAre(3));
+  EXPECT_THAT(At(1).imported_, ElementsAre(1));
+  EXPECT_EQ(At(1).inside_.at(3).consumes, 1U);
+  // What has gone there is computed here.
+  At(0).is_empty_ = true;
+  Ask(4, 0, 1, 1);
+  Poll();
+  EXPECT_EQ(At(1).inside_.at(4).consumes, 0U);
+}
+
+TEST_F(WorkerFleetTest, KvThatIsCheaperToComputeIsReleasedWhereItLies) {
+  Make(1, {100, 100});
+  At(0).statistics_.prefill_us = 1;
   Ask(1, 0, 0, 0, 2);
   At(0).Answer(1);
   EXPECT_THAT(Poll(), ElementsAre(1));
@@ -329,14 +368,17 @@ TEST_F(WorkerFleetTest, OthersTakeTheCallsOfAWorkerThatIsLost) {
   Make(1, {100, 100});
   Ask(1, 0, 0);
   Ask(2, 0, 0);
-  Ask(3, 0, 1);
+  Ask(3, 0, 1, 0, 1);
+  At(1).Answer(3);
+  EXPECT_THAT(Poll(), ElementsAre(3));
+  Ask(6, 0, 0, 3);  // its KV is on the way to where nobody is
   At(0).is_broken_ = true;
   EXPECT_THAT(Poll(), IsEmpty());
   Poll();
-  EXPECT_THAT(At(1).Inside(), ElementsAre(1, 2, 3));
+  EXPECT_THAT(At(1).Inside(), ElementsAre(1, 2, 6));
   EXPECT_EQ(losses_.size(), 1U);
   Ask(4, 0, 0);
-  EXPECT_THAT(At(1).Inside(), ElementsAre(1, 2, 3, 4));
+  EXPECT_THAT(At(1).Inside(), ElementsAre(1, 2, 4, 6));
   At(1).AnswerAll();
   EXPECT_EQ(Poll().size(), 4U);
   Ask(5);
@@ -375,7 +417,10 @@ TEST_F(WorkerFleetTest, RandomRunsAnswerEachRequestOnceWithinMemory) {
       if (what < 4 && step < 250) {
         const int32_t worker = static_cast<int32_t>(any(workers + 1)) - 1;
         open.insert(next);
-        Ask(next++, any(models), worker);
+        const RequestId source = next > 4 ? 1 + any(next - 1) : 0;
+        Ask(next, next % models, worker, source - source % models + next % models,
+            static_cast<int32_t>(any(3)));
+        ++next;
       } else if (what == 4 && !open.empty()) {
         const RequestId id = *open.begin();
         for (size_t m = 0; m < models; ++m) fleet_->engine(m).Cancel(id);

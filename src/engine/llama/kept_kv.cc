@@ -74,9 +74,63 @@ void LlamaEngine::KeepComputed(const Live& live, bool is_static) {
   kept.tokens.assign(live.tokens.begin(), live.tokens.begin() + live.computed);
   kept.is_static = is_static;
   kept.last_used = ++use_counter_;
-  kept_bytes_ += static_cast<int64_t>(kept.blob->bytes.size());
+  kept_bytes_ += kept.blob->size();
   const HolderId holder = next_holder_++;
   GroupOf(live).tree.Insert(holder, kept.tokens);
+  kept_.emplace(holder, std::move(kept));
+  EvictKeptOver(options_.kept_bytes);
+}
+
+void LlamaEngine::Export(RequestId id) {
+  KvTransfer kv;
+  kv.id = id;
+  const auto found = kept_of_request_.find(id);
+  if (found != kept_of_request_.end()) {
+    const Kept& kept = kept_.at(found->second);
+    Descriptor memory;
+    try {
+      if (kept.sequence >= 0) {
+        memory = room_->ExportShared(kept.sequence, kv.bytes);
+      } else {
+        memory = ShareBytes(kept.blob->data());
+        kv.bytes = kept.blob->size();
+      }
+    } catch (const Error&) {
+      kv.bytes = 0;  // no memory to share: whoever asks computes it
+    }
+    if (memory) {
+      kv.adapter = groups_[kept.group].adapter;
+      kv.tokens = kept.tokens;
+      kv.kv = std::make_shared<const Descriptor>(std::move(memory));
+      ++statistics_.migrations;
+    } else {
+      kv.bytes = 0;
+    }
+    Release(id, 1);
+  }
+  exports_.push_back(std::move(kv));
+}
+
+void LlamaEngine::Import(KvTransfer kv) {
+  const auto group = std::find_if(groups_.begin(), groups_.end(),
+                                  [&](const Group& g) { return g.adapter == kv.adapter; });
+  const bool is_wanted = can_cut_ && kv.kv != nullptr && !kv.tokens.empty() &&
+                         group != groups_.end() && !kept_of_request_.contains(kv.id);
+  if (!is_wanted) return;
+  auto blob = std::make_shared<KvBlob>();
+  blob->shared = MappedMemory::Sealed(*kv.kv, static_cast<size_t>(kv.bytes));
+  blob->tokens = static_cast<int32_t>(kv.tokens.size());
+  Kept kept;
+  kept.request = kv.id;
+  kept.group = static_cast<size_t>(group - groups_.begin());
+  kept.tokens = std::move(kv.tokens);
+  kept.consumers = 1;
+  kept.blob = std::move(blob);
+  kept.last_used = ++use_counter_;
+  kept_bytes_ += kept.blob->size();
+  const HolderId holder = next_holder_++;
+  group->tree.Insert(holder, kept.tokens);
+  kept_of_request_.emplace(kv.id, holder);
   kept_.emplace(holder, std::move(kept));
   EvictKeptOver(options_.kept_bytes);
 }
@@ -91,7 +145,7 @@ void LlamaEngine::SpillKept(HolderId holder) {
     return;
   }
   kept.sequence = -1;
-  kept_bytes_ += static_cast<int64_t>(kept.blob->bytes.size());
+  kept_bytes_ += kept.blob->size();
   sequences_[static_cast<size_t>(sequence)].kept = -1;
   FreeSequence(sequence);
   EvictKeptOver(options_.kept_bytes);
@@ -103,7 +157,7 @@ void LlamaEngine::DropKept(HolderId holder) {
   Kept& kept = found->second;
   groups_[kept.group].tree.Remove(holder);
   if (kept.request != 0) kept_of_request_.erase(kept.request);
-  if (kept.blob) kept_bytes_ -= static_cast<int64_t>(kept.blob->bytes.size());
+  if (kept.blob) kept_bytes_ -= kept.blob->size();
   if (kept.sequence >= 0) {
     sequences_[static_cast<size_t>(kept.sequence)].kept = -1;
     FreeSequence(kept.sequence);

@@ -143,12 +143,25 @@ std::shared_ptr<const KvBlob> KvRoom::Export(int32_t sequence, int32_t tokens) {
   return blob;
 }
 
+Descriptor KvRoom::ExportShared(int32_t sequence, int64_t& bytes) {
+  Timed timed(statistics_.copy_us);
+  const auto read = [&](std::span<uint8_t> memory) {
+    return llama_state_seq_get_data(context_.get(), memory.data(), memory.size(), sequence);
+  };
+  size_t written = 0;
+  Descriptor memory =
+      ShareWritten(llama_state_seq_get_size(context_.get(), sequence), read, written);
+  bytes = static_cast<int64_t>(written);
+  return memory;
+}
+
 bool KvRoom::Import(const KvBlob& blob, int32_t sequence, int32_t tokens) {
   HALO_CHECK(tokens <= blob.tokens, "a blob has no more than it has");
   Timed timed(statistics_.copy_us);
   Clear(sequence);
-  if (llama_state_seq_set_data(context_.get(), blob.bytes.data(), blob.bytes.size(), sequence) ==
-      0) {
+  const std::string_view data = blob.data();
+  if (llama_state_seq_set_data(context_.get(), reinterpret_cast<const uint8_t*>(data.data()),
+                               data.size(), sequence) == 0) {
     Clear(sequence);
     return false;
   }

@@ -3,10 +3,13 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "base/descriptor.h"
 #include "engine/engine.h"
 #include "engine/llama/llama_setup.h"
+#include "engine/shared_memory.h"
 
 struct llama_adapter_lora;
 struct llama_context;
@@ -14,10 +17,17 @@ struct llama_model;
 
 namespace halo {
 
-/// KV of one sequence, lying in host memory.
+/// KV of one sequence, lying in host memory: of this process, or shared with the one it came from.
 struct KvBlob {
   std::vector<uint8_t> bytes;
-  int32_t tokens = 0;  ///< positions 0 .. tokens - 1
+  MappedMemory shared;  ///< in place of `bytes`
+  int32_t tokens = 0;   ///< positions 0 .. tokens - 1
+
+  std::string_view data() const {
+    if (bytes.empty()) return shared.text();
+    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+  }
+  int64_t size() const { return static_cast<int64_t>(data().size()); }
 };
 
 /// One llama.cpp context and its sequences: where KV is written, moved, cut and copied. Knows
@@ -70,6 +80,8 @@ class KvRoom {
   bool CopyPrefix(int32_t from, int32_t to, int32_t tokens);
   /// Nothing if the sequence is empty or the copy failed.
   std::shared_ptr<const KvBlob> Export(int32_t sequence, int32_t tokens);
+  /// The same into memory that can be shared; nothing if that failed.
+  Descriptor ExportShared(int32_t sequence, int64_t& bytes);
   /// The first `tokens` positions of the blob become `sequence`. False if that failed (it is empty
   /// then).
   bool Import(const KvBlob& blob, int32_t sequence, int32_t tokens);

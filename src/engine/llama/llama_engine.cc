@@ -594,7 +594,7 @@ void LlamaEngine::CheckInvariants() const {
   for (const auto& [holder, kept] : kept_) {
     HALO_CHECK((kept.sequence >= 0) != (kept.blob != nullptr), "kept KV lies in one place");
     HALO_CHECK(groups_[kept.group].tree.Contains(holder), "what is kept is in its tree");
-    if (kept.blob) blob_bytes += static_cast<int64_t>(kept.blob->bytes.size());
+    if (kept.blob) blob_bytes += kept.blob->size();
     in_sequences += kept.sequence >= 0 ? 1 : 0;
   }
   HALO_CHECK(in_sequences == resident && blob_bytes == kept_bytes_, "counts of kept KV agree");

@@ -83,6 +83,9 @@ class LlamaEngine final : public Engine {
     return static_cast<int64_t>(live_.size() + completed_.size());
   }
   EngineStatistics Statistics() const override;
+  void Export(RequestId id) override;
+  std::vector<KvTransfer> TakeExports() override { return std::exchange(exports_, {}); }
+  void Import(KvTransfer kv) override;
   /// Throws Error(kModel) if the file cannot be loaded any more.
   void Load() override;
   void Unload() override;
@@ -248,6 +251,7 @@ class LlamaEngine final : public Engine {
   GrammarCache grammars_;
   std::vector<TokenId> end_tokens_;  ///< ascending
   std::vector<Completion> completed_;
+  std::vector<KvTransfer> exports_;
   EngineStatistics statistics_;  ///< what KvRoom does not count, and rooms that were replaced
 };
 

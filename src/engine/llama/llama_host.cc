@@ -20,7 +20,7 @@ std::optional<SetupMessage> AwaitSetup(Connection& connection) {
   std::optional<SetupMessage> setup;
   while (!setup && connection.is_open()) {
     connection.Wait(kForEver);
-    connection.Read([&](std::string_view body) {
+    connection.Read([&](std::string_view body, const Descriptor&) {
       ToEngine message = DecodeToEngine(body);
       if (!std::holds_alternative<SetupMessage>(message) || setup)
         throw Error(ErrorCode::kIo, "engine connection: the first message is no setup");
