@@ -285,6 +285,8 @@ void AddRunFlags(CLI::App& command, RunFlags& flags) {
   command.add_option("--summary-json", options.summary_json, "Write the summary to a file");
   command.add_option("--dump-prompts", options.dump_prompts,
                      "Write every call with its ids and times to a JSONL file");
+  command.add_option("--trace", options.trace,
+                     "Write what was done when to a JSON file that ui.perfetto.dev opens");
   command.add_flag("--quiet", flags.quiet, "No progress and no summary on standard error");
 }
 

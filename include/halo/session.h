@@ -75,6 +75,7 @@ struct RunOptions {
   double max_failures = -1;        ///< rows; negative: no limit
   double max_failures_share = -1;  ///< share of finished rows; negative: no limit
   std::string dump_prompts;        ///< JSONL of every call, its ids included; "": none
+  std::string trace;               ///< Chrome trace events of what was done when; "": none
   std::string summary_json;  ///< where the caller will write the summary, so that this is no other
                              ///< file of the run; "": nowhere
 

@@ -117,6 +117,7 @@ struct Completion {
   int64_t engine_us = 0;     ///< its share of the passes that computed it: by tokens, by sequences
   uint64_t logits_hash = 0;  ///< over the logits of every sampled token, in order, where the engine
                              ///< was made to hash them
+  int32_t worker = 0;        ///< that ran it; said by whoever chose among several
 
   friend bool operator==(const Completion&, const Completion&) = default;
 };
@@ -142,6 +143,35 @@ struct EngineStatistics {
   int64_t load_us = 0;   ///< that these took
 
   friend bool operator==(const EngineStatistics&, const EngineStatistics&) = default;
+};
+
+/// Something that an engine did, for traces.
+struct EngineSpan {
+  enum class Kind : uint8_t {
+    kPrefill,  ///< a pass over prompts
+    kDecode,   ///< a pass over one token of each sequence
+    kSpill,    ///< KV to host memory
+    kRestore,  ///< and back
+    kCopy,     ///< KV between sequences
+    kLoad,     ///< weights and adapters
+    kLayOut,   ///< room for KV
+    kRestart   ///< from the loss of its process until the next one has an engine
+  };
+  Kind kind = Kind::kPrefill;
+  int64_t start_us = 0, end_us = 0;  ///< on the steady clock, which all processes share
+  int64_t tokens = 0;                ///< computed by a pass; whose KV was moved
+  // Of passes:
+  int32_t sequences = 0;  ///< in the batch
+  int32_t running = 0;    ///< sequences with a request
+  int64_t kv_tokens = 0;  ///< in the sequences after it, kept ones included
+
+  friend bool operator==(const EngineSpan&, const EngineSpan&) = default;
+};
+struct EngineSpans {
+  std::vector<EngineSpan> spans;
+  int64_t left_out = 0;  ///< nobody took them in time
+
+  friend bool operator==(const EngineSpans&, const EngineSpans&) = default;
 };
 
 /// Fairness of engines that let requests pass one which waits for something other than a sequence
@@ -203,6 +233,8 @@ class Engine {
   /// Requests submitted and not yet completed.
   virtual int64_t pending() const = 0;
   virtual EngineStatistics Statistics() const = 0;
+  /// What it did since it was last asked, where it was made to record that; each kind in order.
+  virtual EngineSpans TakeSpans() { return {}; }
   /// For waiting on several things at once: a descriptor that is readable when Poll has something
   /// to do, the same over the engine's life. -1: the engine works inside Poll, so that whoever
   /// waits for it has to call that.

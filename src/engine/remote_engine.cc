@@ -113,6 +113,8 @@ void RemoteEngine::Take(std::string_view body, Descriptor attachment) {
     exports_.push_back(KvFrom(std::move(*kv), std::move(attachment)));
   } else if (std::holds_alternative<LoadedMessage>(message)) {
     unanswered_loads_ = std::max<int64_t>(0, unanswered_loads_ - 1);
+  } else if (const auto* spans = std::get_if<EngineSpans>(&message)) {
+    spans_.Add(*spans);
   } else {
     statistics_ = std::get<EngineStatistics>(message);
   }
@@ -188,7 +190,10 @@ void ServeEngine(Engine& engine, Connection& connection, const ServedWith& with)
   // batch, or moves KV to fill that.
   constexpr int64_t kReactionUs = 5'000;
   constexpr int64_t kForEver = -1;
+  // With answers, or when there are so many.
+  constexpr size_t kSpansOfMessage = 256;
   const SteadyClock clock;
+  SpanLog spans;
   int64_t held_until_us = 0;  // 0: nothing is waited for
   const auto take = [&](std::string_view body, Descriptor attachment) {
     ToEngine message = DecodeToEngine(body);
@@ -218,6 +223,9 @@ void ServeEngine(Engine& engine, Connection& connection, const ServedWith& with)
       if (with.rest != nullptr && with.turns->IsAwaited()) with.rest();
       with.turns->GiveBack();
     }
+    spans.Add(engine.TakeSpans());
+    if (spans.size() >= kSpansOfMessage || (spans.size() > 0 && !finished.empty()))
+      connection.Put(EncodeFrame(FromEngine(spans.Take())));
     if (finished.empty()) continue;
     connection.Put(EncodeFrame(FromEngine(engine.Statistics())));
     for (const Completion& completion : finished) {

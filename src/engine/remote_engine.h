@@ -11,6 +11,7 @@
 #include "base/descriptor.h"
 #include "engine/connection.h"
 #include "engine/engine.h"
+#include "engine/span_log.h"
 #include "engine/wire.h"
 
 namespace halo {
@@ -50,6 +51,7 @@ class RemoteEngine final : public Engine {
     return static_cast<int64_t>(pending_.size() + lost_.size() + arrived_.size());
   }
   EngineStatistics Statistics() const override { return statistics_; }
+  EngineSpans TakeSpans() override { return spans_.Take(); }
   int ready_descriptor() const override { return connection_.descriptor(); }
   void Export(RequestId id) override;
   std::vector<KvTransfer> TakeExports() override { return std::exchange(exports_, {}); }
@@ -79,6 +81,7 @@ class RemoteEngine final : public Engine {
   EngineStatistics statistics_;
   bool is_told_to_load_ = true;  ///< the last time
   int64_t unanswered_loads_ = 0, unanswered_exports_ = 0;
+  SpanLog spans_;
   std::unordered_set<RequestId> pending_;
   std::vector<Completion> arrived_;
   std::vector<KvTransfer> exports_;

@@ -98,6 +98,8 @@ void SupervisedEngine::Start() {
 
 void SupervisedEngine::TakeDescription() {
   failed_starts_ = 0;
+  if (const int64_t lost_at_us = std::exchange(lost_at_us_, 0); lost_at_us > 0)
+    spans_.Add({EngineSpan::Kind::kRestart, lost_at_us, clock_.NowUs()});
   const EngineDescription& now = remote_->Describe();
   if (description_.name.empty()) {
     description_ = now;
@@ -159,6 +161,8 @@ Residency SupervisedEngine::residency() const {
 /// The process is gone, or is made to go. Says how it ended.
 std::string SupervisedEngine::LoseProcess() {
   AddStatistics(before_);
+  spans_.Add(remote_->TakeSpans());
+  if (lost_at_us_ == 0) lost_at_us_ = clock_.NowUs();
   const std::string why = remote_->why_lost();
   const bool was_abused = remote_->was_abused();
   const bool is_ending = !remote_->is_connected() && !was_abused;
@@ -390,6 +394,11 @@ EngineStatistics SupervisedEngine::Statistics() const {
   EngineStatistics total = before_;
   AddStatistics(total);
   return total;
+}
+
+EngineSpans SupervisedEngine::TakeSpans() {
+  if (remote_ != nullptr) spans_.Add(remote_->TakeSpans());
+  return spans_.Take();
 }
 
 }  // namespace halo

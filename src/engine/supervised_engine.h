@@ -73,6 +73,7 @@ class SupervisedEngine final : public Engine {
   std::vector<Completion> Poll(int64_t deadline_us) override;
   int64_t pending() const override { return static_cast<int64_t>(held_.size() + finished_.size()); }
   EngineStatistics Statistics() const override;
+  EngineSpans TakeSpans() override;
   int ready_descriptor() const override { return ready_.get(); }
   /// Where its process ends before it has answered, nothing is left: so says TakeExports.
   void Export(RequestId id) override;
@@ -146,6 +147,8 @@ class SupervisedEngine final : public Engine {
   int32_t crashes_ = 0;              ///< in a row without an answer
   int64_t start_at_us_ = 0;          ///< no sooner
   EngineStatistics before_;          ///< of processes that have ended, and the restarts
+  SpanLog spans_;              ///< of theirs, and the restarts
+  int64_t lost_at_us_ = 0;     ///< 0: it is there, or never was
 };
 
 }  // namespace halo

@@ -72,6 +72,7 @@ void Read(const Json& j, Number& number) {
 void Read(const Json& j, bool& value) { j.get_to(value); }
 void Read(const Json& j, std::string& text) { j.get_to(text); }
 void Read(const Json& j, LlamaAdapter& adapter);
+void Read(const Json& j, EngineSpan& span);
 
 template <typename Value>
 void Read(const Json& j, std::vector<Value>& values) {
@@ -286,6 +287,7 @@ Json ToJson(const SetupMessage& message) {
           {"reuse", s.reuse},
           {"exactness", static_cast<int>(s.exactness)},
           {"hash_logits", s.hash_logits},
+          {"record_spans", s.record_spans},
           {"batch_tokens", s.batch_tokens},
           {"micro_batch_tokens", s.micro_batch_tokens}};
 }
@@ -315,6 +317,7 @@ SetupMessage SetupFrom(const Json& j) {
   Read(j.at("reuse"), s.reuse);
   ReadEnum(j.at("exactness"), s.exactness, Exactness::kRequired);
   Read(j.at("hash_logits"), s.hash_logits);
+  Read(j.at("record_spans"), s.record_spans);
   Read(j.at("batch_tokens"), s.batch_tokens);
   Read(j.at("micro_batch_tokens"), s.micro_batch_tokens);
   return message;
@@ -360,6 +363,32 @@ EngineStatistics StatisticsFrom(const Json& j) {
   EngineStatistics s;
   const std::vector<int64_t*> counters = Counters(s);
   for (size_t i = 0; i < counters.size(); ++i) Read(j.at("values").at(i), *counters[i]);
+  return s;
+}
+
+Json ToJson(const EngineSpans& s) {
+  Json spans = Json::array();
+  for (const EngineSpan& span : s.spans) {
+    spans.push_back({static_cast<int>(span.kind), span.start_us, span.end_us, span.tokens,
+                     span.sequences, span.running, span.kv_tokens});
+  }
+  return {{"kind", "spans"}, {"spans", spans}, {"left_out", s.left_out}};
+}
+
+void Read(const Json& j, EngineSpan& span) {
+  ReadEnum(j.at(0), span.kind, EngineSpan::Kind::kRestart);
+  Read(j.at(1), span.start_us);
+  Read(j.at(2), span.end_us);
+  Read(j.at(3), span.tokens);
+  Read(j.at(4), span.sequences);
+  Read(j.at(5), span.running);
+  Read(j.at(6), span.kv_tokens);
+}
+
+EngineSpans SpansFrom(const Json& j) {
+  EngineSpans s;
+  Read(j.at("spans"), s.spans);
+  Read(j.at("left_out"), s.left_out);
   return s;
 }
 
@@ -452,6 +481,7 @@ FromEngine DecodeFromEngine(std::string_view body) {
     if (kind == "fault") return FaultFrom(message);
     if (kind == "loaded") return LoadedMessage{};
     if (kind == "kv") return KvFrom(message);
+    if (kind == "spans") return SpansFrom(message);
     Refuse("an engine sends no '" + kind + "' message");
   });
 }

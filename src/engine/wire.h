@@ -84,7 +84,7 @@ struct KvMessage {
 using ToEngine = std::variant<Request, CancelMessage, CancelWaitingMessage, ReleaseMessage,
                               GoOnMessage, SetupMessage, LoadMessage, ExportMessage, KvMessage>;
 using FromEngine = std::variant<EngineDescription, Completion, EngineStatistics, EngineFault,
-                                LoadedMessage, KvMessage>;
+                                EngineSpans, LoadedMessage, KvMessage>;
 
 /// A length and a body, for the stream.
 std::string EncodeFrame(const ToEngine& message);

@@ -139,6 +139,7 @@ RunReport Executor::Run(const StopFlag& stop) {
     impl.CheckLimits();
     const bool working = impl.working();
     impl.FlushRows(!working);
+    impl.TellOfTurn();
     if (!working && impl.AllClosed() && impl.open_rows.empty())
       return impl.Finish(RunEnd::kFinished);
     if (!working && impl.stopping) {
@@ -301,6 +302,12 @@ void Executor::Impl::FlushRows(bool idle) {
   for (RunSource& source : sources) source.sink->Flush();
   unflushed = false;
   last_flush_us = now;
+}
+
+void Executor::Impl::TellOfTurn() {
+  if (observer == nullptr) return;
+  report.counts.calls_running = static_cast<int64_t>(calls.size() + tool_work.size());
+  observer->OnTurn(report.counts);
 }
 
 void Executor::Impl::CheckLimits() {

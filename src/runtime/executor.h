@@ -63,7 +63,8 @@ struct CallRecord {
   const Prompt& prompt;
   const Completion& completion;
   size_t source;
-  bool merged;  ///< answered by an equal call
+  bool merged;           ///< answered by an equal call
+  const Engine* engine;  ///< that was asked
 };
 
 /// Everything about one call of a tool. References live only during the callback.
@@ -87,9 +88,16 @@ class RunObserver {
   virtual ~RunObserver() = default;
   virtual void OnCall(const CallRecord&) {}
   virtual void OnToolCall(const ToolCallRecord&) {}
+  /// An attempt at a call has ended, before it is decided whether another is made. Each is told of
+  /// once; calls that an engine had not begun when the run stopped are none.
+  virtual void OnAttempt(const CallRecord&) {}
+  /// The same of a tool's call; there is no `result` yet.
+  virtual void OnToolAttempt(const ToolCallRecord&) {}
   virtual void OnRow(size_t /*source*/, const RowResult&) {}
   /// Now and then, at least once a second while something happens.
   virtual void OnProgress(const struct RunCounts&) {}
+  /// After each turn of the scheduler: ten times a second at least, while something runs.
+  virtual void OnTurn(const struct RunCounts&) {}
 };
 
 struct ExecutorOptions {

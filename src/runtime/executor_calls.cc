@@ -467,6 +467,11 @@ void Executor::Impl::CountCompletion(const Call& call, const Completion& complet
   counts.engine_us += completion.engine_us;
   if (completion.started_us > 0)
     counts.busy_us += std::max<int64_t>(0, completion.finished_us - completion.started_us);
+  if (observer == nullptr) return;
+  RowState& row = *call.row;
+  observer->OnAttempt({PlanOf(row).operator_of(call.op), row.row, call.request,
+                       At(row, call.op).conversation->prompt, completion, row.source, false,
+                       call.engine});
 }
 
 /// Engines know one deadline; whether the row's or the call's own was missed is told here.

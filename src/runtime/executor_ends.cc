@@ -183,7 +183,7 @@ void Executor::Impl::EndInstance(RowState& row, OperatorIndex op, const Completi
   instance.output_tokens += completion.output_tokens;
   if (observer != nullptr) {
     observer->OnCall({PlanOf(row).operator_of(op), row.row, call.request,
-                      instance.conversation->prompt, completion, row.source, merged});
+                      instance.conversation->prompt, completion, row.source, merged, call.engine});
   }
   if (instance.samples != nullptr) return EndSample(row, op, completion, call);
   if (completion.failure) return FailInstance(row, op, *completion.failure);

@@ -211,6 +211,7 @@ struct Executor::Impl {
   void WriteRows();
   void WriteRow(RowState& row);
   void FlushRows(bool idle);
+  void TellOfTurn();
   void CheckLimits();
   void Stop();
   void Abort();

@@ -188,6 +188,11 @@ void Executor::Impl::CountToolCompletion(ToolWork& work, const ToolCompletion& c
     CountsOf(*work.row, work.op).busy_us += busy_us;
     work.busy_us += busy_us;
   }
+  if (observer == nullptr) return;
+  const RowState& row = *work.row;
+  observer->OnToolAttempt({PlanOf(row).operator_of(work.op), row.row, work.call,
+                           ToolOf(row, work.op).target(), work.request, work.may_share, completion,
+                           nullptr, row.source, false, work.busy_us});
 }
 
 /// True if the call is made again later: exponential back-off with jitter, and never before the

@@ -94,7 +94,7 @@ WorkerFleet::~WorkerFleet() = default;
 
 Engine& WorkerFleet::engine(size_t model) { return *fronts_[model]; }
 
-const Engine* WorkerFleet::replica(int32_t worker, size_t model) const {
+Engine* WorkerFleet::replica(int32_t worker, size_t model) {
   return At(worker, model).engine.get();
 }
 
@@ -520,6 +520,7 @@ void WorkerFleet::Deliver(int32_t worker, size_t model, std::vector<Completion> 
     if (sent.consumers > 0 && !completion.failure)
       kept_[completion.id] = {model, worker, sent.consumers};
     sent_.erase(found);
+    completion.worker = worker;
     fronts_[model]->done_.push_back(std::move(completion));
   }
   if (replica.sent == 0) replica.idle_since_us = clock_.NowUs();

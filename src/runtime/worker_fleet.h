@@ -96,7 +96,7 @@ class WorkerFleet {
   Engine& engine(size_t model);
   int32_t workers() const { return static_cast<int32_t>(options_.memory_bytes.size()); }
   /// Null: the worker has never held the model.
-  const Engine* replica(int32_t worker, size_t model) const;
+  Engine* replica(int32_t worker, size_t model);
   const FleetStatistics& statistics() const { return statistics_; }
 
  private:

@@ -87,6 +87,7 @@ class EngineMaker {
     engine.reuse = !options_.naive;
     engine.exactness = ExactnessOf(options_);
     engine.hash_logits = !options_.dump_prompts.empty() && engine.exactness != Exactness::kOff;
+    engine.record_spans = !options_.trace.empty();
     return MakeEngine(std::move(engine), host_, worker, like, clock_);
   }
 

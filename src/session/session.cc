@@ -37,6 +37,7 @@
 #include "session/plan_file.h"
 #include "session/planning.h"
 #include "session/prompt_estimate.h"
+#include "session/run_trace.h"
 #include "session/summary.h"
 #include "session/tool_setup.h"
 #include "session/workflow_files.h"
@@ -131,10 +132,12 @@ struct Input {
 
 class Reporter final : public RunObserver {
  public:
-  /// `news` are taken from there with each progress.
-  Reporter(CallDump* dump, int64_t rows_total, int64_t calls_total, std::vector<std::string>& news,
-           const std::function<void(const Progress&)>& on_progress, const Clock& clock)
+  /// `dump` and `trace` may be null. `news` are taken from there with each progress.
+  Reporter(CallDump* dump, RunTrace* trace, int64_t rows_total, int64_t calls_total,
+           std::vector<std::string>& news, const std::function<void(const Progress&)>& on_progress,
+           const Clock& clock)
       : dump_(dump),
+        trace_(trace),
         rows_total_(rows_total),
         calls_total_(calls_total),
         news_(news),
@@ -148,8 +151,18 @@ class Reporter final : public RunObserver {
   void OnToolCall(const ToolCallRecord& call) override {
     if (dump_ != nullptr) dump_->Write(call);
   }
-  void OnRow(size_t, const RowResult& row) override {
+  void OnAttempt(const CallRecord& call) override {
+    if (trace_ != nullptr) trace_->OnAttempt(call);
+  }
+  void OnToolAttempt(const ToolCallRecord& call) override {
+    if (trace_ != nullptr) trace_->OnToolAttempt(call);
+  }
+  void OnTurn(const RunCounts& counts) override {
+    if (trace_ != nullptr) trace_->OnTurn(counts);
+  }
+  void OnRow(size_t source, const RowResult& row) override {
     constexpr size_t kShown = 3;
+    if (trace_ != nullptr) trace_->OnRow(source, row);
     if (!row.failure || failures_.size() >= kShown) return;
     std::string id = row.id.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
     const std::string who = row.failure->operator_id.empty() ? "" : row.failure->operator_id + ": ";
@@ -168,6 +181,7 @@ class Reporter final : public RunObserver {
  private:
   std::vector<std::string> failures_;
   CallDump* dump_;
+  RunTrace* trace_;
   int64_t rows_total_;
   int64_t calls_total_;
   std::vector<std::string>& news_;
@@ -213,6 +227,7 @@ struct Session::Impl {
   void OpenOutputs();
   int32_t ExpectedTokens(const LoadedModel& model);
   int32_t SequencesFor(const std::string& model_path) const;
+  std::unique_ptr<RunTrace> OpenTrace(int64_t start_us, int64_t planned_us);
   std::vector<RunSource> Sources();
   int64_t RowsSideBySide() const;
   RunOutcome OutcomeOf(const RunReport& report, SummaryInput summary) const;
@@ -494,6 +509,7 @@ int64_t Session::Impl::RowsSideBySide() const {
 void Session::Impl::CheckPaths() const {
   RequireFolderOf(options.output, "-o");
   RequireFolderOf(options.dump_prompts, "--dump-prompts");
+  RequireFolderOf(options.trace, "--trace");
   std::vector<std::string> read;
   std::vector<WrittenFile> written;
   for (size_t i = 0; i < inputs.size(); ++i) {
@@ -510,6 +526,7 @@ void Session::Impl::CheckPaths() const {
   read.push_back(options.plan_file);
   read.insert(read.end(), tools.files.begin(), tools.files.end());
   written.push_back({"--dump-prompts", options.dump_prompts, ""});
+  written.push_back({"--trace", options.trace, ""});
   written.push_back({"--summary-json", options.summary_json, ""});
   CheckWrittenFiles(written, read);
 }
@@ -549,6 +566,21 @@ void Session::Impl::OpenOutputs() {
       names.push_back(output.name);
     input->sink = OpenResultSink(input->output, names, STDOUT_FILENO);
   }
+}
+
+/// Null where none was asked for. `planned_us`: when models began to be loaded.
+std::unique_ptr<RunTrace> Session::Impl::OpenTrace(int64_t start_us, int64_t planned_us) {
+  if (options.trace.empty()) return nullptr;
+  auto trace = std::make_unique<RunTrace>(options.trace, start_us, clock);
+  for (const auto& [path, model] : models) {
+    for (int32_t w = 0; w < fleet->workers(); ++w) {
+      trace->AddEngine(model.resolved.request.name, fleet->engine(model.in_fleet), w,
+                       [this, w, m = model.in_fleet] { return fleet->replica(w, m); });
+    }
+  }
+  trace->AddPhase("plan", start_us, planned_us);
+  trace->AddPhase("make engines", planned_us, clock.NowUs());
+  return trace;
 }
 
 std::vector<RunSource> Session::Impl::Sources() {
@@ -656,12 +688,14 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   impl.CheckPaths();
   impl.LoadVocabularies();
   impl.PlanBatch();
+  const int64_t planned_us = impl.clock.NowUs();
   impl.LoadModels();
   const ExecutorOptions how = impl.HowToExecute();
   impl.OpenOutputs();
   std::unique_ptr<CallDump> dump;
   if (!impl.options.dump_prompts.empty())
     dump = std::make_unique<CallDump>(impl.options.dump_prompts, impl.clock.NowUs());
+  const std::unique_ptr<RunTrace> trace = impl.OpenTrace(start_us, planned_us);
 
   int64_t rows_total = 0;
   int64_t calls_total = 0;
@@ -673,11 +707,17 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
                                          [](const LogicalNode& node) { return !node.removed; });
     calls_total = known ? calls_total + rows * static_cast<int64_t>(operators) : -1;
   }
-  Reporter reporter(dump.get(), rows_total, calls_total, impl.news, on_progress, impl.clock);
+  Reporter reporter(dump.get(), trace.get(), rows_total, calls_total, impl.news, on_progress,
+                    impl.clock);
   const int64_t ready_us = impl.clock.NowUs();
   Executor executor(impl.Sources(), how, impl.clock, &reporter);
   RunReport report = executor.Run(stop);
   if (dump) dump->Finish();
+  if (trace) {
+    trace->AddPhase("run", ready_us, impl.clock.NowUs());
+    const std::string fault = trace->Finish();
+    if (!fault.empty()) report.notices.push_back(fault);
+  }
 
   int64_t engine_busy_us = 0;
   for (const auto& [path, model] : impl.models)

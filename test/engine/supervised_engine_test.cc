@@ -122,6 +122,16 @@ TEST_F(SupervisedEngineTest, IsKilledAtAnyMomentAndAnswersAllTheSame) {
   EXPECT_GE(engine_->Statistics().steps, static_cast<int64_t>(kRequests) / 2);
   ASSERT_FALSE(restarts_.empty());
   EXPECT_THAT(restarts_[0], HasSubstr("killed by signal 9"));
+  const EngineSpans spans = engine_->TakeSpans();
+  EXPECT_FALSE(spans.spans.empty());
+  EXPECT_LE(static_cast<int64_t>(spans.spans.size()), engine_->Statistics().restarts);
+  int64_t until_us = 0;
+  for (const EngineSpan& span : spans.spans) {
+    EXPECT_EQ(span.kind, EngineSpan::Kind::kRestart);
+    EXPECT_GE(span.start_us, until_us);
+    EXPECT_GT(span.end_us, span.start_us);
+    until_us = span.end_us;
+  }
 }
 
 TEST_F(SupervisedEngineTest, APoisonousCallFailsAlone) {

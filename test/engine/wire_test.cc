@@ -67,6 +67,7 @@ SetupMessage FilledSetup() {
   setup.reuse = false;
   setup.exactness = Exactness::kRequired;
   setup.hash_logits = true;
+  setup.record_spans = true;
   setup.batch_tokens = 6;
   setup.micro_batch_tokens = 7;
   return message;
@@ -76,6 +77,18 @@ TEST(Wire, RoundTripsASetup) {
   const SetupMessage setup = FilledSetup();
   const ToEngine back = DecodeToEngine(EncodeFrame(ToEngine(setup)).substr(kLengthBytes));
   EXPECT_EQ(std::get<SetupMessage>(back), setup);
+}
+
+EngineSpans FilledSpans() {
+  return {{{EngineSpan::Kind::kDecode, 1LL << 40, (1LL << 40) + 7, 5, 4, 3, 1LL << 33},
+           {EngineSpan::Kind::kRestart, -1, 2, 0, 0, 0, 0}},
+          9};
+}
+
+TEST(Wire, RoundTripsSpans) {
+  const EngineSpans spans = FilledSpans();
+  const FromEngine back = DecodeFromEngine(EncodeFrame(FromEngine(spans)).substr(kLengthBytes));
+  EXPECT_EQ(std::get<EngineSpans>(back), spans);
 }
 
 // Seeds of an older format teach the fuzzer nothing: they are refused at the first key that is new.
@@ -99,7 +112,8 @@ TEST(Wire, SeedsOfTheFuzzTargetAreMessagesOfToday) {
       {"fault", EncodeFrame(FromEngine(EngineFault{ErrorCode::kModel, "no such file"}))},
       {"failed_completion", EncodeFrame(FromEngine(completion))},
       {"description", EncodeFrame(FromEngine(EngineDescription{}))},
-      {"statistics", EncodeFrame(FromEngine(EngineStatistics{}))}};
+      {"statistics", EncodeFrame(FromEngine(EngineStatistics{}))},
+      {"spans", EncodeFrame(FromEngine(FilledSpans()))}};
   for (const auto& [name, frame] : frames) {
     FrameReader reader;
     reader.Append(frame.data(), frame.size());

@@ -139,6 +139,7 @@ halo::SetupMessage AnySetup(FuzzedDataProvider& from) {
   setup.reuse = from.ConsumeBool();
   setup.load = from.ConsumeBool();
   setup.hash_logits = from.ConsumeBool();
+  setup.record_spans = from.ConsumeBool();
   return message;
 }
 
@@ -169,8 +170,23 @@ halo::ToEngine AnyToEngine(FuzzedDataProvider& from) {
   }
 }
 
+halo::EngineSpans AnySpans(FuzzedDataProvider& from) {
+  halo::EngineSpans spans;
+  spans.spans.resize(from.ConsumeIntegralInRange<size_t>(0, 4));
+  for (halo::EngineSpan& span : spans.spans) {
+    span.kind = static_cast<halo::EngineSpan::Kind>(from.ConsumeIntegralInRange(0, 7));
+    for (int64_t* number : {&span.start_us, &span.end_us, &span.tokens, &span.kv_tokens})
+      *number = Any<int64_t>(from);
+    for (int32_t* number : {&span.sequences, &span.running}) *number = Any<int32_t>(from);
+  }
+  spans.left_out = Any<int64_t>(from);
+  return spans;
+}
+
 halo::FromEngine AnyFromEngine(FuzzedDataProvider& from) {
-  switch (from.ConsumeIntegralInRange(0, 5)) {
+  switch (from.ConsumeIntegralInRange(0, 6)) {
+    case 6:
+      return AnySpans(from);
     case 0:
       return AnyCompletion(from);
     case 5:

@@ -3,29 +3,37 @@
 #include <llama.h>
 
 #include <algorithm>
-#include <chrono>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "engine/llama/exactness.h"
+#include "engine/span_log.h"
 
 namespace halo {
 namespace {
 
-/// Adds the time it lives to a counter.
+/// Adds the time it lives to a counter, and tells of it where somebody asks.
 class Timed {
  public:
-  explicit Timed(int64_t& total_us) : total_us_(total_us) {}
+  Timed(int64_t& total_us, SpanLog* spans, EngineSpan::Kind kind, int32_t tokens)
+      : total_us_(total_us), spans_(spans) {
+    span_.kind = kind;
+    span_.start_us = clock_.NowUs();
+    span_.tokens = tokens;
+  }
   ~Timed() {
-    total_us_ += std::chrono::duration_cast<std::chrono::microseconds>(
-                     std::chrono::steady_clock::now() - start_)
-                     .count();
+    span_.end_us = clock_.NowUs();
+    total_us_ += span_.end_us - span_.start_us;
+    if (spans_ != nullptr) spans_->Add(span_);
   }
   Timed(const Timed&) = delete;
   Timed& operator=(const Timed&) = delete;
 
  private:
+  SteadyClock clock_;
   int64_t& total_us_;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  SpanLog* spans_;
+  EngineSpan span_;
 };
 
 }  // namespace
@@ -42,7 +50,8 @@ struct KvRoom::Batch {
 
 void KvRoom::ContextDeleter::operator()(llama_context* context) const { llama_free(context); }
 
-KvRoom::KvRoom(llama_model* model, const Shape& shape) : shape_(shape) {
+KvRoom::KvRoom(llama_model* model, const Shape& shape, SpanLog* spans)
+    : shape_(shape), spans_(spans) {
   llama_context_params params = llama_context_default_params();
   params.n_ctx = static_cast<uint32_t>(shape.tokens);
   params.n_batch = static_cast<uint32_t>(shape.batch_tokens);
@@ -106,7 +115,7 @@ bool KvRoom::Cut(int32_t sequence, int32_t tokens) {
 }
 
 bool KvRoom::CopyPrefix(int32_t from, int32_t to, int32_t tokens) {
-  Timed timed(statistics_.copy_us);
+  const Timed timed(statistics_.copy_us, spans_, EngineSpan::Kind::kCopy, tokens);
   llama_memory_t memory = llama_get_memory(context_.get());
   Clear(to);
   if (shape_.layout == KvLayout::kUnified) {
@@ -130,8 +139,8 @@ bool KvRoom::CopyPrefix(int32_t from, int32_t to, int32_t tokens) {
 }
 
 std::shared_ptr<const KvBlob> KvRoom::Export(int32_t sequence, int32_t tokens) {
-  Timed timed(statistics_.copy_us);
   if (tokens <= 0) return nullptr;
+  const Timed timed(statistics_.copy_us, spans_, EngineSpan::Kind::kSpill, tokens);
   auto blob = std::make_shared<KvBlob>();
   blob->tokens = tokens;
   blob->bytes.resize(llama_state_seq_get_size(context_.get(), sequence));
@@ -157,7 +166,7 @@ Descriptor KvRoom::ExportShared(int32_t sequence, int64_t& bytes) {
 
 bool KvRoom::Import(const KvBlob& blob, int32_t sequence, int32_t tokens) {
   HALO_CHECK(tokens <= blob.tokens, "a blob has no more than it has");
-  Timed timed(statistics_.copy_us);
+  const Timed timed(statistics_.copy_us, spans_, EngineSpan::Kind::kRestore, tokens);
   Clear(sequence);
   const std::string_view data = blob.data();
   if (llama_state_seq_set_data(context_.get(), reinterpret_cast<const uint8_t*>(data.data()),

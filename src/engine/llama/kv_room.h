@@ -17,6 +17,8 @@ struct llama_model;
 
 namespace halo {
 
+class SpanLog;
+
 /// KV of one sequence, lying in host memory: of this process, or shared with the one it came from.
 struct KvBlob {
   std::vector<uint8_t> bytes;
@@ -47,8 +49,9 @@ class KvRoom {
     bool exact = false;  ///< exactness.h; split only
   };
 
-  /// Throws Error(kConfig) if the context cannot be made.
-  KvRoom(llama_model* model, const Shape& shape);
+  /// Copies are recorded in `spans`, which may be null and outlives the room. Throws Error(kConfig)
+  /// if the context cannot be made.
+  KvRoom(llama_model* model, const Shape& shape, SpanLog* spans = nullptr);
   ~KvRoom();
 
   const Shape& shape() const { return shape_; }
@@ -95,6 +98,7 @@ class KvRoom {
   struct Batch;
 
   Shape shape_;
+  SpanLog* spans_;
   std::unique_ptr<llama_context, ContextDeleter> context_;
   std::unique_ptr<Batch> batch_;
   std::vector<uint8_t> scratch_;

@@ -85,6 +85,7 @@ void LlamaEngine::Load() {
   LoadAdapters();
   ++statistics_.loads;
   statistics_.load_us += clock_.NowUs() - start_us;
+  RecordSpan(EngineSpan::Kind::kLoad, start_us);
 }
 
 void LlamaEngine::Unload() {
@@ -278,7 +279,9 @@ void LlamaEngine::ShapeRoom(int64_t longest_request) {
   if (before.tokens > 0 &&
       (before.layout != shape.layout || (split && before.sequences != shape.sequences)))
     DropAllKept();
-  room_ = std::make_unique<KvRoom>(model_.get(), shape);
+  const int64_t start_us = clock_.NowUs();
+  room_ = std::make_unique<KvRoom>(model_.get(), shape, options_.record_spans ? &spans_ : nullptr);
+  RecordSpan(EngineSpan::Kind::kLayOut, start_us);
   room_->Apply(groups_[group_].lora, groups_[group_].scale);
   last_shape_ = shape;
   sequences_.assign(static_cast<size_t>(shape.sequences), Sequence{});
@@ -335,6 +338,7 @@ bool LlamaEngine::PrefillStep() {
   const int64_t pass_us = clock_.NowUs() - start_us;
   statistics_.prefill_us += pass_us;
   if (!worked) return true;
+  RecordSpan(EngineSpan::Kind::kPrefill, start_us, batch.size(), lives.size());
   statistics_.prefill_tokens += static_cast<int64_t>(batch.size());
 
   std::unordered_map<int32_t, int32_t> logits_at;  // sequence -> batch index
@@ -381,6 +385,7 @@ void LlamaEngine::DecodeStep() {
   const int64_t step_us = clock_.NowUs() - start_us;
   statistics_.decode_us += step_us;
   if (!worked) return;
+  RecordSpan(EngineSpan::Kind::kDecode, start_us, batch.size(), lives.size());
   ++statistics_.decode_steps;
   statistics_.decode_tokens += static_cast<int64_t>(batch.size());
   for (size_t i = 0; i < lives.size(); ++i) {
@@ -403,6 +408,25 @@ bool LlamaEngine::RunBatch(const std::vector<KvRoom::BatchToken>& batch,
     Fail(*live, "engine", "llama.cpp could not compute a batch: " + reason, true);
   }
   return false;
+}
+
+/// What has just ended, for who traces. Before its tokens are counted as computed.
+void LlamaEngine::RecordSpan(EngineSpan::Kind kind, int64_t start_us, size_t tokens,
+                             size_t sequences) {
+  if (!options_.record_spans) return;
+  EngineSpan span{kind,
+                  start_us,
+                  clock_.NowUs(),
+                  static_cast<int64_t>(tokens),
+                  static_cast<int32_t>(sequences),
+                  running_,
+                  static_cast<int64_t>(tokens)};
+  for (const Sequence& sequence : sequences_) {
+    if (sequence.live != nullptr) span.kv_tokens += sequence.live->computed;
+    if (sequence.kept >= 0)
+      span.kv_tokens += static_cast<int64_t>(kept_.at(sequence.kept).tokens.size());
+  }
+  spans_.Add(span);
 }
 
 void LlamaEngine::SampleNext(Live& live, const float* logits) {

@@ -19,6 +19,7 @@
 #include "engine/llama/loaded_model.h"
 #include "engine/llama/sampler.h"
 #include "engine/llama/token_tree.h"
+#include "engine/span_log.h"
 #include "model/vocabulary.h"
 
 struct llama_adapter_lora;
@@ -92,6 +93,7 @@ class LlamaEngine final : public Engine {
   Residency residency() const override {
     return model_ ? Residency::kLoaded : Residency::kUnloaded;
   }
+  EngineSpans TakeSpans() override { return spans_.Take(); }
 
   /// One batched pass, or nothing if there is nothing to do. What Poll repeats; for tests and the
   /// engine's own thread.
@@ -210,6 +212,7 @@ class LlamaEngine final : public Engine {
   bool PrefillStep();
   void DecodeStep();
   bool RunBatch(const std::vector<KvRoom::BatchToken>& batch, const std::vector<Live*>& lives);
+  void RecordSpan(EngineSpan::Kind kind, int64_t start_us, size_t tokens = 0, size_t sequences = 0);
   void SampleNext(Live& live, const float* logits);
   TokenId ChooseToken(Live& live, std::span<const float> logits, int32_t sampled);
   TokenId ChooseByGrammar(Live& live, std::span<const float> logits, bool hold_back_end,
@@ -252,6 +255,7 @@ class LlamaEngine final : public Engine {
   std::vector<TokenId> end_tokens_;  ///< ascending
   std::vector<Completion> completed_;
   std::vector<KvTransfer> exports_;
+  SpanLog spans_;                ///< empty unless they are recorded
   EngineStatistics statistics_;  ///< what KvRoom does not count, and rooms that were replaced
 };
 

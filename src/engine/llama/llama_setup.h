@@ -47,6 +47,7 @@ struct LlamaSetup {
   bool reuse = true;  ///< false: every prompt is computed from its first token (the reference)
   Exactness exactness = Exactness::kOff;
   bool hash_logits = false;        ///< fills Completion::logits_hash
+  bool record_spans = false;       ///< Engine::TakeSpans gives what it did
   int32_t batch_tokens = 0;        ///< most tokens of one prefill step; 0: 2048
   int32_t micro_batch_tokens = 0;  ///< most tokens that are computed together; 0: 512
 
