@@ -49,10 +49,10 @@ bool RemoteEngine::AwaitDescription(int64_t deadline_us) {
   return is_described_;
 }
 
-void RemoteEngine::Submit(Request request) {
+void RemoteEngine::Send(const Request& request) {
   if (!is_told_to_load_) TellResidency(true);
   pending_.insert(request.id);
-  connection_.Put(EncodeFrame(ToEngine(std::move(request))));
+  connection_.Put(EncodeFrame(request));
   if (!connection_.is_open()) LosePending();
 }
 

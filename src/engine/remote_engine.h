@@ -41,7 +41,9 @@ class RemoteEngine final : public Engine {
   int descriptor() const { return connection_.descriptor(); }
 
   const EngineDescription& Describe() const override { return description_; }
-  void Submit(Request request) override;
+  void Submit(Request request) override { Send(request); }
+  /// The same of a request that the caller keeps.
+  void Send(const Request& request);
   void Cancel(RequestId id) override;
   void CancelWaiting() override;
   void Release(RequestId id, int32_t consumers) override;

@@ -271,7 +271,7 @@ void SupervisedEngine::EndHeld(Place place, Failure failure) {
 
 void SupervisedEngine::Send(Held& held) {
   held.is_sent = true;
-  remote_->Submit(held.request);
+  remote_->Send(held.request);
 }
 
 /// Gives the engine what it may have now: all that is held, or what runs alone if it has nothing.

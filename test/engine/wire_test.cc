@@ -141,32 +141,47 @@ TEST(Wire, RefusesWhatIsNoMessage) {
   EXPECT_THROW(other.Next(frame), Error);
 }
 
-// A message of a bad or broken engine must not end this process: a level is a piece of the stack.
-TEST(Wire, RefusesWhatIsNestedTooDeeply) {
-  EXPECT_THROW(DecodeFromEngine(std::string(1'000'000, '\x81')), Error);
-  EXPECT_THROW(DecodeToEngine(std::string(1'000'000, '\x9F')), Error);
+std::string Body(const std::string& frame) { return frame.substr(kLengthBytes); }
+
+// Bytes of a bad or broken engine must not become a message, nor take memory that is not there.
+TEST(Wire, RefusesWhatIsNotExactlyAMessage) {
+  const std::string request = Body(EncodeFrame(ToEngine(FilledRequest())));
+  Completion filled;
+  filled.failure = Failure{"op", "code", "message", true};
+  filled.tokens = {1, 2};
+  filled.text = "text";
+  const std::string completion = Body(EncodeFrame(FromEngine(filled)));
+  for (size_t size = 0; size < request.size(); ++size)
+    EXPECT_THROW(DecodeToEngine(request.substr(0, size)), Error) << size;
+  for (size_t size = 0; size < completion.size(); ++size)
+    EXPECT_THROW(DecodeFromEngine(completion.substr(0, size)), Error) << size;
+  EXPECT_THROW(DecodeToEngine(request + '\0'), Error);
+  EXPECT_THROW(DecodeFromEngine(completion + 'x'), Error);
+  EXPECT_THROW(DecodeFromEngine(request), Error);
+  EXPECT_THROW(DecodeToEngine(completion), Error);
+  EXPECT_THROW(DecodeToEngine("\x70"), Error);
+  EXPECT_THROW(DecodeFromEngine("\xF0"), Error);
 }
 
-// {"kind": "cancel", "id": ID}; the id as CBOR.
-std::string CancelWithId(std::string_view id) {
-  return std::string(
-             "\xA2\x64kind\x66"
-             "cancel\x62id") +
-         std::string(id);
-}
-
-TEST(Wire, RefusesNumbersThatDoNotFit) {
-  EXPECT_EQ(std::get<CancelMessage>(DecodeToEngine(CancelWithId("\x18\x2A"))).id, 42U);
-  EXPECT_THROW(DecodeToEngine(CancelWithId("\x20")), Error);                  // -1
-  EXPECT_THROW(DecodeToEngine(CancelWithId("\xFA\x7F\x80\x01\x01")), Error);  // not a number
-  EXPECT_THROW(DecodeToEngine(CancelWithId("\xF5")), Error);                  // true
-  Completion completion;
-  completion.tokens = {7};
-  std::string body = EncodeFrame(FromEngine(completion)).substr(kLengthBytes);
-  const size_t at = body.find("\x66tokens\x44") + 7;
-  ASSERT_EQ(body[at + 1], 7);
-  body.replace(at, 5, "\x43\x07\x00\x00", 4);  // three bytes are no token id
-  EXPECT_THROW(DecodeFromEngine(body), Error);
+TEST(Wire, RefusesCountsAndChoicesThatAreNone) {
+  const std::string cancel = Body(EncodeFrame(ToEngine(CancelMessage{42})));
+  EXPECT_EQ(std::get<CancelMessage>(DecodeToEngine(cancel)).id, 42U);
+  std::string setup = Body(EncodeFrame(ToEngine(SetupMessage{})));
+  const size_t takes_turns = 1 + sizeof(uint32_t);  // behind the kind and an empty version
+  ASSERT_EQ(setup.at(takes_turns), 0);
+  setup[takes_turns] = 2;  // neither true nor false
+  EXPECT_THROW(DecodeToEngine(setup), Error);
+  setup[takes_turns] = 0;
+  setup.replace(1, sizeof(uint32_t), "\xFF\xFF\xFF\xFF");  // a text of 4 GB
+  EXPECT_THROW(DecodeToEngine(setup), Error);
+  std::string completion = Body(EncodeFrame(FromEngine(Completion{})));
+  const size_t finish = 1 + sizeof(RequestId);
+  ASSERT_EQ(completion.at(finish), static_cast<char>(FinishReason::kFailed));
+  completion[finish] = 4;
+  EXPECT_THROW(DecodeFromEngine(completion), Error);
+  std::string spans = Body(EncodeFrame(FromEngine(EngineSpans{})));
+  spans.replace(1, sizeof(uint32_t), "\xFF\xFF\xFF\x7F");
+  EXPECT_THROW(DecodeFromEngine(spans), Error);
 }
 
 }  // namespace
