@@ -147,8 +147,8 @@ class SupervisedEngine final : public Engine {
   int32_t crashes_ = 0;              ///< in a row without an answer
   int64_t start_at_us_ = 0;          ///< no sooner
   EngineStatistics before_;          ///< of processes that have ended, and the restarts
-  SpanLog spans_;              ///< of theirs, and the restarts
-  int64_t lost_at_us_ = 0;     ///< 0: it is there, or never was
+  SpanLog spans_;                    ///< of theirs, and the restarts
+  int64_t lost_at_us_ = 0;           ///< 0: it is there, or never was
 };
 
 }  // namespace halo

@@ -41,12 +41,17 @@ void Fields(auto&, Is<CancelWaitingMessage> auto&) {}
 void Fields(auto& each, Is<ReleaseMessage> auto& r) { each(r.id, r.consumers); }
 void Fields(auto&, Is<GoOnMessage> auto&) {}
 
+void Fields(auto& each, Is<LoadMessage> auto& l) { each(l.load); }
+void Fields(auto&, Is<LoadedMessage> auto&) {}
+void Fields(auto& each, Is<ExportMessage> auto& e) { each(e.id); }
+void Fields(auto& each, Is<KvMessage> auto& k) { each(k.id, k.adapter, k.tokens, k.bytes); }
+
 void Fields(auto& each, Is<LlamaAdapter> auto& a) { each(a.name, a.path, a.scale); }
 
 void Fields(auto& each, Is<LlamaSetup> auto& s) {
-  each(s.model_name, s.model_path, s.adapters, s.threads, s.sequences, s.kv_bytes, s.kept_bytes,
-       s.context_tokens, s.expected_tokens, s.layout, s.reuse, s.exactness, s.hash_logits,
-       s.record_spans, s.batch_tokens, s.micro_batch_tokens);
+  each(s.model_name, s.model_path, s.adapters, s.threads, s.load, s.sequences, s.kv_bytes,
+       s.kept_bytes, s.context_tokens, s.expected_tokens, s.layout, s.reuse, s.exactness,
+       s.hash_logits, s.record_spans, s.batch_tokens, s.micro_batch_tokens);
 }
 
 void Fields(auto& each, Is<SetupMessage> auto& s) { each(s.version, s.takes_turns, s.setup); }
@@ -67,7 +72,8 @@ void Fields(auto& each, Is<Completion> auto& c) {
 void Fields(auto& each, Is<EngineStatistics> auto& s) {
   each(s.steps, s.decode_steps, s.decode_tokens, s.prefill_tokens, s.busy_us, s.prefill_us,
        s.decode_us, s.sampling_us, s.copy_us, s.forks, s.copies, s.spills, s.restores, s.evictions,
-       s.preemptions, s.grammar_us, s.adapter_changes, s.restarts);
+       s.preemptions, s.grammar_us, s.adapter_changes, s.restarts, s.loads, s.load_us,
+       s.migrations);
 }
 
 void Fields(auto& each, Is<EngineFault> auto& f) { each(f.code, f.message); }
@@ -279,12 +285,21 @@ std::string EncodeSharedLength(size_t bytes) {
   return length;
 }
 
+void MarkAttachment(std::string& frame) {
+  uint32_t length = 0;
+  std::memcpy(&length, frame.data(), kLengthBytes);
+  length |= kHasAttachment;
+  std::memcpy(frame.data(), &length, kLengthBytes);
+}
+
 bool FrameReader::Next(Frame& frame) {
   if (buffer_.size() - start_ < kLengthBytes) return false;
   uint32_t length = 0;
   std::memcpy(&length, buffer_.data() + start_, kLengthBytes);
   const bool is_shared = (length & kInSharedMemory) != 0;
-  const uint32_t size = length & ~kInSharedMemory;
+  const bool has_attachment = (length & kHasAttachment) != 0;
+  const uint32_t size = length & ~(kInSharedMemory | kHasAttachment);
+  if (is_shared && has_attachment) Refuse("a message has one descriptor at most");
   if (size > kFrameLimit || (is_shared && size == 0)) {
     Refuse("a message of " + std::to_string(size) + " bytes; at most " +
            std::to_string(kFrameLimit) + " are taken");
@@ -292,6 +307,7 @@ bool FrameReader::Next(Frame& frame) {
   const uint32_t here = is_shared ? 0 : size;
   if (buffer_.size() - start_ - kLengthBytes < here) return false;
   frame.shared_bytes = is_shared ? size : 0;
+  frame.has_attachment = has_attachment;
   frame.body = buffer_.substr(start_ + kLengthBytes, here);
   start_ += kLengthBytes + here;
   if (start_ == buffer_.size()) {

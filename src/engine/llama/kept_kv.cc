@@ -90,7 +90,8 @@ void LlamaEngine::Export(RequestId id) {
     Descriptor memory;
     try {
       if (kept.sequence >= 0) {
-        memory = room_->ExportShared(kept.sequence, kv.bytes);
+        memory =
+            room_->ExportShared(kept.sequence, static_cast<int32_t>(kept.tokens.size()), kv.bytes);
       } else {
         memory = ShareBytes(kept.blob->data());
         kv.bytes = kept.blob->size();

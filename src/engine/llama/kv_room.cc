@@ -152,8 +152,8 @@ std::shared_ptr<const KvBlob> KvRoom::Export(int32_t sequence, int32_t tokens) {
   return blob;
 }
 
-Descriptor KvRoom::ExportShared(int32_t sequence, int64_t& bytes) {
-  Timed timed(statistics_.copy_us);
+Descriptor KvRoom::ExportShared(int32_t sequence, int32_t tokens, int64_t& bytes) {
+  const Timed timed(statistics_.copy_us, spans_, EngineSpan::Kind::kSpill, tokens);
   const auto read = [&](std::span<uint8_t> memory) {
     return llama_state_seq_get_data(context_.get(), memory.data(), memory.size(), sequence);
   };

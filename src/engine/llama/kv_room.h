@@ -84,7 +84,7 @@ class KvRoom {
   /// Nothing if the sequence is empty or the copy failed.
   std::shared_ptr<const KvBlob> Export(int32_t sequence, int32_t tokens);
   /// The same into memory that can be shared; nothing if that failed.
-  Descriptor ExportShared(int32_t sequence, int64_t& bytes);
+  Descriptor ExportShared(int32_t sequence, int32_t tokens, int64_t& bytes);
   /// The first `tokens` positions of the blob become `sequence`. False if that failed (it is empty
   /// then).
   bool Import(const KvBlob& blob, int32_t sequence, int32_t tokens);
