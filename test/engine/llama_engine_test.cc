@@ -26,6 +26,10 @@ struct RoomSetup {
   bool load = true;
   double mean_output = 0;
   bool adapters = false;  ///< "x" and "y"
+  int32_t batch_tokens = 0;
+  int32_t running_sequences = 0;
+  int32_t refill_sequences = 0;
+  bool still = false;  ///< a clock that does not move: nothing can be measured
 };
 
 class LlamaEngineTest : public testing::Test {
@@ -44,12 +48,16 @@ class LlamaEngineTest : public testing::Test {
     options.layout = setup.layout;
     options.reuse = setup.reuse;
     options.load = setup.load;
+    options.batch_tokens = setup.batch_tokens;
+    options.running_sequences = setup.running_sequences;
+    options.refill_sequences = setup.refill_sequences;
     if (setup.adapters) {
       options.exactness = Exactness::kIfKnown;
       options.adapters = {{"x", test::Adapter(options.model_path, "F16", 8, 1), 1.0},
                           {"y", test::Adapter(options.model_path, "F16", 8, 2), 0.5}};
     }
-    engine_ = std::make_unique<LlamaEngine>(std::move(options), clock_);
+    const Clock& clock = setup.still ? static_cast<const Clock&>(still_clock_) : clock_;
+    engine_ = std::make_unique<LlamaEngine>(std::move(options), clock);
   }
 
   static std::vector<TokenId> Tokens(uint64_t seed, size_t count) {
@@ -88,6 +96,7 @@ class LlamaEngineTest : public testing::Test {
   }
 
   SteadyClock clock_;
+  VirtualClock still_clock_;
   std::shared_ptr<const Vocabulary> vocabulary_;
   std::unique_ptr<LlamaEngine> engine_;
 };
@@ -116,6 +125,55 @@ TEST_F(LlamaEngineTest, UrgentAnswersAreNotHeldUpByThePromptsOfOthers) {
     // Its prompt and two tokens, then a prompt of another before each of the other three.
     EXPECT_EQ(prefilled, kShort + kLong * (urgent ? 3 : int64_t{kOthers}));
   }
+}
+
+TEST_F(LlamaEngineTest, LongPromptsDoNotStallDecodingForLong) {
+  constexpr int32_t kPass = 128, kLong = 600;
+  Make({.sequences = 16, .kv_bytes = 256 << 20, .batch_tokens = kPass, .still = true});
+  engine_->Submit(Ask(1, Tokens(1, 20), 3));
+  for (RequestId id = 2; id < 16; ++id) engine_->Submit(Ask(id, Tokens(id, kLong), 1));
+  int64_t prefilled = 0;
+  while (prefilled == 0 && engine_->pending() > 0) {
+    for (const Completion& completion : engine_->Poll(0)) {
+      ASSERT_FALSE(completion.failure);
+      if (completion.id == 1) prefilled = engine_->Statistics().prefill_tokens;
+    }
+  }
+  // The pass that has its prompt, then as many as may go before each of its other two tokens.
+  EXPECT_EQ(prefilled, kPass * (1 + 2 * BatchingController::kMostFirstPasses));
+  Drain();
+}
+
+TEST_F(LlamaEngineTest, FreeSequencesAreFilledTogetherAndAnswersStayTheSame) {
+  std::map<RequestId, std::vector<TokenId>> answers;
+  int64_t passes_one_by_one = 0;
+  for (const int32_t refill : {1, 4}) {
+    Make({.sequences = 8, .refill_sequences = refill, .still = true});
+    for (RequestId id = 1; id <= 40; ++id)
+      engine_->Submit(Ask(id, Tokens(id, 150), 2 + static_cast<int32_t>(id * 7 % 12)));
+    for (auto& [id, completion] : Drain()) {
+      if (refill == 1) answers[id] = completion.tokens;
+      if (engine_->Describe().exact) {
+        EXPECT_EQ(completion.tokens, answers.at(id));
+      }
+      EXPECT_EQ(completion.tokens.size(), answers.at(id).size());
+    }
+    const EngineStatistics statistics = engine_->Statistics();
+    const int64_t passes = statistics.steps - statistics.decode_steps;
+    if (refill == 1) passes_one_by_one = passes;
+    EXPECT_EQ(statistics.prefill_tokens, 40 * 150);
+    if (refill > 1) {
+      EXPECT_LT(2 * passes, passes_one_by_one);
+    }
+  }
+}
+
+TEST_F(LlamaEngineTest, AFixedNumberOfRequestsRuns) {
+  Make({.sequences = 8, .running_sequences = 3, .still = true});
+  for (RequestId id = 1; id <= 12; ++id) engine_->Submit(Ask(id, Tokens(id, 30), 8));
+  EXPECT_EQ(Drain().size(), 12U);
+  const EngineStatistics statistics = engine_->Statistics();
+  EXPECT_LE(statistics.decode_tokens, 3 * statistics.decode_steps);
 }
 
 class BothLayouts : public LlamaEngineTest, public testing::WithParamInterface<KvLayout> {};

@@ -70,6 +70,8 @@ SetupMessage FilledSetup() {
   setup.record_spans = true;
   setup.batch_tokens = 6;
   setup.micro_batch_tokens = 7;
+  setup.running_sequences = 8;
+  setup.refill_sequences = 9;
   return message;
 }
 

@@ -129,7 +129,8 @@ halo::SetupMessage AnySetup(FuzzedDataProvider& from) {
   for (halo::LlamaAdapter& adapter : setup.adapters)
     adapter = {AnyText(from), AnyText(from), static_cast<double>(AnyFloat(from))};
   for (int32_t* number : {&setup.threads, &setup.sequences, &setup.context_tokens,
-                          &setup.expected_tokens, &setup.batch_tokens, &setup.micro_batch_tokens}) {
+                          &setup.expected_tokens, &setup.batch_tokens, &setup.micro_batch_tokens,
+                          &setup.running_sequences, &setup.refill_sequences}) {
     *number = Any<int32_t>(from);
   }
   setup.kv_bytes = Any<int64_t>(from);

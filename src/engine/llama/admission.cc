@@ -87,6 +87,23 @@ bool LlamaEngine::ChooseGroup() {
   return true;
 }
 
+/// True while sequences that have become free wait for others, to be filled by one pass. What is
+/// urgent, or goes before what runs, is not held up.
+bool LlamaEngine::WaitsForRefill() const {
+  const std::map<Rank, Live*>& waiting = groups_[group_].waiting;
+  const int32_t free = batching_->RunningSequences() - running_;
+  if (waiting.empty() || free <= 0 || free >= batching_->RefillSequences()) return false;
+  if (CountRunning(Live::State::kDecoding) < running_) return false;  // prefill goes on anyway
+  const int32_t first_priority = waiting.begin()->second->request.priority;
+  const bool goes_before =
+      std::any_of(sequences_.begin(), sequences_.end(), [&](const Sequence& sequence) {
+        return sequence.live != nullptr && sequence.live->request.priority < first_priority;
+      });
+  const bool urgent = std::any_of(waiting.begin(), waiting.end(),
+                                  [](const auto& entry) { return entry.second->request.urgent; });
+  return !goes_before && !urgent;
+}
+
 void LlamaEngine::Admit() {
   std::vector<Live*> candidates;
   for (const auto& [key, live] : groups_[group_].waiting) {
@@ -149,7 +166,7 @@ LlamaEngine::Admission LlamaEngine::TryAdmit(Live& live) {
 }
 
 bool LlamaEngine::MakeRoom(const Live& live) {
-  if (running_ >= room_->shape().sequences) return false;
+  if (running_ >= std::min(room_->shape().sequences, batching_->RunningSequences())) return false;
   if (room_->shape().layout == KvLayout::kSplit)
     return true;  // EnsureRoom made every stream long enough
   const int64_t wanted = running_worst_case_ + WorstCaseTokens(live);

@@ -25,6 +25,15 @@ int64_t MachineMemoryBytes() {
 
 int64_t RoundUp(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
+BatchingLimits LimitsOf(const LlamaSetup& setup, const KvRoom::Shape& shape) {
+  return {.sequences = shape.sequences,
+          .batch_tokens = shape.batch_tokens,
+          .micro_batch_tokens = shape.micro_batch_tokens,
+          .fixed_pass_tokens = setup.batch_tokens,
+          .fixed_running_sequences = setup.running_sequences,
+          .fixed_refill_sequences = setup.refill_sequences};
+}
+
 }  // namespace
 
 LlamaEngine::LlamaEngine(LlamaEngineOptions options, const Clock& clock)
@@ -48,7 +57,6 @@ LlamaEngine::LlamaEngine(LlamaEngineOptions options, const Clock& clock)
   for (TokenId token = 0; token < vocabulary.size(); ++token) {
     if (vocabulary.IsEndOfGeneration(token)) end_tokens_.push_back(token);
   }
-  on_gpu_ = !AcceleratorNames().empty();
 }
 
 void LlamaEngine::Describe(const llama_model* model) {
@@ -202,12 +210,14 @@ void LlamaEngine::Step() {
   if (!AnyWaiting() && running_ == 0) return;
   Load();
   EnsureRoom();
-  if (ChooseGroup()) Admit();
+  if (ChooseGroup() && !WaitsForRefill()) Admit();
   HALO_CHECK(running_ > 0 || !AnyWaiting(),
              "a request that fits alone is admitted when nothing runs");
-  const bool is_decodes_turn = prefilled_last_ && AnyRuns(Live::State::kDecoding, true);
-  prefilled_last_ = !is_decodes_turn && PrefillStep();
-  if (!prefilled_last_ && running_ > 0) DecodeStep();
+  const int32_t decoding = CountRunning(Live::State::kDecoding);
+  const bool is_decodes_turn = (prefilled_last_ && AnyRuns(Live::State::kDecoding, true)) ||
+                               batching_->IsDecodeDue(decoding);
+  prefilled_last_ = !is_decodes_turn && PrefillStep(decoding);
+  if (!prefilled_last_ && decoding > 0) DecodeStep(decoding);
   statistics_.busy_us += clock_.NowUs() - start_us;
 }
 
@@ -279,6 +289,8 @@ void LlamaEngine::ShapeRoom(int64_t longest_request) {
   if (before.tokens > 0 &&
       (before.layout != shape.layout || (split && before.sequences != shape.sequences)))
     DropAllKept();
+  if (batching_ == nullptr || before.layout != shape.layout || before.sequences != shape.sequences)
+    batching_ = std::make_unique<BatchingController>(LimitsOf(options_, shape));
   const int64_t start_us = clock_.NowUs();
   room_ = std::make_unique<KvRoom>(model_.get(), shape, options_.record_spans ? &spans_ : nullptr);
   RecordSpan(EngineSpan::Kind::kLayOut, start_us);
@@ -287,25 +299,25 @@ void LlamaEngine::ShapeRoom(int64_t longest_request) {
   sequences_.assign(static_cast<size_t>(shape.sequences), Sequence{});
 }
 
+/// What may be in the next prefill pass, first in line first.
 std::vector<LlamaEngine::Live*> LlamaEngine::ChoosePrefill() const {
-  // A pass over several sequences gives each a part of the micro-batch, down to the shortest one's
-  // rest. On a CPU four prompts of 330 tokens ran 17 % faster than one, eight 12 %, of 650 tokens
-  // 3 %; so a few long ones go together, and short ones last, so that they gather. Urgent tokens
-  // wait for one at a time.
-  const size_t most_long = AnyRuns(Live::State::kDecoding, true) ? 1 : kLongTogether;
   const bool urgent = AnyRuns(Live::State::kPrefilling, true);
-  std::vector<Live*> long_ones;
-  std::vector<Live*> together;
+  std::vector<Live*> chosen;
   for (const Sequence& sequence : sequences_) {
     Live* live = sequence.live;
     if (live == nullptr || live->state != Live::State::kPrefilling) continue;
-    if (live->request.urgent < urgent) continue;
-    together.push_back(live);
-    const bool is_long =
-        static_cast<int32_t>(live->tokens.size()) - live->computed >= kLongPromptTokens;
-    if (is_long && long_ones.size() < most_long) long_ones.push_back(live);
+    if (live->request.urgent >= urgent) chosen.push_back(live);
   }
-  return on_gpu_ || long_ones.empty() ? together : long_ones;
+  // Urgent tokens wait for one prompt at a time.
+  if (chosen.size() > 1 && AnyRuns(Live::State::kDecoding, true)) chosen.resize(1);
+  return chosen;
+}
+
+int32_t LlamaEngine::CountRunning(Live::State state) const {
+  return static_cast<int32_t>(
+      std::count_if(sequences_.begin(), sequences_.end(), [&](const Sequence& sequence) {
+        return sequence.live != nullptr && sequence.live->state == state;
+      }));
 }
 
 bool LlamaEngine::AnyRuns(Live::State state, bool urgent) const {
@@ -315,11 +327,15 @@ bool LlamaEngine::AnyRuns(Live::State state, bool urgent) const {
   });
 }
 
-bool LlamaEngine::PrefillStep() {
+bool LlamaEngine::PrefillStep(int32_t decoding) {
   std::vector<KvRoom::BatchToken> batch;
   std::vector<Live*> lives;
-  int32_t budget = room_->shape().batch_tokens;
-  for (Live* live : ChoosePrefill()) {
+  const std::vector<Live*> chosen = ChoosePrefill();
+  int64_t to_compute = 0;
+  for (const Live* live : chosen)
+    to_compute += static_cast<int64_t>(live->tokens.size()) - live->computed;
+  int32_t budget = to_compute > 0 ? batching_->PrefillTokens(to_compute, decoding) : 0;
+  for (Live* live : chosen) {
     if (budget == 0) break;
     const int32_t known = static_cast<int32_t>(live->tokens.size());
     int32_t end = std::min(known, live->computed + budget);
@@ -365,17 +381,22 @@ bool LlamaEngine::PrefillStep() {
     live->state = Live::State::kDecoding;
     SampleNext(*live, room_->Logits(at->second));
   }
+  batching_->PrefillTook(static_cast<int32_t>(batch.size()), decoding, clock_.NowUs() - start_us);
   return true;
 }
 
-void LlamaEngine::DecodeStep() {
+void LlamaEngine::DecodeStep(int32_t decoding) {
   // Beside sequences that prefill, the batch has gaps anyway.
   if (!AnyRuns(Live::State::kPrefilling, false)) Compact();
   std::vector<KvRoom::BatchToken> batch;
   std::vector<Live*> lives;
+  // Those that are left out take the places of what ends, since nothing begins before they run.
+  const bool all = AnyRuns(Live::State::kDecoding, true);
+  const int32_t most = all ? decoding : batching_->DecodeSequences(decoding);
   for (const Sequence& sequence : sequences_) {
     Live* live = sequence.live;
     if (live == nullptr || live->state != Live::State::kDecoding) continue;
+    if (static_cast<int32_t>(lives.size()) == most) break;
     batch.push_back(
         {live->tokens.back(), static_cast<int32_t>(live->tokens.size()) - 1, live->sequence, true});
     lives.push_back(live);
@@ -394,6 +415,7 @@ void LlamaEngine::DecodeStep() {
     lives[i]->high_water = std::max(lives[i]->high_water, lives[i]->computed);
     SampleNext(*lives[i], room_->Logits(static_cast<int32_t>(i)));
   }
+  batching_->DecodeTook(static_cast<int32_t>(batch.size()), clock_.NowUs() - start_us);
 }
 
 bool LlamaEngine::RunBatch(const std::vector<KvRoom::BatchToken>& batch,
@@ -540,6 +562,7 @@ void LlamaEngine::Finish(Live& live, FinishReason reason) {
   completion.text = ReplaceInvalidUtf8(live.text);
   completion.finished_us = clock_.NowUs();
   completion.engine_us = std::llround(live.engine_us);
+  batching_->AnswerEnded(completion.output_tokens);
   KeepOrFree(live);
   completed_.push_back(std::move(completion));
   live_.erase(live.request.id);

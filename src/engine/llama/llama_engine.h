@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "engine/engine.h"
+#include "engine/llama/batching_controller.h"
 #include "engine/llama/grammar_cache.h"
 #include "engine/llama/kv_room.h"
 #include "engine/llama/llama_setup.h"
@@ -43,8 +44,10 @@ struct LlamaEngineOptions : LlamaSetup {
 ///
 /// A step is a prefill or a decode pass, never both: mixing gains nothing on the CPU and cuts a
 /// decode batch into more passes. Prefill goes first, so that decode runs with as many sequences as
-/// there is work for. While an urgent request decodes, the two take turns: a row of long prompts
-/// would hold up for seconds what needs a few more tokens.
+/// there is work for. How large passes are, how many requests run side by side, how many free
+/// sequences are worth a prefill pass, and how long that may hold up decoding, a
+/// BatchingController finds out from what passes take. While an urgent request decodes, the two
+/// take turns: a row of long prompts would hold up for seconds what needs a few more tokens.
 ///
 /// Reuse. A TokenTree holds what each running, idle and parked holder of KV has or will have. A
 /// request takes the longest prefix there is; if the longest is still being computed by another, it
@@ -66,9 +69,10 @@ struct LlamaEngineOptions : LlamaSetup {
 class LlamaEngine final : public Engine {
  public:
   static constexpr int32_t kDefaultSequences = 64;
-  static constexpr int32_t kBatchTokens = 2048;      ///< most tokens of one prefill step
-  static constexpr int32_t kLongPromptTokens = 128;  ///< prompts to be computed by few together
-  static constexpr int32_t kLongTogether = 4;        ///< most of them in one step on a CPU
+  static constexpr int32_t kBatchTokens = 2048;  ///< most tokens of one prefill step
+  /// What plans assume of a pass on a CPU: so many prompts of at least so many tokens are in it.
+  static constexpr int32_t kLongPromptTokens = 128;
+  static constexpr int32_t kLongTogether = 4;
 
   /// Loads the weights. Throws Error(kModel) or Error(kConfig).
   LlamaEngine(LlamaEngineOptions options, const Clock& clock);
@@ -164,6 +168,7 @@ class LlamaEngine final : public Engine {
   void CountPassed(const Rank& by);
   size_t NextGroup() const;
   bool ChooseGroup();
+  bool WaitsForRefill() const;
   void Admit();
   enum class Admission : uint8_t { kStarted, kWaitsForPrefix, kNoRoom };
   Admission TryAdmit(Live& live);
@@ -207,10 +212,13 @@ class LlamaEngine final : public Engine {
   void ShapeRoom(int64_t longest_request);
   void FailExpired();
   std::vector<Live*> ChoosePrefill() const;
+  int32_t CountRunning(Live::State state) const;
   /// A request in this state; `urgent`: an urgent one.
   bool AnyRuns(Live::State state, bool urgent) const;
-  bool PrefillStep();
-  void DecodeStep();
+  /// False if there is nothing to prefill. `decoding` sequences wait for it.
+  bool PrefillStep(int32_t decoding);
+  /// One token of each of `decoding` sequences, or of as many as are computed together.
+  void DecodeStep(int32_t decoding);
   bool RunBatch(const std::vector<KvRoom::BatchToken>& batch, const std::vector<Live*>& lives);
   void RecordSpan(EngineSpan::Kind kind, int64_t start_us, size_t tokens = 0, size_t sequences = 0);
   void SampleNext(Live& live, const float* logits);
@@ -230,8 +238,8 @@ class LlamaEngine final : public Engine {
   EngineDescription description_;
   std::unique_ptr<KvRoom> room_;  ///< null: nothing has run since it was loaded
   KvRoom::Shape last_shape_;      ///< of the last room; tokens 0: there was none
+  std::unique_ptr<BatchingController> batching_;  ///< for a room of this layout and size
   bool exact_ = false;
-  bool on_gpu_ = false;
   bool can_cut_ = true;  ///< full attention: prefixes can be taken
 
   std::unordered_map<RequestId, std::unique_ptr<Live>> live_;

@@ -46,10 +46,14 @@ struct LlamaSetup {
   KvLayout layout = KvLayout::kAuto;
   bool reuse = true;  ///< false: every prompt is computed from its first token (the reference)
   Exactness exactness = Exactness::kOff;
-  bool hash_logits = false;        ///< fills Completion::logits_hash
-  bool record_spans = false;       ///< Engine::TakeSpans gives what it did
-  int32_t batch_tokens = 0;        ///< most tokens of one prefill step; 0: 2048
+  bool hash_logits = false;   ///< fills Completion::logits_hash
+  bool record_spans = false;  ///< Engine::TakeSpans gives what it did
+  int32_t batch_tokens = 0;  ///< tokens of a prefill pass; 0: the controller's choice, at most 2048
   int32_t micro_batch_tokens = 0;  ///< most tokens that are computed together; 0: 512
+  /// Requests that run side by side, at most `sequences`; 0: the controller's choice.
+  int32_t running_sequences = 0;
+  /// Free sequences that are filled together while others decode; 0: the controller's choice.
+  int32_t refill_sequences = 0;
 
   friend bool operator==(const LlamaSetup&, const LlamaSetup&) = default;
 };
