@@ -51,8 +51,8 @@ void Fields(auto& each, Is<LlamaAdapter> auto& a) { each(a.name, a.path, a.scale
 void Fields(auto& each, Is<LlamaSetup> auto& s) {
   each(s.model_name, s.model_path, s.adapters, s.threads, s.load, s.sequences, s.kv_bytes,
        s.kept_bytes, s.context_tokens, s.expected_tokens, s.layout, s.reuse, s.exactness,
-       s.hash_logits, s.record_spans, s.batch_tokens, s.micro_batch_tokens,
-       s.running_sequences, s.refill_sequences);
+       s.hash_logits, s.record_spans, s.batch_tokens, s.micro_batch_tokens, s.running_sequences,
+       s.refill_sequences);
 }
 
 void Fields(auto& each, Is<SetupMessage> auto& s) { each(s.version, s.takes_turns, s.setup); }

@@ -187,6 +187,111 @@ void ApplyPlanFile(const std::string& text, const std::string& path,
   PlanReader(path, layouts_only).Apply(text, plans);
 }
 
+namespace {
+
+/// Reads where a saved plan has calls run.
+class PlacementReader {
+ public:
+  PlacementReader(const std::string& path, PhysicalPlan& plan) : path_(path), plan_(plan) {}
+
+  void Apply(const std::string& text) {
+    std::string fault;
+    const Json said = ParseBoundedJson(text, fault);
+    const bool has_both = said.is_object() && said.contains("workers") &&
+                          said["workers"].is_array() && said.contains("placements") &&
+                          said["placements"].is_array();
+    if (!fault.empty() || !has_both) Refuse("has no workers or no placements");
+    if (said["workers"].size() != plan_.workers.size()) {
+      Refuse(fmt::format("is for {0} workers, this is for {1}: say --workers {0}",
+                         said["workers"].size(), plan_.workers.size()));
+    }
+    for (const Json& one : said["operators"]) AddPosition(one);
+    plan_.placements.clear();
+    for (const Json& one : said["placements"]) Add(one);
+    CheckShares();
+  }
+
+ private:
+  [[noreturn]] void Refuse(const std::string& what) const {
+    throw Error(ErrorCode::kUsage, "--plan " + path_ + ": " + what);
+  }
+
+  /// The file's operators may stand in another order than the plan's.
+  void AddPosition(const Json& one) {
+    for (size_t i = 0; i < plan_.operators.size(); ++i) {
+      const PlannedOperator& planned = plan_.operators[i];
+      const LogicalPlan& logical = *plan_.sources[planned.source].plan;
+      if (one["workflow"] == logical.workflow->name &&
+          one["id"] == logical.operator_of(planned.op).id)
+        return positions_.push_back(i);
+    }
+    Refuse("is the plan of others");
+  }
+
+  /// A whole number of an object, in [least, most].
+  int64_t Number(const Json& one, const char* key, int64_t least, int64_t most) const {
+    const auto found = one.is_object() ? one.find(key) : one.end();
+    const bool is_number = one.is_object() && found != one.end() && found->is_number_integer();
+    const int64_t value = is_number ? found->get<int64_t>() : least - 1;
+    if (value < least || value > most)
+      Refuse(fmt::format("a placement's {} is no number from {} to {}", key, least, most));
+    return value;
+  }
+  double Seconds(const Json& one, const char* key) const {
+    const auto found = one.find(key);
+    if (found == one.end() || !found->is_number())
+      Refuse(fmt::format("a placement has no {}", key));
+    return found->get<double>();
+  }
+
+  void Add(const Json& one) {
+    const auto workers = static_cast<int64_t>(plan_.workers.size());
+    PlacedOperator placed;
+    const auto last = static_cast<int64_t>(positions_.size()) - 1;
+    placed.op = positions_[static_cast<size_t>(Number(one, "operator", 0, last))];
+    placed.worker = static_cast<int32_t>(Number(one, "worker", 0, workers - 1));
+    placed.shares = static_cast<int32_t>(Number(one, "shares", 1, workers));
+    placed.share = static_cast<int32_t>(Number(one, "share", 0, placed.shares - 1));
+    placed.start_s = Seconds(one, "start_s");
+    placed.end_s = Seconds(one, "end_s");
+    placed.load_s = Seconds(one, "load_s");
+    plan_.placements.push_back(placed);
+  }
+
+  void CheckShares() const {
+    for (size_t i = 0; i < plan_.operators.size(); ++i) {
+      const PlannedOperator& planned = plan_.operators[i];
+      const LogicalPlan& logical = *plan_.sources[planned.source].plan;
+      const LogicalNode& node = logical.at(planned.op);
+      std::set<int32_t> shares;
+      size_t count = 0;
+      int32_t of = 1;
+      for (const PlacedOperator& placed : plan_.placements) {
+        if (placed.op != i) continue;
+        ++count;
+        of = placed.shares;
+        shares.insert(placed.share);
+      }
+      const bool runs = planned.same_as < 0 && node.model != kNoModel && !node.removed;
+      const size_t wanted = runs ? static_cast<size_t>(of) : 0;
+      if (count != wanted || shares.size() != wanted) {
+        Refuse(fmt::format("'{}' is not placed once for each share of its rows",
+                           logical.operator_of(planned.op).id));
+      }
+    }
+  }
+
+  const std::string& path_;
+  PhysicalPlan& plan_;
+  std::vector<size_t> positions_;  // [operators of the file] in the plan
+};
+
+}  // namespace
+
+void ApplyPlacements(const std::string& text, const std::string& path, PhysicalPlan& plan) {
+  PlacementReader(path, plan).Apply(text);
+}
+
 std::set<std::string> RulesOfPlanFiles() {
   return {"unused_operators", "tight_dependencies", "prompt_layout", "urgent_first"};
 }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "plan/logical_plan.h"
+#include "plan/physical_plan.h"
 
 namespace halo {
 
@@ -17,6 +18,11 @@ namespace halo {
 /// workflow does not know, an operator that is left out though an output needs it.
 void ApplyPlanFile(const std::string& text, const std::string& path,
                    const std::vector<LogicalPlan*>& plans, bool layouts_only);
+
+/// Puts the placements of a saved plan in place of those of `plan`, which is of the same workflows
+/// (ApplyPlanFile). Throws Error(kUsage) naming `path` where they are for another number of
+/// workers, or are not one for each share of each operator that runs a model.
+void ApplyPlacements(const std::string& text, const std::string& path, PhysicalPlan& plan);
 
 /// The rules that a loaded plan takes the place of.
 std::set<std::string> RulesOfPlanFiles();

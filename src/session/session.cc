@@ -380,11 +380,12 @@ void Session::Impl::PlanBatch() {
     }
     to_plan.push_back(std::move(source));
   }
+  std::string saved;
   if (!options.plan_file.empty()) {
     std::vector<LogicalPlan*> plans;
     for (const auto& input : inputs) plans.push_back(&input->plan);
-    ApplyPlanFile(ReadWholeFile(options.plan_file, "--plan"), options.plan_file, plans,
-                  options.naive);
+    saved = ReadWholeFile(options.plan_file, "--plan");
+    ApplyPlanFile(saved, options.plan_file, plans, options.naive);
     options.rules_off.merge(RulesOfPlanFiles());
   }
   // The reference applies what prompts are made of, and nothing else.
@@ -392,6 +393,8 @@ void Session::Impl::PlanBatch() {
   constexpr int64_t kRowsSideBySide = LlamaEngine::kDefaultSequences / 2;
   planning.emplace(options, clock);
   physical = planning->Plan(to_plan, kRowsSideBySide);
+  // Where calls run changes no answer: the reference has one worker.
+  if (!saved.empty() && !options.naive) ApplyPlacements(saved, options.plan_file, physical);
 }
 
 void Session::Impl::OpenHost() {

@@ -113,6 +113,58 @@ TEST_F(PlanFileTest, TheReferenceTakesLayoutsOnly) {
   EXPECT_EQ(Node("free").layout, PromptLayout::kContextFirst);
 }
 
+TEST_F(PlanFileTest, PlacementsAreThoseOfTheFile) {
+  PhysicalPlan plan;
+  plan.sources.push_back({workflow_.name, &plan_, 1});
+  plan.workers = {{"worker 0", 1}, {"worker 1", 1}};
+  for (const LogicalNode& node : plan_.nodes) {
+    PlannedOperator planned;
+    planned.op = node.op;
+    plan.operators.push_back(planned);
+    plan.placements.push_back({plan.operators.size() - 1, 0, 0, 1, 0.0, 1.0, 0.0});
+  }
+  plan.placements.front().shares = 2;
+  plan.placements.push_back({0, 1, 1, 2, 0.5, 1.5, 0.25});
+  const auto refused = [](const std::string& text, PhysicalPlan to) {
+    try {
+      ApplyPlacements(text, "p.json", to);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kUsage);
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+
+  const Json saved = Json::parse(ExplainJson(plan));
+  PhysicalPlan taken = plan;
+  taken.placements.clear();
+  ApplyPlacements(saved.dump(), "p.json", taken);
+  ASSERT_EQ(taken.placements.size(), plan.placements.size());
+  EXPECT_EQ(taken.placements.back().worker, 1);
+  EXPECT_EQ(taken.placements.back().share, 1);
+  EXPECT_EQ(taken.placements.back().load_s, 0.25);
+
+  PhysicalPlan alone = plan;
+  alone.workers.pop_back();
+  EXPECT_THAT(refused(saved.dump(), alone), HasSubstr("say --workers 2"));
+  Json without = saved;
+  without["placements"].erase(0);
+  EXPECT_THAT(refused(without.dump(), plan), HasSubstr("not placed once for each share"));
+  const std::pair<const char*, int> wrong[] = {
+      {"worker", 2}, {"worker", -1}, {"share", 2}, {"shares", 0}, {"operator", 99}};
+  for (const auto& [key, value] : wrong) {
+    Json changed = saved;
+    changed["placements"].back()[key] = value;
+    EXPECT_THAT(refused(changed.dump(), plan), HasSubstr("p.json: a placement's ")) << key;
+  }
+  Json no_time = saved;
+  no_time["placements"][0]["start_s"] = "soon";
+  EXPECT_THAT(refused(no_time.dump(), plan), HasSubstr("start_s"));
+  Json none = saved;
+  none.erase("placements");
+  EXPECT_THAT(refused(none.dump(), plan), HasSubstr("no placements"));
+}
+
 TEST_F(PlanFileTest, PlansThatWouldChangeRowsOrAreOfOthersAreRefused) {
   const Json good = saved_;
   const auto refused = [&](const std::function<void()>& change, const std::string& why) {

@@ -236,8 +236,8 @@ class LlamaEngine final : public Engine {
   const Clock& clock_;
   LlamaModelPointer model_;  ///< null: unloaded
   EngineDescription description_;
-  std::unique_ptr<KvRoom> room_;  ///< null: nothing has run since it was loaded
-  KvRoom::Shape last_shape_;      ///< of the last room; tokens 0: there was none
+  std::unique_ptr<KvRoom> room_;                  ///< null: nothing has run since it was loaded
+  KvRoom::Shape last_shape_;                      ///< of the last room; tokens 0: there was none
   std::unique_ptr<BatchingController> batching_;  ///< for a room of this layout and size
   bool exact_ = false;
   bool can_cut_ = true;  ///< full attention: prefixes can be taken
