@@ -60,7 +60,6 @@ class TriedNumber {
   int32_t value_, least_, most_;
   std::optional<Trial> trial_;
   size_t ratio_ = 0;         ///< next of the ratios to be tried
-  int32_t failures_ = 0;     ///< trials in a row that changed nothing
   int32_t until_trial_ = 0;  ///< passes
   int32_t pause_;            ///< passes between two trials
   RecentMedian fixed_us_;    ///< of a trial
