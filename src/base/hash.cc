@@ -1,6 +1,8 @@
 #include "base/hash.h"
 
-#include <cstring>
+#include <new>
+#include <tuple>
+#include <type_traits>
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -8,11 +10,13 @@
 namespace halo {
 namespace {
 
-template <typename T>
-void AppendRaw(std::string& bytes, const T& value) {
-  char raw[sizeof(T)];
-  std::memcpy(raw, &value, sizeof(T));
-  bytes.append(raw, sizeof(T));
+/// The state of a builder, and of a const one, which is only read.
+template <typename State>
+auto* StateIn(State& bytes) {
+  static_assert(sizeof(XXH3_state_t) <= std::tuple_size_v<std::remove_const_t<State>>);
+  static_assert(std::is_trivially_copyable_v<XXH3_state_t>);
+  using Pointer = std::conditional_t<std::is_const_v<State>, const XXH3_state_t*, XXH3_state_t*>;
+  return reinterpret_cast<Pointer>(bytes.data());
 }
 
 }  // namespace
@@ -26,9 +30,14 @@ std::string Signature::ToHex() const {
   return text;
 }
 
+SignatureBuilder::SignatureBuilder() {
+  static_assert(alignof(XXH3_state_t) <= kStateAlignment);
+  XXH3_128bits_reset(new (state_.data()) XXH3_state_t);
+}
+
 SignatureBuilder& SignatureBuilder::Add(std::string_view text) {
-  AppendRaw(bytes_, static_cast<uint64_t>(text.size()));
-  bytes_.append(text);
+  Add(static_cast<int64_t>(text.size()));
+  XXH3_128bits_update(StateIn(state_), text.data(), text.size());
   return *this;
 }
 
@@ -37,23 +46,21 @@ SignatureBuilder& SignatureBuilder::Add(std::span<const int32_t> tokens) {
 }
 
 SignatureBuilder& SignatureBuilder::Add(int64_t value) {
-  AppendRaw(bytes_, value);
+  XXH3_128bits_update(StateIn(state_), &value, sizeof value);
   return *this;
 }
 
 SignatureBuilder& SignatureBuilder::Add(double value) {
-  AppendRaw(bytes_, value);
+  XXH3_128bits_update(StateIn(state_), &value, sizeof value);
   return *this;
 }
 
 SignatureBuilder& SignatureBuilder::Add(const Signature& signature) {
-  AppendRaw(bytes_, signature.high);
-  AppendRaw(bytes_, signature.low);
-  return *this;
+  return Add(static_cast<int64_t>(signature.high)).Add(static_cast<int64_t>(signature.low));
 }
 
 Signature SignatureBuilder::Finish() const {
-  const XXH128_hash_t hash = XXH3_128bits(bytes_.data(), bytes_.size());
+  const XXH128_hash_t hash = XXH3_128bits_digest(StateIn(state_));
   return {hash.high64, hash.low64};
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -23,6 +24,7 @@ struct Signature {
 /// ("a","bc") differ.
 class SignatureBuilder {
  public:
+  SignatureBuilder();
   SignatureBuilder& Add(std::string_view text);
   SignatureBuilder& Add(std::span<const int32_t> tokens);
   SignatureBuilder& Add(int64_t value);
@@ -31,7 +33,9 @@ class SignatureBuilder {
   Signature Finish() const;
 
  private:
-  std::string bytes_;
+  /// An XXH3_state_t: fields are hashed as they come, and kept nowhere.
+  static constexpr size_t kStateBytes = 576, kStateAlignment = 64;
+  alignas(kStateAlignment) std::array<std::byte, kStateBytes> state_;
 };
 
 /// 64-bit XXH3 of a text.

@@ -50,6 +50,7 @@ void Connection::Put(std::string frame) {
   Piece* last = output_.empty() ? nullptr : &output_.back();
   const bool joins = last != nullptr && !last->memory && last->bytes.size() < kPieceBytes;
   if (joins) {
+    last->bytes.reserve(kPieceBytes);  // once, not again and again
     last->bytes += frame;
   } else {
     output_.push_back({std::move(frame), 0, {}});

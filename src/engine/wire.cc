@@ -215,11 +215,22 @@ constexpr uint8_t kFromEngine = 0x80;
 template <typename Direction>
 constexpr uint8_t kFirstKind = std::same_as<Direction, FromEngine> ? kFromEngine : 0;
 
+/// Of what may be long, so that a frame does not grow again and again.
+size_t TextBytes(const Request& r) {
+  return r.prompt_tokens.size() * sizeof(TokenId) + r.prompt_text.size() + r.grammar.size();
+}
+size_t TextBytes(const Completion& c) { return c.tokens.size() * sizeof(TokenId) + c.text.size(); }
+size_t TextBytes(const auto& /*message*/) { return 0; }
+
 void PutLength(uint32_t length, char* at) { std::memcpy(at, &length, kLengthBytes); }
 
 template <typename Message>
 std::string Encode(uint8_t kind, const Message& message) {
-  std::string frame(kLengthBytes, '\0');
+  // A request without its prompt, and nearly every other message.
+  constexpr size_t kUsualBytes = 512;
+  std::string frame;
+  frame.reserve(kUsualBytes + TextBytes(message));
+  frame.resize(kLengthBytes);
   Writer write(frame);
   write(kind, message);
   PutLength(static_cast<uint32_t>(frame.size() - kLengthBytes), frame.data());

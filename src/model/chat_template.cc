@@ -436,7 +436,7 @@ namespace {
 
 // Appends a slot's value, less the blanks at its ends that the template would trim. Token spans
 // stay whole.
-void AppendValue(const std::vector<PromptSpan>& value, bool trim_left, bool trim_right,
+void AppendValue(std::vector<PromptSpan> value, bool trim_left, bool trim_right,
                  std::vector<PromptSpan>* spans) {
   const auto is_text = [](const PromptSpan& span) {
     return span.kind != PromptSpan::Kind::kTokens;
@@ -448,20 +448,20 @@ void AppendValue(const std::vector<PromptSpan>& value, bool trim_left, bool trim
   while (trim_right && last > first && is_text(value[last - 1]) && blank(value[last - 1])) --last;
   for (size_t i = first; i < last; ++i) {
     if (!is_text(value[i])) {
-      spans->push_back(value[i]);
+      spans->push_back(std::move(value[i]));
       continue;
     }
-    std::string_view text = value[i].text;
-    if (trim_left && i == first) text.remove_prefix(text.find_first_not_of(kBlanks));
-    if (trim_right && i + 1 == last) text = text.substr(0, text.find_last_not_of(kBlanks) + 1);
-    AppendSpan({value[i].kind, -1, std::string(text), {}}, spans);
+    std::string& text = value[i].text;
+    if (trim_left && i == first) text.erase(0, text.find_first_not_of(kBlanks));
+    if (trim_right && i + 1 == last) text.erase(text.find_last_not_of(kBlanks) + 1);
+    AppendSpan(std::move(value[i]), spans);
   }
 }
 
 }  // namespace
 
 std::vector<PromptSpan> ChatTemplate::Fill(const Skeleton& skeleton,
-                                           const std::vector<std::vector<PromptSpan>>& values) {
+                                           std::vector<std::vector<PromptSpan>> values) {
   std::vector<PromptSpan> spans;
   spans.reserve(skeleton.spans.size() + values.size());
   for (const PromptSpan& span : skeleton.spans) {
@@ -470,7 +470,8 @@ std::vector<PromptSpan> ChatTemplate::Fill(const Skeleton& skeleton,
       continue;
     }
     const auto slot = static_cast<size_t>(span.slot);
-    AppendValue(values.at(slot), skeleton.trim_left[slot], skeleton.trim_right[slot], &spans);
+    AppendValue(std::move(values.at(slot)), skeleton.trim_left[slot], skeleton.trim_right[slot],
+                &spans);
   }
   return spans;
 }

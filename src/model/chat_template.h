@@ -52,7 +52,7 @@ class ChatTemplate {
   /// The skeleton with slot k replaced by `values[k]` (kData or kTokens spans; several are allowed
   /// a slot).
   static std::vector<PromptSpan> Fill(const Skeleton& skeleton,
-                                      const std::vector<std::vector<PromptSpan>>& values);
+                                      std::vector<std::vector<PromptSpan>> values);
   /// True if a template can only copy or trim this text.
   bool IsOpaque(std::string_view text) const;
 

@@ -43,6 +43,9 @@ struct ChatMessage {
   std::vector<PromptSpan> content;
 };
 
+/// True if any span has a text; slots have none.
+bool HaveText(const std::vector<PromptSpan>& spans);
+
 /// The text of all spans; slots count as nothing.
 std::string SpansText(const std::vector<PromptSpan>& spans);
 

@@ -15,6 +15,13 @@ void Append(Spans& spans, Spans more) {
   for (PromptSpan& span : more) spans.push_back(std::move(span));
 }
 
+/// A list of one, which is not copied as an initializer list would be.
+Spans One(PromptSpan span) {
+  Spans spans;
+  spans.push_back(std::move(span));
+  return spans;
+}
+
 /// Parts of a message, those that are not empty, with blank lines between them.
 Spans Join(std::vector<Spans> parts) {
   Spans joined;
@@ -124,12 +131,12 @@ Spans PromptBuilder::Impl::RowPrompt(const nlohmann::ordered_json& row) const {
   const auto found = row.find(column);
   if (found == row.end())
     throw Failure{op.id, "missing_column", "the row has no column '" + column + "'", false};
-  if (!found->is_array()) return {PromptSpan::Data(ValueText(*found))};
+  if (!found->is_array()) return One(PromptSpan::Data(ValueText(*found)));
   if (found->empty())
     throw Failure{op.id, "empty_prompt", "column '" + column + "' is an empty list", false};
   const size_t element = op.history == History::kContinue ? static_cast<size_t>(op.depth)
                                                           : RowPromptElement(op, found->size());
-  return {PromptSpan::Data(ValueText((*found)[std::min(element, found->size() - 1)]))};
+  return One(PromptSpan::Data(ValueText((*found)[std::min(element, found->size() - 1)])));
 }
 
 Spans PromptBuilder::Impl::RenderTemplate(const Template& source,
@@ -153,16 +160,16 @@ Spans PromptBuilder::Impl::Instruction(const PromptInputs& inputs) const {
 PromptSpan PromptBuilder::Impl::AnswerSpan(const Conversation& conversation) const {
   std::string shown =
       conversation.answer_value ? ValueText(*conversation.answer_value) : conversation.answer_text;
+  const bool as_sampled = !conversation.answer_cut && shown == conversation.answer_text;
+  if (!as_sampled || !SameVocabulary(conversation)) return PromptSpan::Data(std::move(shown));
   std::vector<TokenId> tokens = conversation.answer_tokens;
   if (conversation.answer_ended && !tokens.empty()) tokens.pop_back();
-  const bool as_sampled = !conversation.answer_cut && shown == conversation.answer_text;
-  if (SameVocabulary(conversation) && as_sampled && !tokens.empty())
-    return PromptSpan::Tokens(std::move(tokens), std::move(shown));
-  return PromptSpan::Data(std::move(shown));
+  if (tokens.empty()) return PromptSpan::Data(std::move(shown));
+  return PromptSpan::Tokens(std::move(tokens), std::move(shown));
 }
 
 Spans PromptBuilder::Impl::Block(OperatorIndex parent, const Conversation* conversation) const {
-  Spans block = {PromptSpan::Template("### " + plan.operator_of(parent).id + "\n")};
+  Spans block = One(PromptSpan::Template("### " + plan.operator_of(parent).id + "\n"));
   if (conversation == nullptr) {
     block.push_back(PromptSpan::Template("null"));
     return block;
@@ -185,7 +192,7 @@ Spans PromptBuilder::Impl::InputBlocks(const PromptInputs& inputs) const {
   std::vector<Spans> blocks;
   for (const NameBinding& name : op.names) {
     if (!name.required) continue;
-    Spans block = {PromptSpan::Template("### " + name.name + "\n")};
+    Spans block = One(PromptSpan::Template("### " + name.name + "\n"));
     const auto answer = inputs.answers.find(name.name);
     block.push_back(answer != inputs.answers.end()
                         ? AnswerSpan(*answer->second)
@@ -238,7 +245,7 @@ std::vector<Spans> PromptBuilder::Impl::Parts(const PromptInputs& inputs) const 
     return values;
   }
   Spans instruction = Instruction(inputs);
-  if (SpansText(instruction).empty()) instruction.clear();
+  if (!HaveText(instruction)) instruction.clear();
   values.push_back(op.form == PromptForm::kBody     ? RenderTemplate(*op.body, inputs)
                    : op.form == PromptForm::kInputs ? InputBlocks(inputs)
                                                     : RowPrompt(inputs.row));
@@ -320,7 +327,7 @@ Spans PromptBuilder::Impl::FillSkeleton(std::vector<Spans> values) const {
   for (size_t slot = 0; slot < values.size(); ++slot) {
     TrimEdges(values[slot], skeleton.trim_left[slot], skeleton.trim_right[slot]);
   }
-  return ChatTemplate::Fill(skeleton, values);
+  return ChatTemplate::Fill(skeleton, std::move(values));
 }
 
 /// True if the skeleton says what rendering would; `values` are its slots.
@@ -328,7 +335,7 @@ bool PromptBuilder::Impl::CanFill(const std::vector<Spans>& values) const {
   // An instruction that this row leaves empty takes its message and its blank line away.
   const bool written =
       op.form != PromptForm::kMessages && constant_instruction.empty() && has_instruction;
-  if (!has_skeleton || (written && SpansText(values[kInstruction]).empty())) return false;
+  if (!has_skeleton || (written && !HaveText(values[kInstruction]))) return false;
   if (!uses_chat()) return true;
   for (size_t slot = 0; slot < values.size(); ++slot) {
     // What is constant was seen at compile time.

@@ -1,4 +1,6 @@
+#define XXH_INLINE_ALL
 #include <gtest/gtest.h>
+#include <xxhash.h>
 
 #include <set>
 
@@ -29,6 +31,28 @@ TEST(UniformDraw, LiesInTheUnitIntervalAndDependsOnKeyAndIndex) {
   EXPECT_NEAR(sum / 10000.0, 0.5, 0.02);
   EXPECT_EQ(seen.size(), 10000U);
   EXPECT_NE(UniformDraw(42, 0), UniformDraw(43, 0));
+}
+
+// Histories and draws are kept by signatures: they may not change with the way they are computed.
+TEST(Signature, IsTheHashOfItsFieldsBehindOneAnother) {
+  for (size_t size = 0; size < 1500; size += size < 300 ? 1 : 37) {
+    std::string text(size, 'a');
+    for (size_t i = 0; i < size; ++i) text[i] = static_cast<char>(i * 31);
+    std::string bytes;
+    const auto append = [&](auto value) {
+      bytes.append(reinterpret_cast<const char*>(&value), sizeof value);
+    };
+    append(static_cast<uint64_t>(size));
+    bytes += text;
+    append(int64_t{-7});
+    append(0.5);
+    append(uint64_t{3});
+    append(uint64_t{4});
+    const XXH128_hash_t hash = XXH3_128bits(bytes.data(), bytes.size());
+    const Signature signature =
+        SignatureBuilder().Add(text).Add(int64_t{-7}).Add(0.5).Add(Signature{3, 4}).Finish();
+    ASSERT_EQ(signature, (Signature{hash.high64, hash.low64})) << size;
+  }
 }
 
 TEST(Signature, FieldsDoNotRunIntoEachOther) {
