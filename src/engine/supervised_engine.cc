@@ -152,10 +152,11 @@ void SupervisedEngine::Unload() {
   if (is_serving()) remote_->Unload();
 }
 
-/// A process that has ended holds nothing; one that is being started may hold it all.
+/// A process that has ended holds nothing, and without requests none is started in its place; one
+/// that is being started may hold it all.
 Residency SupervisedEngine::residency() const {
   if (is_serving()) return remote_->residency();
-  return wants_loaded_ || remote_ != nullptr ? Residency::kChanging : Residency::kUnloaded;
+  return remote_ != nullptr || !held_.empty() ? Residency::kChanging : Residency::kUnloaded;
 }
 
 /// The process is gone, or is made to go. Says how it ended.

@@ -340,6 +340,11 @@ void WorkerFleet::ManageResidency(int32_t worker) {
     Replica& replica = At(worker, m);
     if (replica.is_leaving && replica.engine->residency() == Residency::kUnloaded)
       replica.is_leaving = false;
+    // What came while its model was on its way; otherwise a model that is there would wait for one
+    // that cannot come before it has gone.
+    const bool is_there = replica.engine && !replica.is_ahead && !replica.is_leaving &&
+                          replica.engine->residency() != Residency::kUnloaded;
+    if (is_there) SendHeld(worker, m);
     if (!replica.held.empty()) wanted.emplace_back(replica.held.begin()->first, m);
   }
   std::sort(wanted.begin(), wanted.end());

@@ -102,17 +102,17 @@ class TraceTest(unittest.TestCase):
         for event in trace.of("X", "i", "C"):
             self.assertGreaterEqual(event["ts"], 0)
             self.assertLessEqual(event["ts"] + event.get("dur", 0), elapsed_us)
-        calls = collections.Counter(event["name"] for process in ("engine", "tools") for event in trace.spans(process, "")
+        calls = collections.Counter(event["name"] for process in ("worker", "tools") for event in trace.spans(process, "")
                                     if "operator" in event.get("args", {}))
         self.assertEqual(dict(calls), {operator["id"]: operator["calls"] for operator in summary["operators"]})
-        passes = trace.spans("engine", "passes")
+        passes = trace.spans("worker", "passes")
         tokens = summary["tokens"]
         self.assertEqual(sum(e["args"]["tokens"] for e in passes if e["name"] == "prefill"), tokens["prefilled"] + tokens["recomputed"])
         # The first token of an answer comes of the pass over its prompt.
         llm_calls = sum(operator["calls"] for operator in summary["operators"] if operator["kind"] == "llm")
         self.assertEqual(sum(e["args"]["tokens"] for e in passes if e["name"] == "decode"), tokens["output"] - llm_calls)
         self.assertEqual(sum(engine["steps"] for engine in summary["engine"]), len(passes))
-        copies = collections.Counter(event["name"] for event in trace.spans("engine", "copies"))
+        copies = collections.Counter(event["name"] for event in trace.spans("worker", "copies"))
         self.assertEqual((copies["spill"], copies["restore"]), (summary["kv"]["spills"], summary["kv"]["restores"]))
         self.assertEqual(len([e for e in trace.of("i") if e["name"] == "row written"]), summary["rows"]["total"])
         self.assertEqual(sum(e["args"]["rows"] for e in trace.of("i") if e["name"] == "rows opened"), summary["rows"]["total"])
@@ -126,7 +126,7 @@ class TraceTest(unittest.TestCase):
             with self.subTest(where):
                 trace, summary, elapsed_us, _ = self.run_traced("--engine-process", where)
                 self.check(trace, summary, elapsed_us)
-                self.assertEqual(len(trace.spans("engine", "model")), 2)  # loaded, laid out
+                self.assertEqual(len(trace.spans("worker", "model")), 2)  # loaded, laid out
                 failed = [e for e in trace.spans("tools", "http") if e["args"].get("failed")]
                 self.assertEqual(len(failed), 1)
                 self.assertTrue(trace.spans("tools", "sql"))
@@ -163,7 +163,7 @@ class TraceTest(unittest.TestCase):
                     run.send_signal(end)
                 run.communicate(timeout=support.seconds(60))
                 self.assertNotEqual(run.returncode, 0)
-                self.assertGreater(len(Trace(self.path).spans("engine", "passes")), 0)
+                self.assertGreater(len(Trace(self.path).spans("worker", "passes")), 0)
 
     def test_faults_of_the_file(self):
         begin = ("run", self.workflow, "-i", self.rows, *self.model, "--allow", "net", "--trace")

@@ -82,6 +82,7 @@ class Workers(unittest.TestCase):
         expected = self.run_with("--worker-memory", self.one_model)[0]
         path = os.path.join(support.SCRATCH, "killed.json")
         run = start("run", *self.arguments, "--worker-memory", self.one_model, "--workers", "2", "--summary-json", path)
+        self.addCleanup(run.kill)
         wait_for(lambda: len(children(run.pid)) >= 3 or run.poll() is not None, "engines")
         for child in children(run.pid):
             time.sleep(0.1)

@@ -363,6 +363,24 @@ TEST_F(SupervisedEngineTest, ItsDescriptorIsReadyWheneverThereIsSomethingToDo) {
   EXPECT_GT(kills, 3);
 }
 
+TEST_F(SupervisedEngineTest, AProcessThatIsLostWithoutRequestsHoldsNothing) {
+  Start();
+  SupervisedEngineOptions options = Options({"text"});
+  options.description = engine_->Describe();
+  engine_ = std::make_unique<SupervisedEngine>(std::move(options), clock_);
+  EXPECT_EQ(engine_->pid(), -1) << "what it will be is known: it is started when it is needed";
+  engine_->Load();
+  kill(engine_->pid(), SIGKILL);
+  const int64_t give_up_us = clock_.NowUs() + 60'000'000;
+  while (engine_->pid() >= 0 && clock_.NowUs() < give_up_us) {
+    EXPECT_EQ(engine_->residency(), Residency::kChanging);
+    EXPECT_TRUE(engine_->Poll(0).empty());
+  }
+  EXPECT_EQ(engine_->residency(), Residency::kUnloaded) << "others may have its memory";
+  Ask(1, "hello");
+  EXPECT_EQ(Drain().at(1).text, "echo hello");
+}
+
 TEST_F(SupervisedEngineTest, ItsEndIsTheEndOfItsProcess) {
   Start();
   const pid_t idle = engine_->pid();

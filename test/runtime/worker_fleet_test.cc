@@ -238,6 +238,23 @@ TEST_F(WorkerFleetTest, TheModelWhoseRequestIsFirstInOrderComesNext) {
   EXPECT_THAT(At(0, 2).Inside(), IsEmpty());
 }
 
+TEST_F(WorkerFleetTest, WhatCameWhileItsModelWasLoadedDoesNotWaitForAnotherModel) {
+  Make(2, {20});
+  Ask(5, 1);
+  Poll();
+  At(0, 1).is_slow_ = true;
+  Poll();
+  EXPECT_EQ(At(0, 1).residency(), Residency::kChanging);
+  Ask(7, 1);
+  Ask(6, 0);  // first in order, and without room before the other has gone
+  At(0, 1).is_slow_ = false;
+  for (int i = 0; i < 3; ++i) Poll();
+  EXPECT_THAT(At(0, 1).Inside(), ElementsAre(5, 7));
+  At(0, 1).AnswerAll();
+  for (int i = 0; i < 4; ++i) Poll();
+  EXPECT_THAT(At(0, 0).Inside(), ElementsAre(6));
+}
+
 TEST_F(WorkerFleetTest, AnIdleModelStaysAsLongAsLoadingItTookWhileToolsAreUnderWay) {
   Make(2, {20});
   At(0, 0).statistics_.loads = 1;
@@ -426,6 +443,7 @@ TEST_F(WorkerFleetTest, RandomRunsAnswerEachRequestOnceWithinMemory) {
         for (size_t m = 0; m < models; ++m) fleet_->engine(m).Cancel(id);
       } else if (what < 8) {
         for (auto& [place, engine] : engines_) {
+          engine->is_slow_ = any(4) == 0;
           if (any(2) == 0 && !engine->inside_.empty())
             engine->Answer(engine->inside_.begin()->first);
         }
@@ -436,7 +454,10 @@ TEST_F(WorkerFleetTest, RandomRunsAnswerEachRequestOnceWithinMemory) {
       check();
     }
     for (int step = 0; step < 1000 && !open.empty(); ++step) {
-      for (auto& [place, engine] : engines_) engine->AnswerAll();
+      for (auto& [place, engine] : engines_) {
+        engine->is_slow_ = false;
+        engine->AnswerAll();
+      }
       for (const int64_t id : Poll()) open.erase(static_cast<RequestId>(std::abs(id)));
       check();
     }
