@@ -51,18 +51,21 @@ bool Executor::Impl::WantsMoreRows(size_t source) const {
     return !is_idle && engine->residency() == Residency::kUnloaded;
   };
   int64_t ready = 0, ready_tools = 0;
-  bool feeds_any = engines.empty();
+  bool asks_models = false, feeds_any = false;
   for (size_t i = 0; i < states[source].ready.size(); ++i) {
     const auto op = static_cast<OperatorIndex>(i);
     const auto size = static_cast<int64_t>(states[source].ready[i].size());
     if (IsTool(source, op)) {
       ready_tools += size;
-    } else if (!is_away(EngineOf(source, op))) {
+      continue;
+    }
+    asks_models = true;
+    if (!is_away(EngineOf(source, op))) {
       ready += size;
       feeds_any = feeds_any || states[source].is_first[i];
     }
   }
-  if (!feeds_any) return false;
+  if (asks_models && !feeds_any) return false;
   int64_t wanted = 0;
   for (const Engine* engine : engines) {
     if (!is_away(engine)) wanted += int64_t{kQueuedPerSequence} * engine->Describe().sequences;

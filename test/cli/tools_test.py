@@ -192,6 +192,16 @@ class Tools(unittest.TestCase):
                 self.assertEqual(call["latency_s"], dumps["naive"][key]["latency_s"])
                 self.assertGreater(call["latency_s"], 0)
 
+    def test_a_workflow_of_tools_alone_runs_beside_one_that_asks_models(self):
+        asks = self.graph("asks.yaml", '- {id: said, model: m, max_tokens: 4, prompt: "{{ t }}"}', "  name: asks\n")
+        joins = self.graph("joins.yaml", '- {id: joined, type: processor, processor: join, inputs: [t], config: {separator: "|"}}', "  name: joins\n")
+        folder = os.path.join(support.SCRATCH, "beside")
+        code, _, error = halo("run", asks, "-i", self.three, "--also", f"{joins}:{self.three}", "-o", folder, *self.model)
+        self.assertEqual(code, 0, error)
+        for name in ("asks", "joins"):
+            with open(os.path.join(folder, f"{name}.jsonl"), encoding="utf-8") as file:
+                self.assertEqual([row["status"] for row in rows_of(file.read())], ["ok"] * 3)
+
     def test_what_a_workflow_may_reach_has_to_be_allowed(self):
         cases = [
             ('- {id: x, type: http, url: "http://127.0.0.1:PORT/echo"}', "", "not in allow_hosts"),
