@@ -386,9 +386,7 @@ std::vector<Completion> SupervisedEngine::Poll(int64_t deadline_us) {
 /// What the process that is there has counted.
 void SupervisedEngine::AddStatistics(EngineStatistics& total) const {
   if (remote_ == nullptr) return;
-  EngineStatistics now = remote_->Statistics();
-  const std::vector<int64_t*> add = Counters(now), sum = Counters(total);
-  for (size_t i = 0; i < sum.size(); ++i) *sum[i] += *add[i];
+  AddCounters(remote_->Statistics(), total);
 }
 
 EngineStatistics SupervisedEngine::Statistics() const {

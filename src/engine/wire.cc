@@ -291,6 +291,11 @@ std::vector<int64_t*> Counters(EngineStatistics& s) {
   return counters.of;
 }
 
+void AddCounters(EngineStatistics part, EngineStatistics& total) {
+  const std::vector<int64_t*> from = Counters(part), to = Counters(total);
+  for (size_t i = 0; i < to.size(); ++i) *to[i] += *from[i];
+}
+
 std::string EncodeSharedLength(size_t bytes) {
   std::string length(kLengthBytes, '\0');
   PutLength(kInSharedMemory | static_cast<uint32_t>(bytes), length.data());

@@ -106,6 +106,7 @@ FromEngine DecodeFromEngine(std::string_view body);
 
 /// The counters in the order in which they cross.
 std::vector<int64_t*> Counters(EngineStatistics& statistics);
+void AddCounters(EngineStatistics part, EngineStatistics& total);
 
 /// Cuts a byte stream into frames.
 class FrameReader {

@@ -13,14 +13,6 @@
 #include "engine/wire.h"
 
 namespace halo {
-namespace {
-
-void Add(EngineStatistics part, EngineStatistics& total) {
-  const std::vector<int64_t*> from = Counters(part), to = Counters(total);
-  for (size_t i = 0; i < to.size(); ++i) *to[i] += *from[i];
-}
-
-}  // namespace
 
 /// One model as the scheduler sees it.
 class WorkerFleet::Front final : public Engine {
@@ -45,7 +37,7 @@ class WorkerFleet::Front final : public Engine {
   EngineStatistics Statistics() const override {
     EngineStatistics total;
     for (const std::vector<Replica>& worker : fleet_.replicas_) {
-      if (worker[model_].engine) Add(worker[model_].engine->Statistics(), total);
+      if (worker[model_].engine) AddCounters(worker[model_].engine->Statistics(), total);
     }
     return total;
   }

@@ -37,8 +37,10 @@
 #include "session/plan_file.h"
 #include "session/planning.h"
 #include "session/prompt_estimate.h"
+#include "session/run_reporter.h"
 #include "session/run_trace.h"
 #include "session/summary.h"
+#include "session/temporary_folder.h"
 #include "session/tool_setup.h"
 #include "session/workflow_files.h"
 #include "session/written_files.h"
@@ -76,37 +78,6 @@ std::string ReadWholeFile(const std::string& path, const std::string& flag) {
   return text.str();
 }
 
-/// A folder for temporary files that goes when the session goes.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::error_code fault;
-    const std::filesystem::path folder = std::filesystem::temp_directory_path(fault);
-    if (fault) {
-      throw Error(ErrorCode::kConfig, "no folder for temporary files (" + fault.message() +
-                                          "): let TMPDIR name one that is there");
-    }
-    // mkdtemp() puts letters of its own in place of the six.
-    std::string pattern = (folder / "halo-XXXXXX").string();
-    if (mkdtemp(pattern.data()) == nullptr) {
-      throw Error(ErrorCode::kIo, folder.string() + ": cannot make a folder for temporary files: " +
-                                      std::strerror(errno) +
-                                      "; let TMPDIR name one that can be written to");
-    }
-    path_ = pattern;
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;  // nothing can be done about a temporary file that stays
-    std::filesystem::remove_all(path_, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
-
 /// One model file in use. Several names may resolve to one file; they share it.
 struct LoadedModel {
   ResolvedModel resolved;
@@ -128,66 +99,6 @@ struct Input {
   std::unique_ptr<RowFeed> feed;
   std::unique_ptr<ResultSink> sink;
   std::string output;
-};
-
-class Reporter final : public RunObserver {
- public:
-  /// `dump` and `trace` may be null. `news` are taken from there with each progress.
-  Reporter(CallDump* dump, RunTrace* trace, int64_t rows_total, int64_t calls_total,
-           std::vector<std::string>& news, const std::function<void(const Progress&)>& on_progress,
-           const Clock& clock)
-      : dump_(dump),
-        trace_(trace),
-        rows_total_(rows_total),
-        calls_total_(calls_total),
-        news_(news),
-        on_progress_(on_progress),
-        clock_(clock),
-        start_us_(clock.NowUs()) {}
-
-  void OnCall(const CallRecord& call) override {
-    if (dump_ != nullptr) dump_->Write(call);
-  }
-  void OnToolCall(const ToolCallRecord& call) override {
-    if (dump_ != nullptr) dump_->Write(call);
-  }
-  void OnAttempt(const CallRecord& call) override {
-    if (trace_ != nullptr) trace_->OnAttempt(call);
-  }
-  void OnToolAttempt(const ToolCallRecord& call) override {
-    if (trace_ != nullptr) trace_->OnToolAttempt(call);
-  }
-  void OnTurn(const RunCounts& counts) override {
-    if (trace_ != nullptr) trace_->OnTurn(counts);
-  }
-  void OnRow(size_t source, const RowResult& row) override {
-    constexpr size_t kShown = 3;
-    if (trace_ != nullptr) trace_->OnRow(source, row);
-    if (!row.failure || failures_.size() >= kShown) return;
-    std::string id = row.id.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
-    const std::string who = row.failure->operator_id.empty() ? "" : row.failure->operator_id + ": ";
-    failures_.push_back(
-        fmt::format("row {}: {}{} ({})", id, who, row.failure->message, row.failure->code));
-  }
-  std::vector<std::string> failures() const { return failures_; }
-  void OnProgress(const RunCounts& counts) override {
-    if (!on_progress_) return;
-    on_progress_({rows_total_, counts.rows_ok, counts.rows_failed, calls_total_, counts.calls_done,
-                  counts.calls_running, counts.output_tokens,
-                  static_cast<double>(clock_.NowUs() - start_us_) * 1e-6,
-                  std::exchange(news_, {})});
-  }
-
- private:
-  std::vector<std::string> failures_;
-  CallDump* dump_;
-  RunTrace* trace_;
-  int64_t rows_total_;
-  int64_t calls_total_;
-  std::vector<std::string>& news_;
-  const std::function<void(const Progress&)>& on_progress_;
-  const Clock& clock_;
-  int64_t start_us_;
 };
 
 }  // namespace

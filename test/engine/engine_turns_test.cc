@@ -61,6 +61,7 @@ TEST_F(EngineTurnsTest, WhoWaitsGoesBeforeWhoHadATurn) {
   turns_.Take();
   EXPECT_FALSE(turns_.IsAwaited());
   const pid_t child = Fork([&] { TakeTurns(1); });
+  // Another process waits in the kernel for a lock: nothing tells of it, so it is asked for.
   while (!turns_.IsAwaited()) usleep(100);
   EXPECT_EQ(shared_.turns.load(), 0);
   turns_.GiveBack();

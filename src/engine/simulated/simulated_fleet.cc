@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "engine/wire.h"
 
 namespace halo {
 
@@ -224,23 +225,7 @@ std::vector<Completion> SimulatedFleet::Poll(size_t model, int64_t deadline_us) 
 
 EngineStatistics SimulatedFleet::Statistics(size_t model) const {
   EngineStatistics sum;
-  for (const auto& worker : workers_) {
-    const EngineStatistics& one = worker->Statistics(model);
-    sum.steps += one.steps;
-    sum.decode_steps += one.decode_steps;
-    sum.decode_tokens += one.decode_tokens;
-    sum.prefill_tokens += one.prefill_tokens;
-    sum.busy_us += one.busy_us;
-    sum.prefill_us += one.prefill_us;
-    sum.decode_us += one.decode_us;
-    sum.sampling_us += one.sampling_us;
-    sum.copy_us += one.copy_us;
-    sum.forks += one.forks;
-    sum.copies += one.copies;
-    sum.spills += one.spills;
-    sum.restores += one.restores;
-    sum.evictions += one.evictions;
-  }
+  for (const auto& worker : workers_) AddCounters(worker->Statistics(model), sum);
   return sum;
 }
 
