@@ -182,58 +182,114 @@ void Obey(Engine& engine, ToEngine message, Descriptor attachment, CrashRecord* 
   }
 }
 
-}  // namespace
+/// One engine at one end of a connection.
+class EngineServer {
+ public:
+  EngineServer(Engine& engine, Connection& connection, const ServedWith& with)
+      : engine_(engine), connection_(connection), with_(with) {}
 
-void ServeEngine(Engine& engine, Connection& connection, const ServedWith& with) {
+  void Run() {
+    connection_.Put(EncodeFrame(FromEngine(engine_.Describe())));
+    while (true) {
+      connection_.Write();
+      WaitForMore();
+      connection_.Read([this](std::string_view body, Descriptor attachment) {
+        Take(body, std::move(attachment));
+      });
+      if (!connection_.is_open()) return;
+      if (engine_.pending() == 0 || held_until_us_ > clock_.NowUs()) continue;
+      held_until_us_ = 0;
+      is_refused_ = !MayGo();
+      if (!is_refused_) MakePass();
+    }
+  }
+
+ private:
   // How long to wait for what follows from an answer. In process it is there before the next pass;
   // making a prompt takes about 0.1 ms, and a pass that begins without it leaves a hole in the
   // batch, or moves KV to fill that.
-  constexpr int64_t kReactionUs = 5'000;
-  constexpr int64_t kForEver = -1;
+  static constexpr int64_t kReactionUs = 5'000;
+  // How often an engine that others go before looks again, and takes what has come; a pass takes
+  // longer.
+  static constexpr int64_t kLookAgainUs = 2'000;
+  static constexpr int64_t kForEver = -1;
   // With answers, or when there are so many.
-  constexpr size_t kSpansOfMessage = 256;
-  const SteadyClock clock;
-  SpanLog spans;
-  int64_t held_until_us = 0;  // 0: nothing is waited for
-  const auto take = [&](std::string_view body, Descriptor attachment) {
+  static constexpr size_t kSpansOfMessage = 256;
+
+  void WaitForMore() {
+    if (engine_.pending() == 0) {
+      if (with_.turns != nullptr) with_.turns->Announce(0);
+      connection_.Wait(kForEver);
+    } else if (const int64_t now = clock_.NowUs(); held_until_us_ > now) {
+      connection_.Wait(held_until_us_ - now);
+    } else if (is_refused_) {
+      connection_.Wait(kLookAgainUs);
+    }
+  }
+
+  void Take(std::string_view body, Descriptor attachment) {
     ToEngine message = DecodeToEngine(body);
     if (std::holds_alternative<GoOnMessage>(message)) {
-      held_until_us = 0;
-    } else {
-      Obey(engine, std::move(message), std::move(attachment), with.record, connection);
+      held_until_us_ = 0;
+      return;
     }
-  };
-  connection.Put(EncodeFrame(FromEngine(engine.Describe())));
-  while (true) {
-    connection.Write();
-    const int64_t now = clock.NowUs();
-    const bool is_held = held_until_us > now;
-    if (engine.pending() == 0) {
-      connection.Wait(kForEver);
-    } else if (is_held) {
-      connection.Wait(held_until_us - now);
-    }
-    connection.Read(take);
-    if (!connection.is_open()) break;
-    if (engine.pending() == 0 || held_until_us > clock.NowUs()) continue;
-    held_until_us = 0;
-    if (with.turns != nullptr) with.turns->Take();
-    const std::vector<Completion> finished = engine.Poll(0);
-    if (with.turns != nullptr) {
-      if (with.rest != nullptr && with.turns->IsAwaited()) with.rest();
-      with.turns->GiveBack();
-    }
-    spans.Add(engine.TakeSpans());
-    if (spans.size() >= kSpansOfMessage || (spans.size() > 0 && !finished.empty()))
-      connection.Put(EncodeFrame(FromEngine(spans.Take())));
-    if (finished.empty()) continue;
-    connection.Put(EncodeFrame(FromEngine(engine.Statistics())));
-    for (const Completion& completion : finished) {
-      if (with.record != nullptr) with.record->End(completion.id);
-      connection.Put(EncodeFrame(FromEngine(completion)));
-    }
-    held_until_us = clock.NowUs() + kReactionUs;
+    if (const auto* request = std::get_if<Request>(&message); request != nullptr && request->urgent)
+      urgent_.insert(request->id);
+    has_cancelled_ = has_cancelled_ || std::holds_alternative<CancelMessage>(message) ||
+                     std::holds_alternative<CancelWaitingMessage>(message);
+    Obey(engine_, std::move(message), std::move(attachment), with_.record, connection_);
   }
+
+  /// Of the next pass. What is urgent does not wait for others to join it.
+  int32_t Fullness() const {
+    if (!urgent_.empty()) return EngineTurns::kFull;
+    const int64_t sequences = std::max(1, engine_.Describe().sequences);
+    return static_cast<int32_t>(EngineTurns::kFull * std::min(engine_.pending(), sequences) /
+                                sequences);
+  }
+
+  bool MayGo() {
+    if (with_.turns == nullptr) return true;
+    with_.turns->Announce(std::max(1, Fullness()));
+    return has_cancelled_ || with_.turns->MayTake();
+  }
+
+  void MakePass() {
+    has_cancelled_ = false;
+    if (with_.turns != nullptr) with_.turns->Take();
+    const std::vector<Completion> finished = engine_.Poll(0);
+    if (with_.turns != nullptr) {
+      if (with_.rest != nullptr && with_.turns->IsAwaited()) with_.rest();
+      with_.turns->GiveBack();
+    }
+    spans_.Add(engine_.TakeSpans());
+    if (spans_.size() >= kSpansOfMessage || (spans_.size() > 0 && !finished.empty()))
+      connection_.Put(EncodeFrame(FromEngine(spans_.Take())));
+    if (finished.empty()) return;
+    connection_.Put(EncodeFrame(FromEngine(engine_.Statistics())));
+    for (const Completion& completion : finished) {
+      if (with_.record != nullptr) with_.record->End(completion.id);
+      urgent_.erase(completion.id);
+      connection_.Put(EncodeFrame(FromEngine(completion)));
+    }
+    held_until_us_ = clock_.NowUs() + kReactionUs;
+  }
+
+  const SteadyClock clock_;
+  Engine& engine_;
+  Connection& connection_;
+  const ServedWith& with_;
+  SpanLog spans_;
+  std::unordered_set<RequestId> urgent_;  ///< not answered yet
+  int64_t held_until_us_ = 0;             ///< 0: nothing is waited for
+  bool is_refused_ = false;               ///< others go first
+  bool has_cancelled_ = false;            ///< what it gives back at its next pass is waited for
+};
+
+}  // namespace
+
+void ServeEngine(Engine& engine, Connection& connection, const ServedWith& with) {
+  EngineServer(engine, connection, with).Run();
 }
 
 }  // namespace halo

@@ -42,10 +42,28 @@ class EngineTurnsTest : public testing::Test {
     }
   }
 
+  /// A child with an engine that announces `fullness`, until it is killed.
+  pid_t ForkAnother(int32_t fullness) {
+    const Descriptor file(dup(file_.get()));
+    const pid_t child = Fork([&] {
+      EngineTurns theirs{Descriptor(file.get())};
+      theirs.Announce(fullness);
+      shared_.is_ready.store(1);
+      while (true) pause();
+    });
+    while (shared_.is_ready.load() == 0) usleep(100);
+    return child;
+  }
+  static void Kill(pid_t child) {
+    kill(child, SIGKILL);
+    EXPECT_EQ(waitpid(child, nullptr, 0), child);
+  }
+
   Descriptor memory_ = MakeSharedMemory("test", sizeof(Shared));
   MappedMemory mapping_ = MappedMemory::Writable(memory_, sizeof(Shared));
   Shared& shared_ = *static_cast<Shared*>(mapping_.data());
-  EngineTurns turns_{EngineTurns::MakeFile()};
+  Descriptor file_ = EngineTurns::MakeFile();
+  EngineTurns turns_{Descriptor(dup(file_.get()))};
 };
 
 TEST_F(EngineTurnsTest, OneAtATime) {
@@ -82,6 +100,43 @@ TEST_F(EngineTurnsTest, AProcessThatIsKilledGivesItsTurnBack) {
   turns_.Take();  // or the test does not end
   turns_.GiveBack();
   EXPECT_EQ(waitpid(child, nullptr, 0), child);
+}
+
+TEST_F(EngineTurnsTest, WhosePassesWouldBeMuchEmptierLetsCallsGather) {
+  const pid_t child = ForkAnother(EngineTurns::kFull);
+  turns_.Announce(EngineTurns::kFull / 8);
+  EXPECT_FALSE(turns_.MayTake());
+  turns_.Announce(EngineTurns::kFull * 3 / 4);
+  EXPECT_TRUE(turns_.MayTake());
+  turns_.Announce(EngineTurns::kFull);
+  EXPECT_TRUE(turns_.MayTake());
+  Kill(child);
+}
+
+TEST_F(EngineTurnsTest, TheFullestNeverWaits) {
+  const pid_t child = ForkAnother(3);
+  turns_.Announce(4);
+  EXPECT_TRUE(turns_.MayTake());
+  Kill(child);
+}
+
+TEST_F(EngineTurnsTest, AProcessThatHasEndedHoldsNobodyUp) {
+  const pid_t child = ForkAnother(EngineTurns::kFull);
+  turns_.Announce(1);
+  EXPECT_FALSE(turns_.MayTake());
+  Kill(child);
+  EXPECT_TRUE(turns_.MayTake());
+}
+
+TEST_F(EngineTurnsTest, NobodyWaitsForEver) {
+  const pid_t child = ForkAnother(EngineTurns::kFull);
+  turns_.Announce(1);
+  for (int32_t i = 0; i < EngineTurns::kMostRefusals; ++i) ASSERT_FALSE(turns_.MayTake());
+  EXPECT_TRUE(turns_.MayTake());
+  turns_.Take();
+  turns_.GiveBack();
+  EXPECT_FALSE(turns_.MayTake());
+  Kill(child);
 }
 
 }  // namespace

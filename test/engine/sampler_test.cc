@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "base/random.h"
+#include "engine/llama/step_sampler.h"
 
 namespace halo {
 namespace {
@@ -206,6 +207,34 @@ TEST(Sampler, NothingIsDrawnWhereNoAllowedTokenHasANumber) {
   dense.bits[0] = 3U << 5;
   dense.count = 2;
   EXPECT_EQ(sampler.SampleAllowed(logits, {}, dense, {}, 0.5), -1);
+}
+
+TEST(StepSampler, DrawsWhatASamplerDrawsWhateverTheThreads) {
+  constexpr size_t kSequences = 33, kVocabulary = 1000;
+  const std::vector<TokenId> forbidden = {3, 7};
+  std::vector<SamplingParameters> parameters(kSequences);
+  std::vector<std::vector<float>> logits;
+  std::vector<TokenDraw> draws;
+  RandomStream random(5);
+  for (size_t i = 0; i < kSequences; ++i) {
+    logits.push_back(RandomLogits(i, kVocabulary, 2.0));
+    parameters[i].temperature = i % 4 == 0 ? 0.0F : 0.8F;
+    parameters[i].top_p = i % 3 == 0 ? 1.0F : 0.9F;
+    parameters[i].top_k = i % 5 == 0 ? 20 : 0;
+  }
+  for (size_t i = 0; i < kSequences; ++i) {
+    draws.push_back({logits[i], &parameters[i], {}, random.Uniform()});
+    if (i % 2 == 0) draws.back().forbidden = forbidden;
+  }
+  for (const int32_t threads : {1, 2, 5}) {
+    StepSampler side_by_side(threads);
+    std::vector<TokenDraw> drawn = draws;
+    side_by_side.Sample(drawn);
+    Sampler alone;
+    for (const TokenDraw& one : drawn)
+      EXPECT_EQ(one.token, alone.Sample(one.logits, *one.parameters, one.forbidden, one.draw));
+    side_by_side.Sample({});
+  }
 }
 
 }  // namespace

@@ -19,7 +19,7 @@
 #include "engine/llama/kv_room.h"
 #include "engine/llama/llama_engine.h"
 #include "engine/llama/loaded_model.h"
-#include "engine/llama/sampler.h"
+#include "engine/llama/step_sampler.h"
 #include "model/output_schema.h"
 
 namespace halo {
@@ -121,7 +121,7 @@ class Calibrator {
   LlamaModelPointer model_;
   CalibrationPlan plan_;
   Place wide_, long_;
-  Sampler sampler_;
+  StepSampler sampler_;
   double load_s_ = 0.0, room_byte_s_ = 0.0, grammar_token_s_ = 0.0;
   double token_s_ = 0.0;  // of a prefill, from the warm-up
   int32_t rounds_ = 0;
@@ -134,7 +134,7 @@ class Calibrator {
 };
 
 Calibrator::Calibrator(const CalibrationOptions& options, const Clock& clock)
-    : options_(options), clock_(clock), start_s_(Now()) {
+    : options_(options), clock_(clock), start_s_(Now()), sampler_(options.threads) {
   exact_ = WhyNotExact(options_.model_path, KvLayout::kAuto, /*only_if_free=*/true).empty();
   LoadTwice();
 }
@@ -333,12 +333,15 @@ void Calibrator::SampleAll(KvRoom& room, Batch& batch, bool greedy) {
   parameters.temperature = greedy ? 0.0F : 0.7F;
   parameters.top_p = greedy ? 1.0F : 0.9F;
   const auto vocabulary = static_cast<size_t>(options_.vocabulary->size());
-  Reading reading = Time(1, [&] {
+  Reading reading = Time(std::min(options_.threads, static_cast<int32_t>(batch.size())), [&] {
+    std::vector<TokenDraw> draws;
     for (size_t i = 0; i < batch.size(); ++i) {
       const float* logits = room.Logits(static_cast<int32_t>(i));
-      const TokenId token =
-          sampler_.Sample({logits, vocabulary}, parameters, {}, random_.Uniform());
-      if (token >= 0) batch[i].token = token;
+      draws.push_back({{logits, vocabulary}, &parameters, {}, random_.Uniform()});
+    }
+    sampler_.Sample(draws);
+    for (size_t i = 0; i < batch.size(); ++i) {
+      if (draws[i].token >= 0) batch[i].token = draws[i].token;
       ++batch[i].position;
     }
   });
@@ -371,7 +374,7 @@ void Calibrator::MeasureGrammar(KvRoom& room) {
       if (grammar->MustEnd(cursor)) break;
       const TokenMask& allowed = grammar->Allowed(cursor);
       const TokenId token =
-          sampler_.SampleAllowed({logits, vocabulary}, greedy, allowed, {}, random_.Uniform());
+          sampler_.sampler().SampleAllowed({logits, vocabulary}, greedy, allowed, {}, random_.Uniform());
       if (token < 0 || !grammar->Accept(cursor, token)) break;
       if (answer > 0) {
         spent_s += Now() - before_s;

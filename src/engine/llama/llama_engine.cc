@@ -37,7 +37,10 @@ BatchingLimits LimitsOf(const LlamaSetup& setup, const KvRoom::Shape& shape) {
 }  // namespace
 
 LlamaEngine::LlamaEngine(LlamaEngineOptions options, const Clock& clock)
-    : options_(std::move(options)), clock_(clock), grammars_(options_.vocabulary) {
+    : options_(std::move(options)),
+      clock_(clock),
+      sampler_(options_.threads),
+      grammars_(options_.vocabulary) {
   if (options_.exactness != Exactness::kOff) {
     std::string why_not =
         WhyNotExact(options_.model_path, options_.layout, options_.exactness == Exactness::kIfFree);
@@ -363,6 +366,7 @@ bool LlamaEngine::PrefillStep(int32_t decoding) {
     computed[batch[i].sequence] = batch[i].position + 1;
     if (batch[i].wants_logits) logits_at[batch[i].sequence] = static_cast<int32_t>(i);
   }
+  std::vector<Drawn> drawn;
   for (Live* live : lives) {
     const int32_t before = live->computed;
     live->computed = computed.at(live->sequence);
@@ -379,8 +383,9 @@ bool LlamaEngine::PrefillStep(int32_t decoding) {
     const auto at = logits_at.find(live->sequence);
     if (at == logits_at.end()) continue;
     live->state = Live::State::kDecoding;
-    SampleNext(*live, room_->Logits(at->second));
+    drawn.push_back({live, room_->Logits(at->second)});
   }
+  SampleNext(drawn);
   batching_->PrefillTook(static_cast<int32_t>(batch.size()), decoding, clock_.NowUs() - start_us);
   return true;
 }
@@ -409,12 +414,14 @@ void LlamaEngine::DecodeStep(int32_t decoding) {
   RecordSpan(EngineSpan::Kind::kDecode, start_us, batch.size(), lives.size());
   ++statistics_.decode_steps;
   statistics_.decode_tokens += static_cast<int64_t>(batch.size());
+  std::vector<Drawn> drawn;
   for (size_t i = 0; i < lives.size(); ++i) {
     lives[i]->computed = static_cast<int32_t>(lives[i]->tokens.size());
     lives[i]->engine_us += static_cast<double>(step_us) / static_cast<double>(lives.size());
     lives[i]->high_water = std::max(lives[i]->high_water, lives[i]->computed);
-    SampleNext(*lives[i], room_->Logits(static_cast<int32_t>(i)));
+    drawn.push_back({lives[i], room_->Logits(static_cast<int32_t>(i))});
   }
+  SampleNext(drawn);
   batching_->DecodeTook(static_cast<int32_t>(batch.size()), clock_.NowUs() - start_us);
 }
 
@@ -451,29 +458,65 @@ void LlamaEngine::RecordSpan(EngineSpan::Kind kind, int64_t start_us, size_t tok
   spans_.Add(span);
 }
 
-void LlamaEngine::SampleNext(Live& live, const float* logits) {
+void LlamaEngine::SampleNext(std::span<const Drawn> drawn) {
+  const auto vocabulary = static_cast<size_t>(options_.vocabulary->size());
   const int64_t start_us = clock_.NowUs();
-  const int32_t sampled = static_cast<int32_t>(live.tokens.size()) - live.prompt_size;
-  if (options_.hash_logits) {
-    const size_t bytes = static_cast<size_t>(options_.vocabulary->size()) * sizeof(float);
-    const std::string_view text(reinterpret_cast<const char*>(logits), bytes);
-    live.completion.logits_hash = SignatureBuilder()
-                                      .Add(static_cast<int64_t>(live.completion.logits_hash))
-                                      .Add(static_cast<int64_t>(Hash64(text)))
-                                      .Finish()
-                                      .low;
+  std::vector<TokenDraw> draws;
+  for (const auto& [live, logits] : drawn) {
+    if (live->grammar != nullptr) continue;  // what it allows is known in this thread only
+    const SamplingParameters& sampling = live->request.sampling;
+    const int32_t sampled = live->sampled();
+    const bool hold_back_end = sampled < sampling.min_tokens;
+    draws.push_back(
+        {{logits, vocabulary},
+         &sampling,
+         hold_back_end ? std::span<const TokenId>(end_tokens_) : std::span<const TokenId>(),
+         UniformDraw(sampling.draw_key, static_cast<uint64_t>(sampled))});
   }
+  sampler_.Sample(draws);
+  const int64_t sampling_us = clock_.NowUs() - start_us;
+  if (!draws.empty()) statistics_.sampling_us += sampling_us;
+  auto draw = draws.begin();
+  for (const auto& [live, logits] : drawn) {
+    if (options_.hash_logits) AddToHash(*live, {logits, vocabulary});
+    if (live->grammar == nullptr) {
+      live->engine_us += static_cast<double>(sampling_us) / static_cast<double>(draws.size());
+      GoOnWith(*live, (draw++)->token, false);
+    } else {
+      SampleByGrammar(*live, {logits, vocabulary});
+    }
+  }
+}
+
+void LlamaEngine::AddToHash(Live& live, std::span<const float> logits) {
+  const std::string_view text(reinterpret_cast<const char*>(logits.data()), logits.size_bytes());
+  live.completion.logits_hash = SignatureBuilder()
+                                    .Add(static_cast<int64_t>(live.completion.logits_hash))
+                                    .Add(static_cast<int64_t>(Hash64(text)))
+                                    .Finish()
+                                    .low;
+}
+
+void LlamaEngine::SampleByGrammar(Live& live, std::span<const float> logits) {
+  const int64_t start_us = clock_.NowUs();
+  const SamplingParameters& sampling = live.request.sampling;
+  const int32_t sampled = live.sampled();
   TokenId token = -1;
   bool must_end = false;
   try {
-    token = ChooseToken(live, {logits, static_cast<size_t>(options_.vocabulary->size())}, sampled);
+    token = ChooseByGrammar(live, logits, sampled < sampling.min_tokens,
+                            UniformDraw(sampling.draw_key, static_cast<uint64_t>(sampled)));
     const int64_t sampling_us = clock_.NowUs() - start_us;
     statistics_.sampling_us += sampling_us;
     live.engine_us += static_cast<double>(sampling_us);
-    must_end = token >= 0 && live.grammar != nullptr && FollowGrammar(live, token);
+    must_end = token >= 0 && FollowGrammar(live, token);
   } catch (const Failure& failure) {
     return Fail(live, failure.code.c_str(), failure.message, failure.retriable);
   }
+  GoOnWith(live, token, must_end);
+}
+
+void LlamaEngine::GoOnWith(Live& live, TokenId token, bool must_end) {
   if (token < 0) {
     Fail(live, "bad_logits", "the model gave no number for any token that may come next", true);
     return;
@@ -483,23 +526,13 @@ void LlamaEngine::SampleNext(Live& live, const float* logits) {
     Finish(live, FinishReason::kEndToken);
   } else if (StopsHere(live, token)) {
     Finish(live, FinishReason::kStopString);
-  } else if (sampled + 1 >= live.max_tokens) {
+  } else if (live.sampled() >= live.max_tokens) {
     Finish(live, FinishReason::kMaxTokens);
   } else if (must_end) {
     // Only an end token may follow: its logits need not be computed.
     live.tokens.push_back(options_.vocabulary->end_token());
     Finish(live, FinishReason::kEndToken);
   }
-}
-
-TokenId LlamaEngine::ChooseToken(Live& live, std::span<const float> logits, int32_t sampled) {
-  const SamplingParameters& sampling = live.request.sampling;
-  const bool hold_back_end = sampled < sampling.min_tokens;
-  const double draw = UniformDraw(sampling.draw_key, static_cast<uint64_t>(sampled));
-  if (live.grammar != nullptr) return ChooseByGrammar(live, logits, hold_back_end, draw);
-  const std::span<const TokenId> forbidden =
-      hold_back_end ? std::span<const TokenId>(end_tokens_) : std::span<const TokenId>();
-  return sampler_.Sample(logits, sampling, forbidden, draw);
 }
 
 TokenId LlamaEngine::ChooseByGrammar(Live& live, std::span<const float> logits, bool hold_back_end,
@@ -520,7 +553,7 @@ TokenId LlamaEngine::ChooseByGrammar(Live& live, std::span<const float> logits, 
   const bool may_end = can_end && (!hold_back_end || allowed.count == 0);
   const std::span<const TokenId> also =
       may_end ? std::span<const TokenId>(end_tokens_) : std::span<const TokenId>();
-  return sampler_.SampleAllowed(logits, live.request.sampling, allowed, also, draw);
+  return sampler_.sampler().SampleAllowed(logits, live.request.sampling, allowed, also, draw);
 }
 
 bool LlamaEngine::FollowGrammar(Live& live, TokenId token) {
@@ -539,8 +572,7 @@ bool LlamaEngine::StopsHere(Live& live, TokenId token) {
   const std::string& piece = options_.vocabulary->Piece(token);
   const size_t before = live.text.size();
   live.text += piece;
-  const int32_t sampled = static_cast<int32_t>(live.tokens.size()) - live.prompt_size;
-  if (sampled < live.request.sampling.min_tokens) return false;
+  if (live.sampled() < live.request.sampling.min_tokens) return false;
   size_t first = std::string::npos;
   for (const std::string& stop : live.request.sampling.stop) {
     // A stop string may have begun in earlier tokens.

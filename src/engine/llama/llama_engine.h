@@ -18,7 +18,7 @@
 #include "engine/llama/kv_room.h"
 #include "engine/llama/llama_setup.h"
 #include "engine/llama/loaded_model.h"
-#include "engine/llama/sampler.h"
+#include "engine/llama/step_sampler.h"
 #include "engine/llama/token_tree.h"
 #include "engine/span_log.h"
 #include "model/vocabulary.h"
@@ -129,6 +129,9 @@ class LlamaEngine final : public Engine {
     bool counted = false;                   ///< reuse and prefill were counted (first attempt)
     std::shared_ptr<TokenGrammar> grammar;  ///< shared by requests with the same text; null: none
     TokenGrammar::Cursor cursor;            ///< in `grammar`, behind the answer so far
+
+    /// Tokens of the answer so far.
+    int32_t sampled() const { return static_cast<int32_t>(tokens.size()) - prompt_size; }
   };
 
   /// KV of a finished request, or a static prefix.
@@ -221,8 +224,16 @@ class LlamaEngine final : public Engine {
   void DecodeStep(int32_t decoding);
   bool RunBatch(const std::vector<KvRoom::BatchToken>& batch, const std::vector<Live*>& lives);
   void RecordSpan(EngineSpan::Kind kind, int64_t start_us, size_t tokens = 0, size_t sequences = 0);
-  void SampleNext(Live& live, const float* logits);
-  TokenId ChooseToken(Live& live, std::span<const float> logits, int32_t sampled);
+  /// A request whose next token comes from these logits, [vocabulary].
+  struct Drawn {
+    Live* live = nullptr;
+    const float* logits = nullptr;
+  };
+  void SampleNext(std::span<const Drawn> drawn);
+  static void AddToHash(Live& live, std::span<const float> logits);
+  void SampleByGrammar(Live& live, std::span<const float> logits);
+  /// `must_end`: nothing but an end token may follow.
+  void GoOnWith(Live& live, TokenId token, bool must_end);
   TokenId ChooseByGrammar(Live& live, std::span<const float> logits, bool hold_back_end,
                           double draw);
   /// True if nothing but an end token may follow.
@@ -258,7 +269,7 @@ class LlamaEngine final : public Engine {
   int64_t kept_bytes_ = 0;  ///< of blobs
   int64_t use_counter_ = 0;
 
-  Sampler sampler_;
+  StepSampler sampler_;
   GrammarCache grammars_;
   std::vector<TokenId> end_tokens_;  ///< ascending
   std::vector<Completion> completed_;
