@@ -127,9 +127,13 @@ void ParseSettings(const std::vector<std::string>& texts, RunOptions& options) {
                     "--set latency_scale: expected a number from 0 to 1000, got '" + value + "'");
     } else if (key == "tool_cache" && (value == "on" || value == "off")) {
       options.share_tool_calls = value == "on";
+    } else if (key == "replanning" && (value == "on" || value == "off")) {
+      options.replan = value == "on";
     } else {
       throw Error(ErrorCode::kUsage,
-                  "--set: expected latency_scale=NUMBER or tool_cache=on|off, got '" + text + "'");
+                  "--set: expected latency_scale=NUMBER, tool_cache=on|off or replanning=on|off, "
+                  "got '" +
+                      text + "'");
     }
   }
 }

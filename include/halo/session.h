@@ -46,6 +46,7 @@ struct RunOptions {
   std::set<std::string> allow;   ///< "exec", "net", "files", "env": what workflows may reach
   double latency_scale = 1.0;    ///< of the latencies that HTTP calls declare
   bool share_tool_calls = true;  ///< equal reads are made once
+  bool replan = true;            ///< plan the rest anew where estimates turn out wrong
   /// Looks up ${env:NAME}; nothing if there is no such variable. Null: there are none.
   std::function<std::optional<std::string>(const std::string&)> environment;
 

@@ -15,12 +15,6 @@ namespace {
 
 constexpr int32_t kToolsAtOnce = 32;
 
-/// The plan as the planners see it, and the way back.
-struct ProblemOfPlan {
-  SchedulingProblem problem;
-  std::vector<size_t> operators;  ///< [tasks] position in PhysicalPlan::operators
-};
-
 /// What a model is loaded as: one file, however many names it has.
 std::string ResidentName(const ModelFacts& model) {
   return model.digest.empty() ? model.name : model.digest;
@@ -181,9 +175,23 @@ int32_t BatchLimitOf(const OptimizerSource& source, const LogicalNode& node) {
 
 }  // namespace
 
+ProblemOfPlan MakeProblem(const std::vector<OptimizerSource>& sources,
+                          const OptimizerOptions& options, const PhysicalPlan& plan) {
+  return ProblemBuilder(sources, options, plan).Build();
+}
+
+std::vector<PlacedOperator> PlacementsOf(const ProblemOfPlan& made, const Schedule& schedule) {
+  std::vector<PlacedOperator> placements;
+  for (const PlacedShard& shard : schedule.shards) {
+    placements.push_back({made.operators[static_cast<size_t>(shard.task)], shard.worker,
+                          shard.shard, shard.shards, shard.start_s, shard.end_s, shard.load_s});
+  }
+  return placements;
+}
+
 void PlaceOperators(const std::vector<OptimizerSource>& sources, const OptimizerOptions& options,
                     PhysicalPlan& plan) {
-  const ProblemOfPlan made = ProblemBuilder(sources, options, plan).Build();
+  const ProblemOfPlan made = MakeProblem(sources, options, plan);
   PlannerOptions planner;
   planner.now_s = options.now_s;
   // Planning is to stay far below what it saves; who asks for a planner by name gives it its time.
@@ -198,13 +206,9 @@ void PlaceOperators(const std::vector<OptimizerSource>& sources, const Optimizer
   plan.planner = schedule.planner;
   for (const PlannedWorker& worker : made.problem.workers)
     plan.workers.push_back({worker.name, worker.memory_bytes});
+  plan.placements = PlacementsOf(made, schedule);
   double loads_s = 0.0;
-  for (const PlacedShard& shard : schedule.shards) {
-    plan.placements.push_back({made.operators[static_cast<size_t>(shard.task)], shard.worker,
-                               shard.shard, shard.shards, shard.start_s, shard.end_s,
-                               shard.load_s});
-    loads_s += shard.load_s;
-  }
+  for (const PlacedOperator& placed : plan.placements) loads_s += placed.load_s;
   for (size_t task = 0; task < made.operators.size(); ++task) {
     PlannedOperator& planned = plan.operators[made.operators[task]];
     planned.start_s.reset();

@@ -140,6 +140,7 @@ RunReport Executor::Run(const StopFlag& stop) {
     const bool working = impl.working();
     impl.FlushRows(!working);
     impl.TellOfTurn();
+    impl.ReachCheckpoint();
     if (!working && impl.AllClosed() && impl.open_rows.empty())
       return impl.Finish(RunEnd::kFinished);
     if (!working && impl.stopping) {
@@ -308,6 +309,18 @@ void Executor::Impl::TellOfTurn() {
   if (observer == nullptr) return;
   report.counts.calls_running = static_cast<int64_t>(calls.size() + tool_work.size());
   observer->OnTurn(report.counts);
+}
+
+void Executor::Impl::CountAnswer(OperatorCounts& counts) {
+  constexpr int64_t kFirstCheckpoint = 32;
+  ++counts.answered;
+  const bool is_power = (counts.answered & (counts.answered - 1)) == 0;
+  is_checkpoint = is_checkpoint || (is_power && counts.answered >= kFirstCheckpoint);
+}
+
+void Executor::Impl::ReachCheckpoint() {
+  if (std::exchange(is_checkpoint, false) && options.on_checkpoint)
+    options.on_checkpoint(report.operators);
 }
 
 void Executor::Impl::CheckLimits() {

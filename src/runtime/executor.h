@@ -117,6 +117,10 @@ struct ExecutorOptions {
   ToolSetup tool_setup;
   double max_failures_share =
       -1;  ///< of finished rows, looked at from 20 rows on; negative: no limit
+  /// Told what operators have done so far once one has had 32 calls answered, and whenever it has
+  /// twice as many. May change LogicalNode::order of the sources' plans, and their placements:
+  /// calls that are made from then on follow. The scheduler's thread. May be empty.
+  std::function<void(const std::vector<struct OperatorCounts>& so_far)> on_checkpoint;
 };
 
 /// Counts of one operator over a run (contract 2). logical = merged + distinct, distinct = executed
@@ -131,6 +135,8 @@ struct OperatorCounts {
           failed = 0, unfinished = 0, calls = 0;
   int64_t prompt_tokens = 0, reused_tokens = 0, prefilled_tokens = 0, recomputed_tokens = 0,
           output_tokens = 0;
+  /// While the run goes on: instances that have ended, of `logical`, and attempts, of `calls`.
+  int64_t ended = 0, answered = 0;
   double output_tokens_squared = 0.0;  ///< summed over calls
   int64_t busy_us = 0;                 ///< from start to end of its calls, added up
   int64_t engine_us = 0;               ///< of inference: its share of the engine's passes

@@ -456,6 +456,7 @@ void Executor::Impl::CountCompletion(const Call& call, const Completion& complet
   ++report.counts.calls_done;
   report.counts.output_tokens += completion.output_tokens;
   OperatorCounts& counts = CountsOf(*call.row, call.op);
+  CountAnswer(counts);
   if (call.attempt == 0) {
     counts.prompt_tokens += completion.prompt_tokens;
     counts.reused_tokens += completion.reused_tokens;

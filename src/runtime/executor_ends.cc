@@ -259,6 +259,7 @@ void Executor::Impl::Close(RowState& row, OperatorIndex op, InstanceEnd end) {
   HALO_CHECK(instance.state != State::kDone, "an instance ends once");
   instance.state = State::kDone;
   instance.end = end;
+  ++CountsOf(row, op).ended;
   if (--row.open_instances > 0) return;
   Settle(row);
   ++rows_ended;

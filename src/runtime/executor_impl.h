@@ -159,6 +159,7 @@ struct Executor::Impl {
     int64_t written = 0;  // rows
   };
   std::vector<SourceState> states;
+  bool is_checkpoint = false;                                                 // reached
   std::vector<Engine*> engines;                                               // distinct
   std::map<std::pair<size_t, int64_t>, std::unique_ptr<RowState>> open_rows;  // (source, index)
   std::vector<std::pair<size_t, int64_t>>
@@ -212,6 +213,8 @@ struct Executor::Impl {
   void WriteRow(RowState& row);
   void FlushRows(bool idle);
   void TellOfTurn();
+  void CountAnswer(OperatorCounts& counts);
+  void ReachCheckpoint();
   void CheckLimits();
   void Stop();
   void Abort();

@@ -183,6 +183,7 @@ void Executor::Impl::OnToolCompletion(ToolCompletion completion) {
 
 void Executor::Impl::CountToolCompletion(ToolWork& work, const ToolCompletion& completion) {
   ++report.counts.calls_done;
+  CountAnswer(CountsOf(*work.row, work.op));
   if (completion.started_us > 0) {
     const int64_t busy_us = std::max<int64_t>(0, completion.finished_us - completion.started_us);
     CountsOf(*work.row, work.op).busy_us += busy_us;

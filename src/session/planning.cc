@@ -213,9 +213,15 @@ PhysicalPlan Planning::Plan(const std::vector<InputToPlan>& inputs, int64_t rows
   }
   how.rows_side_by_side = rows_side_by_side;
   how.now_s = [this] { return static_cast<double>(clock_.NowUs()) * 1e-6; };
+  how_ = how;
   PhysicalPlan plan = Optimize(sources_, options_.use_history ? &history_ : nullptr, how);
   plan.notes.insert(plan.notes.begin(), notes_.begin(), notes_.end());
   return plan;
+}
+
+std::unique_ptr<Replanner> Planning::MakeReplanner(const PhysicalPlan& plan) const {
+  return std::make_unique<Replanner>(sources_, plan, options_.use_history ? &history_ : nullptr,
+                                     how_, clock_);
 }
 
 void Planning::AddActuals(const RunReport& report, int64_t engine_busy_us, PhysicalPlan& plan) {

@@ -15,6 +15,7 @@
 #include "optimizer/optimizer.h"
 #include "plan/physical_plan.h"
 #include "runtime/executor.h"
+#include "session/replanning.h"
 
 namespace halo {
 
@@ -55,6 +56,9 @@ class Planning {
   /// Rewrites the logical plans.
   PhysicalPlan Plan(const std::vector<InputToPlan>& inputs, int64_t rows_side_by_side);
 
+  /// For a run of this plan; this outlives it.
+  std::unique_ptr<Replanner> MakeReplanner(const PhysicalPlan& plan) const;
+
   /// Puts what happened beside the estimates. `engine_busy_us`: of all engines; what is no pass
   /// (sampling, copies) is shared out as the passes are.
   static void AddActuals(const RunReport& report, int64_t engine_busy_us, PhysicalPlan& plan);
@@ -75,6 +79,7 @@ class Planning {
   OperatorHistory history_;
   std::vector<std::string> notes_;
   std::vector<OptimizerSource> sources_;  // of the last Plan
+  OptimizerOptions how_;                  // the same
 };
 
 }  // namespace halo

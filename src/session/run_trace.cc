@@ -99,6 +99,10 @@ void RunTrace::AddPhase(const std::string& name, int64_t start_us, int64_t end_u
   file_.AddSpan(kPhases, name, start_us, end_us);
 }
 
+void RunTrace::AddNote(const std::string& text, int64_t time_us) {
+  file_.AddInstant(kPhases, text, time_us);
+}
+
 void RunTrace::OnAttempt(const CallRecord& call) {
   Worker& worker = workers_.at(worker_of_.at({call.engine, call.completion.worker}));
   const Completion& done = call.completion;

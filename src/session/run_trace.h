@@ -38,6 +38,8 @@ class RunTrace final : public RunObserver {
                  std::function<Engine*()> replica);
   /// A part of the run as a whole.
   void AddPhase(const std::string& name, int64_t start_us, int64_t end_us);
+  /// Something that was decided for the run as a whole.
+  void AddNote(const std::string& text, int64_t time_us);
 
   void OnAttempt(const CallRecord& call) override;
   void OnToolAttempt(const ToolCallRecord& call) override;

@@ -30,7 +30,6 @@
 #include "plan/logical_plan.h"
 #include "runtime/executor.h"
 #include "runtime/worker_fleet.h"
-#include "runtime/worker_placement.h"
 #include "session/call_dump.h"
 #include "session/engine_host.h"
 #include "session/fleet_setup.h"
@@ -110,7 +109,7 @@ struct Session::Impl {
   EngineHost host;                             // of the models' engines
   std::vector<std::string> news;               // of engines, not told yet
   std::map<std::string, LoadedModel> models;   // by path
-  std::vector<std::unique_ptr<WorkerPlacement>> placements;  // [inputs]
+  std::unique_ptr<Replanner> replanner;
   std::map<ModelRequest, std::string> model_paths;
   std::unique_ptr<TemporaryFolder> temporary;
   RunTools tools;
@@ -140,6 +139,7 @@ struct Session::Impl {
   int32_t SequencesFor(const std::string& model_path) const;
   std::unique_ptr<RunTrace> OpenTrace(int64_t start_us, int64_t planned_us);
   std::vector<RunSource> Sources();
+  void Replan(ExecutorOptions& how, RunTrace* trace);
   int64_t RowsSideBySide() const;
   RunOutcome OutcomeOf(const RunReport& report, SummaryInput summary) const;
   ExecutorOptions HowToExecute();
@@ -497,6 +497,16 @@ std::unique_ptr<RunTrace> Session::Impl::OpenTrace(int64_t start_us, int64_t pla
   return trace;
 }
 
+/// Plans of a file are carried out as they are, and so is the reference's.
+void Session::Impl::Replan(ExecutorOptions& how, RunTrace* trace) {
+  if (!options.replan || options.naive || !options.plan_file.empty()) return;
+  how.on_checkpoint = [this](const auto& so_far) { replanner->OnCheckpoint(so_far); };
+  replanner->on_replanning = [this, trace](const Replanning& revision) {
+    news.push_back(TextOf(revision));
+    if (trace != nullptr) trace->AddNote(TextOf(revision), revision.at_us);
+  };
+}
+
 std::vector<RunSource> Session::Impl::Sources() {
   std::vector<RunSource> sources;
   for (const auto& input : inputs) {
@@ -506,10 +516,7 @@ std::vector<RunSource> Session::Impl::Sources() {
     source.sink = input->sink.get();
     source.prompt_column = input->column;
     source.adapters = input->adapters;
-    if (options.workers > 1) {
-      placements.push_back(std::make_unique<WorkerPlacement>(physical, sources.size()));
-      source.placement = placements.back().get();
-    }
+    if (options.workers > 1) source.placement = &replanner->placement(sources.size());
     for (const ModelRequest& request : input->plan.models) {
       LoadedModel& model = models.at(model_paths.at(request));
       source.models.push_back({&fleet->engine(model.in_fleet), {model.vocabulary, model.chat}});
@@ -604,7 +611,7 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   impl.PlanBatch();
   const int64_t planned_us = impl.clock.NowUs();
   impl.LoadModels();
-  const ExecutorOptions how = impl.HowToExecute();
+  ExecutorOptions how = impl.HowToExecute();
   impl.OpenOutputs();
   std::unique_ptr<CallDump> dump;
   if (!impl.options.dump_prompts.empty())
@@ -624,6 +631,8 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   Reporter reporter(dump.get(), trace.get(), rows_total, calls_total, impl.news, on_progress,
                     impl.clock);
   const int64_t ready_us = impl.clock.NowUs();
+  impl.replanner = impl.planning->MakeReplanner(impl.physical);
+  impl.Replan(how, trace.get());
   Executor executor(impl.Sources(), how, impl.clock, &reporter);
   RunReport report = executor.Run(stop);
   if (dump) dump->Finish();
@@ -666,6 +675,7 @@ RunOutcome Session::Impl::OutcomeOf(const RunReport& report, SummaryInput summar
     }
   }
   if (fleet != nullptr) summary.fleet = fleet->statistics();
+  summary.replannings = replanner->done();
   RunOutcome outcome;
   outcome.notices = tools.notices;
   outcome.notices.insert(outcome.notices.end(), report.notices.begin(), report.notices.end());

@@ -171,7 +171,7 @@ class SimulatedRun {
   std::vector<std::string> without_file_, without_size_;  // names of models
   std::vector<OptimizerSource> sources_;
   PhysicalPlan physical_;
-  std::unique_ptr<WorkerPlacement> placement_;
+  std::unique_ptr<Replanner> replanner_;
   std::shared_ptr<SimulatedTimeline> timeline_ = std::make_shared<SimulatedTimeline>();
   VirtualClock clock_;
   SimulationReport report_;
@@ -329,8 +329,10 @@ void SimulatedRun::Plan() {
   how.worker_memory_bytes = memory_bytes_;
   how.rows_side_by_side = rows_side_by_side();
   how.now_s = [this] { return static_cast<double>(real_clock_.NowUs()) / kUsPerS; };
-  physical_ = Optimize(sources_, run_.use_history ? &history_ : nullptr, how);
-  placement_ = std::make_unique<WorkerPlacement>(physical_, 0);
+  const OperatorHistory* earlier = options_.believed != nullptr ? options_.believed : &history_;
+  if (!run_.use_history) earlier = nullptr;
+  physical_ = Optimize(sources_, earlier, how);
+  replanner_ = std::make_unique<Replanner>(sources_, physical_, earlier, how, clock_);
   report_.notes.insert(report_.notes.end(), physical_.notes.begin(), physical_.notes.end());
   report_.planning_s = static_cast<double>(real_clock_.NowUs() - start_us) / kUsPerS;
 }
@@ -375,7 +377,7 @@ SimulatedFleetOptions SimulatedRun::FleetOptions() {
   std::map<std::string, size_t> files;
   for (size_t m = 0; m < models_.size(); ++m) {
     ModelInUse& model = models_[m];
-    const int32_t workers = placement_->workers_of_model()[m];
+    const int32_t workers = replanner_->placement(0).workers_of_model()[m];
     const auto [file, is_new] = files.emplace(model.facts.digest, files.size());
     model.in_fleet = file->second;
     if (!is_new) {
@@ -401,7 +403,7 @@ SimulatedFleetOptions SimulatedRun::FleetOptions() {
   if (run_.context_tokens > 0) fleet.context_tokens = run_.context_tokens;
   fleet.reuse = !run_.naive;
   fleet.worker_of = [this](const Request& request) {
-    return placement_->WorkerOf(request.script_operator, request.row_index);
+    return replanner_->placement(0).WorkerOf(request.script_operator, request.row_index);
   };
   fleet.timeline = timeline_;
   return fleet;
@@ -457,7 +459,14 @@ void SimulatedRun::Execute() {
     source.adapters.push_back(fmt::format("{}:{}", adapter.lora.file, adapter.lora.scale));
   FailureNotes observer(report_.first_failures);
   const StopFlag never{0};
-  const RunReport report = Executor({source}, HowToExecute(tools), clock_, &observer).Run(never);
+  ExecutorOptions how = HowToExecute(tools);
+  if (run_.replan && !run_.naive)
+    how.on_checkpoint = [this](const auto& so_far) { replanner_->OnCheckpoint(so_far); };
+  const RunReport report = Executor({source}, std::move(how), clock_, &observer).Run(never);
+  for (const Replanning& one : replanner_->done()) {
+    report_.notes.push_back(fmt::format("after {:.3g} s {}", one.at_s, TextOf(one)));
+  }
+  report_.replannings = replanner_->done();
   report_.simulating_s = static_cast<double>(real_clock_.NowUs() - real_start_us) / kUsPerS;
   report_.workers.resize(static_cast<size_t>(run_.workers));
   for (int32_t w = 0; fleet != nullptr && w < run_.workers; ++w) {

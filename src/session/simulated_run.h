@@ -9,6 +9,7 @@
 #include "halo/session.h"
 #include "optimizer/operator_history.h"
 #include "optimizer/planners/scheduling_problem.h"
+#include "session/replanning.h"
 
 namespace halo {
 
@@ -18,12 +19,15 @@ struct SimulationOptions {
   /// tokenizers where they are there), column, limit, seed, date, planner, rules_off, naive,
   /// workers, worker_memory_bytes (of each worker, weights included; 0: this machine's memory),
   /// kept_memory_bytes (of each; 0: half of that), sequences, context_tokens, window,
-  /// latency_scale, share_tool_calls, all_outputs, profile_file, history_file, use_history.
+  /// latency_scale, share_tool_calls, replan, all_outputs, profile_file, history_file, use_history.
   RunOptions run;
   std::map<std::string, std::string> costs_as;  ///< model of the workflow -> name in the profile
   int64_t rows = -1;  ///< rows to run: those of the input, over and over; -1: as they are
   /// As OptimizerOptions::place: in place of the planner that `run` names. May be null.
   std::function<Schedule(const SchedulingProblem&)> place;
+  /// What planning takes for the history of earlier runs, right or wrong, while answers are as
+  /// `run.history_file` has them. Null: the same. Outlives the simulation.
+  const OperatorHistory* believed = nullptr;
 };
 
 struct SimulatedWorkerReport {
@@ -57,6 +61,7 @@ struct SimulationReport {
   std::vector<SimulatedOperatorReport> operators;
   std::vector<std::string> notes;
   std::vector<std::string> first_failures;
+  std::vector<Replanning> replannings;
   OperatorHistory history;                      ///< of this run alone, as a run remembers it
   double planning_s = 0.0, simulating_s = 0.0;  ///< on the real clock: no part of the result
 };

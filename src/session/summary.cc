@@ -38,6 +38,17 @@ Json OperatorJson(const OperatorCounts& c) {
           {"engine_s", Seconds(c.engine_us)}};
 }
 
+Json ReplanningsJson(const std::vector<Replanning>& replannings) {
+  Json json = Json::array();
+  for (const Replanning& one : replannings) {
+    json.push_back({{"at_s", one.at_s},
+                    {"rest_as_planned_s", one.current_s},
+                    {"rest_s", one.revised_s},
+                    {"why", one.why}});
+  }
+  return json;
+}
+
 Json EngineJson(const SummaryInput::EngineOfWorker& engine) {
   const EngineStatistics& s = engine.counters;
   const double mean = s.decode_steps > 0 ? static_cast<double>(s.decode_tokens) /
@@ -106,6 +117,7 @@ Json SummaryJson(const SummaryInput& input) {
           {"lower_bound_s", input.lower_bound_s ? Json(*input.lower_bound_s) : Json()},
           {"model_switches", input.fleet.model_switches},
           {"moved_calls", input.fleet.moved_calls},
+          {"replannings", ReplanningsJson(input.replannings)},
           {"kv",
            {{"forks", all.forks},
             {"copies", all.copies},

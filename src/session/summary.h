@@ -8,6 +8,7 @@
 
 #include "runtime/executor.h"
 #include "runtime/worker_fleet.h"
+#include "session/replanning.h"
 
 namespace halo {
 
@@ -28,6 +29,7 @@ struct SummaryInput {
   };
   std::vector<EngineOfWorker> engines;
   FleetStatistics fleet;
+  std::vector<Replanning> replannings;
 };
 
 /// The object of `--summary-json` (contract 2).

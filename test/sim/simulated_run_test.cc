@@ -10,6 +10,9 @@
 
 #include "base/error.h"
 #include "optimizer/cost_profile.h"
+#include "optimizer/operator_history.h"
+#include "plan/node_signature.h"
+#include "workflow/workflow.h"
 
 namespace halo::test {
 namespace {
@@ -140,6 +143,94 @@ TEST_F(SimulatedRunTest, TheNaiveRunIsSlowerAndMergesNothing) {
   const SimulationReport naive = Simulate(options_);
   EXPECT_EQ(naive.operators[1].merged, 0);
   EXPECT_GT(naive.elapsed_s, shared.elapsed_s);
+}
+
+/// Two models of which a worker holds one, and three workers.
+class ReplanningTest : public SimulatedRunTest {
+ protected:
+  void SetUp() override {
+    SimulatedRunTest::SetUp();
+    Write("flow.yaml",
+          "start_ops: [a, b]\nend_ops: [a, b]\nops:\n"
+          "  a: {model: big, prompt: \"Say a.\", max_tokens: 400}\n"
+          "  b: {model: other, prompt: \"Say b.\", max_tokens: 400}\n");
+    options_.run.workers = 3;
+    options_.run.worker_memory_bytes = int64_t{6} << 30;
+    options_.run.planner = "auto";
+    options_.rows = 600;
+  }
+
+  void LoadsTake(double seconds) const {
+    CostProfile profile;
+    profile.machine = "a machine far away";
+    profile.threads = 2;
+    for (const char* name : {"big", "other"}) {
+      profile.models.push_back(DefaultProfile(name, int64_t{3} << 30, 1 << 17));
+      profile.models.back().model_digest = std::string(32, *name);
+      profile.models.back().measured = true;
+      profile.models.back().load_s = seconds;
+    }
+    Write("profile.json", ToJson(profile));
+  }
+  void AnswersAreAs(const OperatorHistory& history) {
+    Write("history.json", history.ToJson());
+    options_.run.history_file = folder_ + "/history.json";
+    options_.run.use_history = true;
+  }
+
+  /// What runs with answers of these lengths have left.
+  OperatorHistory HistoryOf(double tokens_of_a, double tokens_of_b) const {
+    const Workflow workflow = LoadWorkflow(folder_ + "/flow.yaml");
+    const LogicalPlan plan = MakeLogicalPlan(workflow);
+    const std::vector<OperatorIdentity> identities = IdentifyOperators(plan, "prompt");
+    OperatorHistory history;
+    for (size_t op = 0; op < 2; ++op) {
+      constexpr double kCalls = 1000.0, kPrompt = 20.0;
+      const double tokens = op == 0 ? tokens_of_a : tokens_of_b;
+      OperatorRecord record;
+      record.instances = record.calls = kCalls;
+      record.prompt_tokens = kCalls * kPrompt;
+      record.output_tokens = kCalls * tokens;
+      record.output_tokens_squared = kCalls * tokens * tokens;
+      history.Add(identities[op].signature, std::string(32, op == 0 ? 'b' : 'o'), record);
+    }
+    return history;
+  }
+  SimulationReport RunBelieving(const OperatorHistory& believed) {
+    options_.believed = &believed;
+    return Simulate(options_);
+  }
+};
+
+/// Each model is loaded on its own workers, as many as its answers are thought to take.
+TEST_F(ReplanningTest, TheRestIsPlannedByWhatAnswersTurnOutToBe) {
+  LoadsTake(8000.0);
+  const OperatorHistory right = HistoryOf(300.0, 20.0), wrong = HistoryOf(20.0, 300.0);
+  AnswersAreAs(right);
+  const double known_s = RunBelieving(right).elapsed_s;
+  options_.run.replan = false;
+  const double misled_s = RunBelieving(wrong).elapsed_s;
+  options_.run.replan = true;
+  const SimulationReport replanned = RunBelieving(wrong);
+  EXPECT_GT(misled_s, 1.5 * known_s);
+  // What is lost is the first answers, until which nothing is known, and loads made for nothing.
+  EXPECT_LT(replanned.elapsed_s - known_s, 0.25 * (misled_s - known_s));
+  ASSERT_FALSE(replanned.replannings.empty());
+  const Replanning& first = replanned.replannings.front();
+  EXPECT_GT(first.current_s, kWorthReplanning * first.revised_s);
+  EXPECT_THAT(first.why, HasSubstr("answers with 20 tokens"));
+  EXPECT_EQ(replanned.rows_ok, 600);
+}
+
+TEST_F(ReplanningTest, WhereLoadsAreCheapAWrongPriorCostsAtMostATenth) {
+  LoadsTake(60.0);
+  const OperatorHistory right = HistoryOf(300.0, 20.0);
+  AnswersAreAs(right);
+  const double known_s = RunBelieving(right).elapsed_s;
+  for (const auto& [a, b] : {std::pair(20.0, 300.0), {300.0, 300.0}, {3.0, 3.0}}) {
+    const OperatorHistory wrong = HistoryOf(a, b);
+    EXPECT_LT(RunBelieving(wrong).elapsed_s, 1.1 * known_s) << a << " " << b;
+  }
 }
 
 }  // namespace

@@ -373,8 +373,8 @@ void Calibrator::MeasureGrammar(KvRoom& room) {
       const double before_s = Now();
       if (grammar->MustEnd(cursor)) break;
       const TokenMask& allowed = grammar->Allowed(cursor);
-      const TokenId token =
-          sampler_.sampler().SampleAllowed({logits, vocabulary}, greedy, allowed, {}, random_.Uniform());
+      const TokenId token = sampler_.sampler().SampleAllowed({logits, vocabulary}, greedy, allowed,
+                                                             {}, random_.Uniform());
       if (token < 0 || !grammar->Accept(cursor, token)) break;
       if (answer > 0) {
         spent_s += Now() - before_s;

@@ -26,12 +26,13 @@ StepSampler::StepSampler(int32_t threads) : samplers_(static_cast<size_t>(std::m
 void StepSampler::Sample(std::span<TokenDraw> draws) {
   const auto count = static_cast<std::ptrdiff_t>(draws.size());
 #ifdef _OPENMP
-#pragma omp parallel for num_threads(static_cast <int>(samplers_.size())) schedule(dynamic) if (count > 1)
+#pragma omp parallel for num_threads(static_cast <int>(samplers_.size())) \
+    schedule(dynamic) if (count > 1)
 #endif
   for (std::ptrdiff_t i = 0; i < count; ++i) {
     TokenDraw& draw = draws[static_cast<size_t>(i)];
-    draw.token = samplers_[ThreadOfTeam()].Sample(draw.logits, *draw.parameters, draw.forbidden,
-                                                  draw.draw);
+    draw.token =
+        samplers_[ThreadOfTeam()].Sample(draw.logits, *draw.parameters, draw.forbidden, draw.draw);
   }
 }
 

@@ -34,44 +34,64 @@ std::vector<size_t> UrgentFirst(const LogicalPlan& plan, const std::vector<doubl
   return order;
 }
 
+/// [operators of the source] Seconds of a row's longest chain from each operator on. `first`: where
+/// the source's operators begin in the plan.
+std::vector<double> UpwardRanks(const OptimizerSource& source, const PhysicalPlan& physical,
+                                size_t first) {
+  const LogicalPlan& plan = *source.plan;
+  std::vector<double> rank(plan.nodes.size(), 0.0);
+  for (size_t i = plan.nodes.size(); i > 0; --i) {
+    const PlannedOperator& planned = physical.operators[first + i - 1];
+    // How long a row's call takes: in a batch, what all of the batch together take.
+    const double calls = std::max(1.0, planned.estimate.calls.value);
+    const LogicalNode& node = plan.nodes[i - 1];
+    const bool is_tool = node.removed || node.model == kNoModel;
+    const double together =
+        is_tool ? 1.0
+                : std::min<double>(calls, source.models[static_cast<size_t>(node.model)].sequences);
+    rank[i - 1] += planned.estimate.busy_s.value / calls * together;
+    for (const OperatorIndex input : node.waits_for) {
+      double& before = rank[static_cast<size_t>(input)];
+      before = std::max(before, rank[i - 1]);
+    }
+  }
+  return rank;
+}
+
 }  // namespace
+
+std::vector<std::vector<int32_t>> OrdersByUrgency(const std::vector<OptimizerSource>& sources,
+                                                  const PhysicalPlan& plan) {
+  std::vector<std::vector<int32_t>> orders;
+  size_t first = 0;
+  for (const OptimizerSource& source : sources) {
+    const size_t count = source.plan->nodes.size();
+    const std::vector<size_t> by_place =
+        UrgentFirst(*source.plan, UpwardRanks(source, plan, first));
+    std::vector<int32_t>& order = orders.emplace_back(count);
+    for (size_t place = 0; place < count; ++place)
+      order[by_place[place]] = static_cast<int32_t>(place);
+    first += count;
+  }
+  return orders;
+}
 
 std::vector<std::string> OrderByUrgency::Apply(OptimizerState& state) const {
   std::vector<std::string> changes;
-  size_t first = 0;
-  for (const OptimizerSource& source : state.sources) {
-    LogicalPlan& plan = *source.plan;
-    const size_t count = plan.nodes.size();
-    std::vector<double> rank(count, 0.0);  // seconds of a row's longest chain from here on
-    for (size_t i = count; i > 0; --i) {
-      const PlannedOperator& planned = state.plan.operators[first + i - 1];
-      // How long a row's call takes: in a batch, what all of the batch together take.
-      const double calls = std::max(1.0, planned.estimate.calls.value);
-      const LogicalNode& node = plan.nodes[i - 1];
-      const bool is_tool = node.removed || node.model == kNoModel;
-      const double together =
-          is_tool
-              ? 1.0
-              : std::min<double>(calls, source.models[static_cast<size_t>(node.model)].sequences);
-      rank[i - 1] += planned.estimate.busy_s.value / calls * together;
-      for (const OperatorIndex input : plan.nodes[i - 1].waits_for) {
-        double& before = rank[static_cast<size_t>(input)];
-        before = std::max(before, rank[i - 1]);
-      }
-    }
-    const std::vector<size_t> order = UrgentFirst(plan, rank);
-    std::vector<int32_t> before;
-    for (const LogicalNode& node : plan.nodes) before.push_back(node.order);
-    std::string names;
-    for (size_t place = 0; place < count; ++place) {
-      plan.nodes[order[place]].order = static_cast<int32_t>(place);
-      if (plan.nodes[order[place]].removed) continue;
-      names += (names.empty() ? "" : ", ") + plan.operator_of(plan.nodes[order[place]].op).id;
-    }
+  const std::vector<std::vector<int32_t>> orders = OrdersByUrgency(state.sources, state.plan);
+  for (size_t s = 0; s < orders.size(); ++s) {
+    LogicalPlan& plan = *state.sources[s].plan;
     bool changed = false;
-    for (size_t i = 0; i < count; ++i) changed = changed || plan.nodes[i].order != before[i];
-    if (changed) changes.push_back("order within a block of rows: " + names);
-    first += count;
+    std::vector<std::string> names(plan.nodes.size());
+    for (size_t op = 0; op < plan.nodes.size(); ++op) {
+      changed = changed || plan.nodes[op].order != orders[s][op];
+      plan.nodes[op].order = orders[s][op];
+      if (!plan.nodes[op].removed)
+        names[static_cast<size_t>(orders[s][op])] = plan.operator_of(plan.nodes[op].op).id;
+    }
+    std::erase(names, "");
+    if (changed)
+      changes.push_back(fmt::format("order within a block of rows: {}", fmt::join(names, ", ")));
   }
   return changes;
 }

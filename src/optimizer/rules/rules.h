@@ -87,6 +87,11 @@ class LonePrompts final : public Rule {
   std::vector<std::string> Apply(OptimizerState& state) const override;
 };
 
+/// [sources][operators] The place of each operator among those of its source, by upward rank (see
+/// OrderByUrgency) under the plan's estimates.
+std::vector<std::vector<int32_t>> OrdersByUrgency(const std::vector<OptimizerSource>& sources,
+                                                  const PhysicalPlan& plan);
+
 /// Within a block of rows: tools first, since they take no engine and others wait for them; then by
 /// upward rank, the time of the longest chain that an operator begins (HEFT: Topcuoglu, Hariri and
 /// Wu 2002). Ranks within a tenth of each other count as equal and leave the workflow's order.
