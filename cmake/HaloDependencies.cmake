@@ -5,7 +5,7 @@
 # it does not matter to them where a library came from.
 #
 #   halo_llama halo_duckdb halo_yaml halo_json halo_fmt halo_spdlog halo_cli11 halo_curl halo_libpq halo_httplib halo_xxhash
-#   halo_pcre2 halo_cbc halo_gtest halo_benchmark
+#   halo_pcre2 halo_cbc halo_sqlite halo_gtest halo_benchmark
 
 include(HaloBundled)
 
@@ -57,6 +57,8 @@ halo_resolve_dependency(CPP_HTTPLIB TARGET halo_httplib PKGCONFIG cpp-httplib>=0
 halo_resolve_dependency(XXHASH TARGET halo_xxhash PKGCONFIG libxxhash>=0.8 DEBIAN libxxhash-dev)
 halo_resolve_dependency(PCRE2 TARGET halo_pcre2 PKGCONFIG libpcre2-8>=10.30 DEBIAN libpcre2-dev)
 halo_resolve_dependency(CBC TARGET halo_cbc PKGCONFIG cbc>=2.10 DEBIAN coinor-libcbc-dev)
+# 3.37: STRICT tables.
+halo_resolve_dependency(SQLITE TARGET halo_sqlite PKGCONFIG sqlite3>=3.37 DEBIAN libsqlite3-dev)
 if(HALO_BUILD_TESTS)
   halo_resolve_dependency(GTEST TARGET halo_gtest PACKAGE GTest VERSION 1.12 DEBIAN libgtest-dev
                           LINK GTest::gmock GTest::gtest)

@@ -94,6 +94,13 @@ struct RunOptions {
   bool ask_databases = false;
   std::string spool_folder;  ///< where standard input and rows of SQL are kept; "": a fresh folder
                              ///< for temporary files
+
+  // Durability (docs/durability.md)
+  /// The run's folder, which is there and is nobody else's: what the run has paid for is kept in
+  /// it, so that another session can go on. "": nothing is kept.
+  std::string run_folder;
+  bool resume = false;        ///< `run_folder` has the beginning of this run
+  bool retry_failed = false;  ///< of it, what failed rows failed by is tried again
 };
 
 /// Threads that each worker has. For more workers than threads (which can be planned for, not run):

@@ -80,6 +80,7 @@ void Executor::Impl::Prepare() {
     }
     states.push_back(std::move(state));
   }
+  FindWrittenTargets();
 }
 
 void Executor::Impl::PrepareOperator(SourceState& state, const RunSource& source,
@@ -135,6 +136,7 @@ RunReport Executor::Run(const StopFlag& stop) {
     impl.SubmitReady();
     impl.PollEngines();
     impl.PollTools(0);
+    impl.CheckJournal();
     impl.WriteRows();
     impl.CheckLimits();
     const bool working = impl.working();
@@ -162,12 +164,22 @@ void Executor::Impl::Wait() {
     const bool has_room = state.opened - state.written < WindowOfASource();
     // The next turn opens more rows.
     if (!stopping && !state.closed && !state.idle && has_room && WantsMoreRows(source)) return;
-    if ((ready && !under_way) || (!state.closed && !state.idle && !under_way)) return;
+    if (ready && !under_way) return;
+    if (!state.closed && !state.idle && !under_way) {
+      // Its window may be full of rows that are not on the disk yet.
+      if (AwaitsCommit()) options.journal->Wait(kWaitSliceUs);
+      return;
+    }
     idle += state.idle ? 1 : 0;
   }
   int64_t until_us = clock.NowUs() + kWaitSliceUs;
   if (!retries.empty()) until_us = std::min(until_us, retries.begin()->first);
   if (!tool_retries.empty()) until_us = std::min(until_us, tool_retries.begin()->first);
+  if (AwaitsCommit()) {
+    constexpr int64_t kLookAgainUs = 5000;
+    if (tool_work.empty()) return options.journal->Wait(kWaitSliceUs);
+    until_us = std::min(until_us, clock.NowUs() + kLookAgainUs);
+  }
   if (!tool_work.empty()) return PollTools(until_us);
   if (working()) return clock.SleepUntil(until_us);
   for (size_t s = 0; s < sources.size(); ++s) {
@@ -257,17 +269,20 @@ void Executor::Impl::StartRow(std::unique_ptr<RowState> owned) {
 
 void Executor::Impl::WriteRows() {
   if (!options.input_order) {
-    for (const auto& key : ended_rows) {
-      const auto ended = open_rows.find(key);
+    auto key = ended_rows.begin();
+    for (; key != ended_rows.end(); ++key) {
+      const auto ended = open_rows.find(*key);
+      if (!IsCommitted(*ended->second)) break;
       WriteRow(*ended->second);
       open_rows.erase(ended);
     }
-    ended_rows.clear();
+    ended_rows.erase(ended_rows.begin(), key);
     return;
   }
   for (size_t source = 0; source < sources.size(); ++source) {
     auto it = open_rows.lower_bound({source, 0});
-    while (it != open_rows.end() && it->first.first == source && it->second->open_instances == 0) {
+    while (it != open_rows.end() && it->first.first == source && it->second->open_instances == 0 &&
+           IsCommitted(*it->second)) {
       WriteRow(*it->second);
       it = open_rows.erase(it);
     }
@@ -290,7 +305,10 @@ void Executor::Impl::WriteRow(RowState& row) {
   ++states[row.source].written;
   unflushed = true;
   sources[row.source].sink->Write(result);
-  if (observer != nullptr) observer->OnRow(row.source, result);
+  NoteWritten(row);
+  if (observer == nullptr) return;
+  observer->OnRow(row.source, result);
+  if (row.failure) observer->OnFailedRow(row.source, row.row);
 }
 
 /// What is done is there for whoever reads the output, and survives a crash, within a tenth of a
@@ -301,6 +319,7 @@ void Executor::Impl::FlushRows(bool idle) {
   const int64_t now = clock.NowUs();
   if (!idle && now - last_flush_us < kFlushEveryUs) return;
   for (RunSource& source : sources) source.sink->Flush();
+  RecordWrittenRows();
   unflushed = false;
   last_flush_us = now;
 }
@@ -343,9 +362,11 @@ void Executor::Impl::Stop() {
 void Executor::Impl::Abort() {
   for (const auto& [id, call] : calls) call.engine->Cancel(id);
   for (const auto& [id, work] : tool_work) options.tools->Cancel(id);
+  for (const ToolWork& work : uncommitted_writes) Withdraw(work);
 }
 
 RunReport Executor::Impl::Finish(RunEnd end) {
+  CommitAll();
   report.end = end;
   for (const auto& [key, row] : open_rows) {
     // Done, but behind one that is not: what was paid for is written.
@@ -370,6 +391,8 @@ RunReport Executor::Impl::Finish(RunEnd end) {
     if (end == RunEnd::kFinished) source.sink->Finish();
     source.sink->Flush();
   }
+  RecordWrittenRows();
+  CommitAll();
   report.counts.calls_running = 0;
   if (!answers.failure().empty()) report.notices.push_back(answers.failure());
   if (!results.failure().empty()) report.notices.push_back(results.failure());

@@ -22,6 +22,7 @@ namespace halo {
 struct ModelBinding {
   Engine* engine = nullptr;  ///< outlives the run
   PromptModel prompts;
+  Signature content;  ///< of its file, for the journal's keys
 };
 
 /// Where rows come from while a run goes on.
@@ -43,6 +44,8 @@ struct RunSource {
   ResultSink* sink = nullptr;
   std::vector<ModelBinding> models;   ///< [plan models]
   std::vector<std::string> adapters;  ///< [plan adapters] as their engines know them
+  std::vector<Signature>
+      adapter_contents;  ///< [plan adapters] for the journal's keys; may be empty without one
   std::string prompt_column;
   const class WorkerPlacement* placement = nullptr;  ///< outlives the run; null: on any worker
   int32_t priority = 0;                              ///< of all its rows; higher goes first
@@ -94,6 +97,8 @@ class RunObserver {
   /// The same of a tool's call; there is no `result` yet.
   virtual void OnToolAttempt(const ToolCallRecord&) {}
   virtual void OnRow(size_t /*source*/, const RowResult&) {}
+  /// Beside OnRow, of a row that has failed: what was given.
+  virtual void OnFailedRow(size_t /*source*/, const Row&) {}
   /// Now and then, at least once a second while something happens.
   virtual void OnProgress(const struct RunCounts&) {}
   /// After each turn of the scheduler: ten times a second at least, while something runs.
@@ -112,8 +117,14 @@ struct ExecutorOptions {
   bool input_order = true;
   bool all_outputs = false;
   bool stop_on_error = false;
-  double max_failures = -1;     ///< failed rows after which to stop; negative: no limit
-  ToolRunner* tools = nullptr;  ///< outlives the run; null: no workflow has tools
+  double max_failures = -1;          ///< failed rows after which to stop; negative: no limit
+  ToolRunner* tools = nullptr;       ///< outlives the run; null: no workflow has tools
+  class Journal* journal = nullptr;  ///< outlives the run; null: nothing survives it
+  /// Of all parts of the run, and no other: idempotent writes carry a key made of it. "": none do.
+  std::string run_id;
+  /// True for rows (source, index) whose failed calls are made again, whatever the journal says of
+  /// them. Null: for none.
+  std::function<bool(size_t, int64_t)> tries_again;
   ToolSetup tool_setup;
   double max_failures_share =
       -1;  ///< of finished rows, looked at from 20 rows on; negative: no limit
@@ -185,8 +196,13 @@ using StopFlag = std::atomic<int>;
 /// There is no barrier: an instance is ready when its own inputs are. Rows go in blocks of
 /// `rows_side_by_side`: lower blocks first, so that rows end early and their KV and memory are
 /// given back; within a block operator by operator, so that an engine prefills prompts of like
-/// lengths together and the longest chains start first. Every completion passes OnCompletion. A
-/// call is finished and committed at once as long as there is no journal.
+/// lengths together and the longest chains start first.
+///
+/// Every completion passes OnCompletion. A call has two events: *finished*, after which what waits
+/// for it goes on, and *committed*, when the journal has it on the disk. Rows are written and
+/// writes of tools begin when everything that was finished before is committed; without a journal
+/// that is at once. What the journal has from earlier parts of the run is not asked for again
+/// ("cached").
 ///
 /// Bounds: open rows (window), calls given to an engine (a few times what it runs at once), merged
 /// calls (the window).
@@ -196,8 +212,8 @@ class Executor {
            RunObserver* observer);
   ~Executor();
 
-  /// Runs until every source is closed and every row written. Throws Error(kIo) from sinks and
-  /// sources.
+  /// Runs until every source is closed and every row written. Throws Error(kIo) from sinks, sources
+  /// and the journal.
   RunReport Run(const StopFlag& stop);
 
   /// Cancels one row that is open: its running calls are cancelled, it ends as failed

@@ -28,15 +28,14 @@ int64_t Microseconds(double seconds) {
 
 Failure Cancelled() { return {"", "cancelled", "the row was cancelled", false}; }
 
-/// True for failures that say something about the row that made the call, not about the call.
-bool IsOfOneRow(const Failure& failure) {
-  return failure.code == "cancelled" || failure.code == "deadline" || failure.code == "timeout";
-}
-
 /// Calls of one instance: greedy samples are all alike.
 int32_t CallsOf(const Operator& op) { return op.sampling.temperature <= 0.0 ? 1 : op.samples; }
 
 }  // namespace
+
+bool IsOfOneRow(const Failure& failure) {
+  return failure.code == "cancelled" || failure.code == "deadline" || failure.code == "timeout";
+}
 
 bool Executor::Impl::WantsMoreRows(size_t source) const {
   if (options.naive) return open_rows.empty();
@@ -117,6 +116,7 @@ void Executor::Impl::SubmitReady() {
   OperatorIndex op = 0;
   MakeDueCalls();
   MakeDueToolCalls();
+  SendCommittedWrites();
   while (!stopping && NextReady(source, op)) {
     ReadyQueue& queue = states[source].ready[static_cast<size_t>(op)];
     RowState& row = *queue.top();
@@ -152,9 +152,26 @@ void Executor::Impl::SubmitInstance(RowState& row, OperatorIndex op) {
     instance.samples = std::make_unique<SampleSet>();
     instance.samples->answers.resize(static_cast<size_t>(samples));
     instance.samples->requests.resize(static_cast<size_t>(samples), 0);
-    return SubmitSample(row, op);
+    if (!TakeSamples(row, op)) SubmitSample(row, op);
+    return;
   }
-  if (!MergeInto(row, op, call)) Send(std::move(call));
+  if (MergeInto(row, op, call) || TakeFromJournal(row, op, call)) return;
+  Send(std::move(call));
+}
+
+/// A call for one of several samples, all but which one.
+Call Executor::Impl::SampleCall(RowState& row, OperatorIndex op) {
+  Call call;
+  call.row = &row;
+  call.op = op;
+  call.engine = EngineOf(row.source, op);
+  call.request.sampling = SamplingOf(row, op);
+  call.request.adapter = AdapterOf(row, op);
+  const Operator& what = PlanOf(row).operator_of(op);
+  if (what.schema) call.request.grammar = what.schema->grammar();
+  call.request.static_prefix_tokens =
+      options.naive ? 0 : At(row, op).conversation->prompt.static_prefix_tokens;
+  return call;
 }
 
 /// Sends the next sample of an instance whose prompt is built; the instance stays ready while there
@@ -162,25 +179,25 @@ void Executor::Impl::SubmitInstance(RowState& row, OperatorIndex op) {
 void Executor::Impl::SubmitSample(RowState& row, OperatorIndex op) {
   Instance& instance = At(row, op);
   SampleSet& samples = *instance.samples;
+  const auto is_left = [&](size_t k) { return samples.requests[k] == 0 && !samples.answers[k]; };
   if (row.cancelled) {
-    const bool all_done = samples.done == samples.sent;
-    samples.answers.resize(static_cast<size_t>(samples.sent));
+    for (size_t k = 0; k < samples.answers.size(); ++k) {
+      if (!is_left(k)) continue;
+      samples.answers[k].emplace().failure = Cancelled();
+      ++samples.done;
+    }
     instance.state = State::kSubmitted;
-    if (all_done) FailInstance(row, op, Cancelled());
+    if (samples.done == static_cast<int32_t>(samples.answers.size()))
+      FailInstance(row, op, Cancelled());
     return;
   }
-  const LogicalPlan& plan = PlanOf(row);
-  Call call;
-  call.row = &row;
-  call.op = op;
-  call.engine = EngineOf(row.source, op);
-  call.sample = samples.sent++;
-  call.request.sampling = SamplingOf(row, op);
-  call.request.adapter = AdapterOf(row, op);
-  if (plan.operator_of(op).schema) call.request.grammar = plan.operator_of(op).schema->grammar();
-  call.request.static_prefix_tokens =
-      options.naive ? 0 : instance.conversation->prompt.static_prefix_tokens;
+  size_t next = 0;
+  while (!is_left(next)) ++next;
+  Call call = SampleCall(row, op);
+  call.sample = static_cast<int32_t>(next);
+  ++samples.sent;
   AddressRequest(row, op, call.sample, call.request);
+  if (options.journal != nullptr) call.key = KeyOf(row, op, call.request);
   samples.requests[static_cast<size_t>(call.sample)] = call.request.id;
   const bool more = samples.sent < static_cast<int32_t>(samples.answers.size());
   Send(std::move(call));
@@ -295,6 +312,7 @@ void Executor::Impl::BuildRequest(RowState& row, OperatorIndex op, Call& call) {
   request.static_prefix_tokens = options.naive ? 0 : prompt.static_prefix_tokens;
   if (CallsOf(what) > 1) return;  // each sample is addressed when it is sent
   AddressRequest(row, op, 0, request);
+  if (options.journal != nullptr) call.key = KeyOf(row, op, request);
   call.mergeable = !options.naive && sampling.temperature <= 0.0F;
   if (call.mergeable) {
     SignatureBuilder signature;
@@ -310,14 +328,24 @@ void Executor::Impl::BuildRequest(RowState& row, OperatorIndex op, Call& call) {
   }
 }
 
+uint64_t Executor::Impl::DrawKeyOf(const RowState& row, OperatorIndex op, int32_t sample) const {
+  const Operator& what = PlanOf(row).operator_of(op);
+  const int64_t seed = what.sampling.seed.value_or(static_cast<int64_t>(options.seed));
+  return SignatureBuilder()
+      .Add(seed)
+      .Add(what.id)
+      .Add(row.id_text)
+      .Add(int64_t{sample})
+      .Finish()
+      .low;
+}
+
 /// Fills in who asks and when: what may differ between equal calls.
 void Executor::Impl::AddressRequest(RowState& row, OperatorIndex op, int32_t sample,
                                     Request& request) {
   const LogicalNode& node = PlanOf(row).at(op);
   const Operator& what = PlanOf(row).operator_of(op);
-  const int64_t seed = what.sampling.seed.value_or(static_cast<int64_t>(options.seed));
-  request.sampling.draw_key =
-      SignatureBuilder().Add(seed).Add(what.id).Add(row.id_text).Add(int64_t{sample}).Finish().low;
+  request.sampling.draw_key = DrawKeyOf(row, op, sample);
   request.id = next_request++;
   request.priority = sources[row.source].priority;
   request.order = OrderOf(row, op);
@@ -401,10 +429,13 @@ void Executor::Impl::WaitForOthers(int64_t until_us) {
       until_us = std::min(until_us, clock.NowUs() + kLookAgainUs);
     }
   }
+  const bool for_journal = AwaitsCommit();
+  if (for_journal) waited.push_back({options.journal->ready_descriptor(), POLLIN, 0});
   if (!retries.empty()) until_us = std::min(until_us, retries.begin()->first);
   if (!tool_retries.empty()) until_us = std::min(until_us, tool_retries.begin()->first);
   const int64_t left_us = std::max<int64_t>(0, until_us - clock.NowUs());
   poll(waited.data(), waited.size(), static_cast<int>((left_us + kUsPerMs - 1) / kUsPerMs));
+  if (for_journal && waited.back().revents != 0) options.journal->TakeReady();
 }
 
 void Executor::Impl::PollEngines() {
@@ -550,6 +581,7 @@ void Executor::Impl::MakeAgain(Call call) {
 
 /// The call is over: everyone who waited for it hears of it.
 void Executor::Impl::Conclude(Call call, const Completion& completion) {
+  Record(call, completion);
   EndInstance(*call.row, call.op, completion, call, false);
   if (call.followers.empty()) return;
   if (completion.failure && IsOfOneRow(*completion.failure)) {
@@ -579,6 +611,7 @@ void Executor::Impl::PromoteFollower(const Call& call) {
   next.op = op;
   next.engine = call.engine;
   next.signature = call.signature;
+  next.key = call.key;
   next.mergeable = true;
   next.request = call.request;  // what is asked is the same; who asks is not
   next.request.static_prefix_tokens = At(*row, op).conversation->prompt.static_prefix_tokens;

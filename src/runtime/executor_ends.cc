@@ -262,6 +262,7 @@ void Executor::Impl::Close(RowState& row, OperatorIndex op, InstanceEnd end) {
   ++CountsOf(row, op).ended;
   if (--row.open_instances > 0) return;
   Settle(row);
+  if (options.journal != nullptr) row.journaled = options.journal->appended();
   ++rows_ended;
   rows_ended_failed += row.failure ? 1 : 0;
   if (!options.input_order) ended_rows.emplace_back(row.source, row.row.index);

@@ -2,7 +2,7 @@
 
 // What the parts of the executor share: executor.cc (the loop, rows and results), executor_calls.cc
 // (calls and their completions), executor_tools.cc (calls of tools), executor_ends.cc (how
-// instances end, and what follows).
+// instances end, and what follows), executor_journal.cc (what survives the run).
 
 #include <algorithm>
 #include <list>
@@ -18,6 +18,7 @@
 #include "base/hash.h"
 #include "runtime/answer_store.h"
 #include "runtime/executor.h"
+#include "runtime/journal.h"
 #include "runtime/tool_results.h"
 
 namespace halo {
@@ -28,7 +29,7 @@ enum class InstanceState : uint8_t { kWaiting, kReady, kSubmitted, kMerged, kDon
 struct SampleSet {
   std::vector<std::optional<Completion>> answers;  // [samples]
   std::vector<RequestId> requests;                 // [samples] 0: not sent yet
-  int32_t sent = 0;
+  int32_t sent = 0;                                // or known from the journal
   int32_t done = 0;
 };
 
@@ -45,7 +46,7 @@ struct Instance {
   InstanceEnd end = InstanceEnd::kUnfinished;
   SkipReason skip = SkipReason::kNone;
   bool lacks_input = false;  // one has failed; its conditions may still say that none is needed
-  bool counted = false;      // as distinct and executed
+  bool counted = false;      // as distinct and executed, or cached
   bool built = false;        // a tool's call was made, or an equal one taken for it
   uint16_t inputs_left = 0;
   uint16_t readers_left = 0;  // operators that may name it and have not built their prompt yet
@@ -63,6 +64,7 @@ struct RowState {
   std::vector<Instance> instances;  // [operators]
   int32_t open_instances = 0;
   int64_t deadline_us = 0;
+  int64_t journaled = 0;  // number of the last record it may depend on, once it has ended
   std::vector<std::pair<OperatorIndex, Failure>> failures;  // of operators, needed or not
   // When the last instance has ended:
   int64_t prompt_tokens = 0, output_tokens = 0;
@@ -86,6 +88,7 @@ struct Call {
   Engine* engine = nullptr;
   Request request;  // prompt moved out
   Signature signature;
+  Signature key;  // in the journal
   bool mergeable = false;
   int32_t sample = 0;
   int32_t attempt = 0;
@@ -106,6 +109,7 @@ struct ToolWork {
   Signature request;
   bool may_share = false;
   std::optional<Signature> signature;  // by which it shares in this run
+  int64_t begun = 0;  // of a write: the record that says so, which is committed before it begins
   int32_t attempt = 0;
   int64_t busy_us = 0;  // of all attempts
   std::vector<std::pair<RowState*, OperatorIndex>> followers;
@@ -123,6 +127,10 @@ struct TableVersions {
   int64_t all = 0;
   std::map<std::string, int64_t> tables;
 };
+
+/// True for failures of a model's call that say something about the row that made it, not about the
+/// call.
+bool IsOfOneRow(const Failure& failure);
 
 /// An operator that waits for another to end.
 struct Waiter {
@@ -153,6 +161,7 @@ struct Executor::Impl {
     std::vector<ReadyQueue> ready;  // [operators] rows whose inputs are there
     std::vector<int32_t> running;   // [operators] calls in an engine
     std::vector<size_t> counts;     // [operators] index into report.operators
+    std::vector<bool> is_alone;     // [operators] what it reads is written to by the workflows
     bool closed = false;
     bool idle = false;    // open, but has no row now
     int64_t opened = 0;   // rows
@@ -173,6 +182,8 @@ struct Executor::Impl {
   std::unordered_map<ToolCallId, ToolWork> tool_work;
   std::multimap<int64_t, ToolAgain> tool_retries;  // by the time when they are due
   std::unordered_map<Signature, ToolCallId, SignatureHasher> tool_work_by_signature;
+  std::list<ToolWork> uncommitted_writes;          // not given to their tool yet, in order
+  std::vector<WrittenRows> unrecorded;             // written, not flushed
   std::map<std::string, int64_t> given_out;        // tool calls by target
   std::map<std::string, TableVersions> versions;   // by connection
   std::unordered_map<Engine*, int64_t> submitted;  // calls in each engine
@@ -227,6 +238,8 @@ struct Executor::Impl {
   bool MaySubmit(size_t source, OperatorIndex op) const;
   void SubmitInstance(RowState& row, OperatorIndex op);
   void SubmitSample(RowState& row, OperatorIndex op);
+  Call SampleCall(RowState& row, OperatorIndex op);
+  uint64_t DrawKeyOf(const RowState& row, OperatorIndex op, int32_t sample) const;
   void BuildRequest(RowState& row, OperatorIndex op, Call& call);
   SamplingParameters SamplingOf(RowState& row, OperatorIndex op) const;
   void AddressRequest(RowState& row, OperatorIndex op, int32_t sample, Request& request);
@@ -258,7 +271,7 @@ struct Executor::Impl {
   }
   bool working() const {
     return !calls.empty() || !retries.empty() || !due_retries.empty() || !tool_work.empty() ||
-           !tool_retries.empty();
+           !tool_retries.empty() || !uncommitted_writes.empty();
   }
   bool MaySubmitTool(size_t source, OperatorIndex op) const;
   bool ToolsAreHungry() const;
@@ -278,6 +291,37 @@ struct Executor::Impl {
   void EndTool(RowState& row, OperatorIndex op, const ToolWork& work,
                const ToolCompletion& completion, const ToolResult& result, bool merged);
   void CancelToolsOf(const RowState& row);
+
+  // executor_journal.cc: what survives the run
+  void FindWrittenTargets();
+  Signature KeyOf(const RowState& row, OperatorIndex op, const Request& request) const;
+  Signature KeyOf(const RowState& row, OperatorIndex op, const ToolWork& work) const;
+  std::optional<JournalRecord> FindRecord(const RowState& row, OperatorIndex op,
+                                          const Signature& key) const;
+  std::optional<Completion> Recall(const RowState& row, OperatorIndex op,
+                                   const Signature& key) const;
+  bool TakeFromJournal(RowState& row, OperatorIndex op, const Call& call);
+  bool TakeSamples(RowState& row, OperatorIndex op);
+  bool TakeToolFromJournal(RowState& row, OperatorIndex op, const ToolWork& work);
+  void CountCached(RowState& row, OperatorIndex op);
+  bool IsFinal(const Failure& failure) const;
+  void RecordFailure(const RowState& row, OperatorIndex op, const Signature& key,
+                     const Failure& failure, int64_t prompt_tokens, int64_t output_tokens);
+  void Record(const Call& call, const Completion& completion);
+  void RecordTool(const RowState& row, OperatorIndex op, const ToolWork& work,
+                  const ToolCompletion& completion, const ToolResult& result);
+  void BeginWrite(ToolWork work);
+  void AddIdempotencyKey(ToolWork& work) const;
+  void SendCommittedWrites();
+  void Withdraw(const ToolWork& work);
+  bool IsCommitted(const RowState& row) const {
+    return options.journal == nullptr || row.journaled <= options.journal->committed();
+  }
+  bool AwaitsCommit() const;
+  void CheckJournal() const;
+  void NoteWritten(const RowState& row);
+  void RecordWrittenRows();
+  void CommitAll();
 
   // executor_ends.cc: ends of instances
   bool StartOrSkip(RowState& row, OperatorIndex op);

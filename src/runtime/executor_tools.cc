@@ -25,7 +25,7 @@ std::string ScriptRow(const RowState& row) {
 }
 
 /// True for failures that say something about the row that made the call, not about the call.
-bool IsOfOneRow(const Failure& failure) {
+bool IsOfTheRow(const Failure& failure) {
   return failure.code == "cancelled" || failure.code == "deadline";
 }
 
@@ -61,7 +61,14 @@ void Executor::Impl::SubmitTool(RowState& row, OperatorIndex op) {
   DropReads(row, op);
   if (work.may_share && !options.naive) work.signature = work.request;
   if (work.signature) AddVersions(work, *work.signature);
-  if (!MergeTool(row, op, work)) SendTool(std::move(work));
+  // Equal reads of what is written to need not have had one result: each has its own record.
+  const bool is_alone = states[row.source].is_alone[static_cast<size_t>(op)];
+  if (is_alone && TakeToolFromJournal(row, op, work)) return;
+  if (MergeTool(row, op, work)) return;
+  if (!is_alone && TakeToolFromJournal(row, op, work)) return;
+  if (options.journal != nullptr && work.call.effect == ToolEffect::kWrite)
+    return BeginWrite(std::move(work));
+  SendTool(std::move(work));
 }
 
 BuiltToolCall Executor::Impl::BuildToolCall(RowState& row, OperatorIndex op) const {
@@ -117,6 +124,8 @@ bool Executor::Impl::MergeTool(RowState& row, OperatorIndex op, const ToolWork& 
   if (const ToolResult result = results.Find(*work.signature)) {
     ++CountsOf(row, op).merged;
     At(row, op).state = State::kMerged;
+    if (states[row.source].is_alone[static_cast<size_t>(op)])
+      RecordTool(row, op, work, ToolCompletion{}, result);
     EndTool(row, op, work, ToolCompletion{}, result, true);
     return true;
   }
@@ -278,9 +287,10 @@ void Executor::Impl::ConcludeTool(ToolWork work, ToolCompletion completion) {
     result = std::make_shared<const nlohmann::ordered_json>(std::move(completion.value));
     if (work.signature) results.Put(*work.signature, result);
   }
+  RecordTool(*work.row, work.op, work, completion, result);
   EndTool(*work.row, work.op, work, completion, result, false);
   if (work.followers.empty()) return;
-  if (completion.failure && IsOfOneRow(*completion.failure)) {
+  if (completion.failure && IsOfTheRow(*completion.failure)) {
     if (stopping) return;
     // The row gave it up; the first of those who wait makes it anew for all of them.
     work.attempt = 0;
@@ -288,7 +298,11 @@ void Executor::Impl::ConcludeTool(ToolWork work, ToolCompletion completion) {
     if (PassOn(work)) SendTool(std::move(work));
     return;
   }
-  for (const auto& [row, op] : work.followers) EndTool(*row, op, work, completion, result, true);
+  for (const auto& [row, op] : work.followers) {
+    const bool is_alone = states[row->source].is_alone[static_cast<size_t>(op)];
+    if (is_alone || completion.failure) RecordTool(*row, op, work, completion, result);
+    EndTool(*row, op, work, completion, result, true);
+  }
 }
 
 void Executor::Impl::EndTool(RowState& row, OperatorIndex op, const ToolWork& work,

@@ -90,10 +90,14 @@ RunSource SimulatedRig::Source(RowFeed& rows, ResultSink& sink,
   source.plan = &plan;
   source.rows = &rows;
   source.sink = &sink;
-  for (const auto& engine : engines)
-    source.models.push_back({engine.get(), PromptModel{nullptr, chat}});
-  for (const LogicalAdapter& adapter : plan.adapters)
+  for (const auto& engine : engines) {
+    const Signature content = SignatureBuilder().Add(engine->Describe().model).Finish();
+    source.models.push_back({engine.get(), PromptModel{nullptr, chat}, content});
+  }
+  for (const LogicalAdapter& adapter : plan.adapters) {
     source.adapters.push_back(adapter.lora.file + ":" + std::to_string(adapter.lora.scale));
+    source.adapter_contents.push_back(SignatureBuilder().Add(source.adapters.back()).Finish());
+  }
   source.prompt_column = ResolveColumn(workflow, "");
   return source;
 }

@@ -1,0 +1,285 @@
+#include "runtime/journal.h"
+
+#include <sqlite3.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <utility>
+
+#include "base/check.h"
+
+namespace halo {
+namespace {
+
+/// "Halo" in ASCII: what the file is.
+constexpr int kApplicationId = 0x48616C6F;
+/// Of the tables and the records in them. A newer version reads all older ones.
+constexpr int kFormat = 1;
+constexpr int kBusyMs = 10'000;  // another process looks at the run
+constexpr int64_t kMappedBytes = int64_t{1} << 32;
+
+constexpr const char* kTables =
+    "BEGIN IMMEDIATE;"
+    "CREATE TABLE calls(id INTEGER PRIMARY KEY, key BLOB NOT NULL, record BLOB NOT NULL) STRICT;"
+    "CREATE TABLE rows(id INTEGER PRIMARY KEY, source INTEGER NOT NULL, first INTEGER NOT NULL,"
+    " count INTEGER NOT NULL, failed INTEGER NOT NULL) STRICT;";
+
+std::string_view BlobOf(sqlite3_stmt* statement, int column) {
+  const void* bytes = sqlite3_column_blob(statement, column);
+  const int size = sqlite3_column_bytes(statement, column);
+  return {static_cast<const char*>(bytes), static_cast<size_t>(size)};
+}
+
+std::string EncodeRows(const WrittenRows& rows) {
+  std::string bytes(sizeof rows, '\0');  // within this process only
+  std::memcpy(bytes.data(), &rows, sizeof rows);
+  return bytes;
+}
+
+WrittenRows DecodeRows(const std::string& bytes) {
+  WrittenRows rows;
+  std::memcpy(&rows, bytes.data(), sizeof rows);
+  return rows;
+}
+
+}  // namespace
+
+/// A connection. Its functions throw Error(kIo).
+struct Journal::Database {
+  sqlite3* handle = nullptr;
+  sqlite3_stmt* statement = nullptr;       // of the reader: one record; of the writer: into `calls`
+  sqlite3_stmt* rows_statement = nullptr;  // of the writer: into `rows`
+
+  explicit Database(const Options& options) {
+    const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
+    const char* vfs = options.vfs.empty() ? nullptr : options.vfs.c_str();
+    const int code = sqlite3_open_v2(options.path.c_str(), &handle, flags, vfs);
+    if (code != SQLITE_OK) {
+      const std::string why = Why();
+      Close();
+      throw Error(ErrorCode::kIo, {{{options.path, 0, 0}, "the journal cannot be opened: " + why}});
+    }
+    sqlite3_extended_result_codes(handle, 1);
+    sqlite3_busy_timeout(handle, kBusyMs);
+  }
+  ~Database() { Close(); }
+  Database(const Database&) = delete;
+  Database& operator=(const Database&) = delete;
+
+  std::string Why() const {
+    if (handle == nullptr) return "out of memory";
+    std::string why = sqlite3_errmsg(handle);
+    const int system = sqlite3_system_errno(handle);
+    if (system != 0) why += std::string(" (") + std::strerror(system) + ")";
+    return why;
+  }
+  void Run(const char* sql) { Check(sqlite3_exec(handle, sql, nullptr, nullptr, nullptr)); }
+  void Check(int code) {
+    if (code == SQLITE_OK || code == SQLITE_ROW || code == SQLITE_DONE) return;
+    throw Error(ErrorCode::kIo, "the journal: " + Why());
+  }
+  sqlite3_stmt* Prepare(const char* sql) {
+    sqlite3_stmt* prepared = nullptr;
+    Check(sqlite3_prepare_v2(handle, sql, -1, &prepared, nullptr));
+    return prepared;
+  }
+  int64_t Number(const char* sql) {
+    sqlite3_stmt* prepared = Prepare(sql);
+    const int code = sqlite3_step(prepared);
+    const int64_t number = code == SQLITE_ROW ? sqlite3_column_int64(prepared, 0) : 0;
+    sqlite3_finalize(prepared);
+    Check(code);
+    return number;
+  }
+
+ private:
+  void Close() {
+    sqlite3_finalize(statement);
+    sqlite3_finalize(rows_statement);
+    sqlite3_close(handle);
+    handle = nullptr;
+  }
+};
+
+Journal::Journal(Options options) : options_(std::move(options)) {
+  writer_ = std::make_unique<Database>(options_);
+  try {
+    writer_->Run("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;");
+    const int64_t format = writer_->Number("PRAGMA user_version");
+    const int64_t tables = writer_->Number("SELECT count(*) FROM sqlite_schema");
+    if (format == 0 && tables == 0) {
+      const std::string marks = "PRAGMA application_id=" + std::to_string(kApplicationId) +
+                                "; PRAGMA user_version=" + std::to_string(kFormat) + "; COMMIT;";
+      writer_->Run((kTables + marks).c_str());
+    } else if (writer_->Number("PRAGMA application_id") != kApplicationId) {
+      throw Error(ErrorCode::kIo, "the journal: the file is another program's");
+    } else if (format > kFormat) {
+      throw Error(ErrorCode::kIo, "the journal: a newer version of Halo has written it");
+    }
+    writer_->statement = writer_->Prepare("INSERT INTO calls(key, record) VALUES(?, ?)");
+    writer_->rows_statement =
+        writer_->Prepare("INSERT INTO rows(source, first, count, failed) VALUES(?, ?, ?, ?)");
+    reader_ = std::make_unique<Database>(options_);
+    reader_->Run(("PRAGMA mmap_size=" + std::to_string(kMappedBytes)).c_str());
+    ReadWhatIsThere();
+    reader_->statement = reader_->Prepare("SELECT record FROM calls WHERE id = ?");
+  } catch (const Error& error) {
+    throw Error(ErrorCode::kIo, {{{options_.path, 0, 0}, error.what()}});
+  }
+  ready_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (ready_ < 0) throw Error(ErrorCode::kIo, std::string("eventfd: ") + std::strerror(errno));
+  thread_ = std::thread([this] { Work(); });
+}
+
+Journal::~Journal() {
+  {
+    const std::lock_guard lock(mutex_);
+    closing_ = true;
+  }
+  wake_.notify_one();
+  thread_.join();
+  close(ready_);
+  reader_.reset();  // the last one to close tidies the files up
+  writer_.reset();
+}
+
+void Journal::ReadWhatIsThere() {
+  index_.reserve(static_cast<size_t>(reader_->Number("SELECT count(*) FROM calls")));
+  constexpr int kKeyBytes = 16;
+  const auto read = [&](const char* sql, auto take) {
+    sqlite3_stmt* statement = reader_->Prepare(sql);
+    int code = sqlite3_step(statement);
+    for (; code == SQLITE_ROW; code = sqlite3_step(statement)) take(statement);
+    sqlite3_finalize(statement);
+    reader_->Check(code);
+  };
+  read("SELECT id, key FROM calls ORDER BY id", [&](sqlite3_stmt* row) {
+    // Another length is damage: the call is made anew.
+    if (sqlite3_column_bytes(row, 1) != kKeyBytes) return;
+    index_.push_back({DecodeKey(BlobOf(row, 1)), sqlite3_column_int64(row, 0)});
+  });
+  std::sort(index_.begin(), index_.end(), [](const Entry& a, const Entry& b) {
+    return std::pair(a.key, a.id) < std::pair(b.key, b.id);
+  });
+  read("SELECT source, first, count, failed FROM rows ORDER BY id", [&](sqlite3_stmt* row) {
+    rows_.push_back({static_cast<size_t>(sqlite3_column_int64(row, 0)),
+                     sqlite3_column_int64(row, 1), sqlite3_column_int64(row, 2),
+                     sqlite3_column_int(row, 3) != 0});
+  });
+}
+
+std::optional<JournalRecord> Journal::Find(const Signature& key) {
+  const auto after =
+      std::upper_bound(index_.begin(), index_.end(), key,
+                       [](const Signature& wanted, const Entry& e) { return wanted < e.key; });
+  if (after == index_.begin() || std::prev(after)->key != key) return std::nullopt;
+  sqlite3_stmt* statement = reader_->statement;
+  sqlite3_bind_int64(statement, 1, std::prev(after)->id);
+  const int code = sqlite3_step(statement);
+  std::optional<JournalRecord> record;
+  if (code == SQLITE_ROW) record = DecodeRecord(BlobOf(statement, 0));
+  sqlite3_reset(statement);
+  reader_->Check(code);
+  if (record) record->key = key;
+  return record;
+}
+
+int64_t Journal::Append(const JournalRecord& record) {
+  return Enqueue({EncodeKey(record.key), EncodeRecord(record)});
+}
+
+int64_t Journal::Append(const WrittenRows& rows) { return Enqueue({"", EncodeRows(rows)}); }
+
+int64_t Journal::Enqueue(Waiting waiting) {
+  std::unique_lock lock(mutex_);
+  moved_.wait(lock,
+              [this] { return waiting_.size() < options_.most_waiting || !failure_.empty(); });
+  waiting_.push_back(std::move(waiting));
+  const bool wakes = waiting_.size() == 1 || waiting_.size() == options_.most_waiting;
+  lock.unlock();
+  if (wakes) wake_.notify_one();
+  return ++appended_;
+}
+
+void Journal::Wait(int64_t most_us) {
+  std::unique_lock lock(mutex_);
+  hurry_ = true;
+  wake_.notify_one();
+  moved_.wait_for(lock, std::chrono::microseconds(most_us),
+                  [this] { return committed() >= appended_ || !failure_.empty(); });
+}
+
+void Journal::TakeReady() {
+  uint64_t count = 0;
+  // Nothing there is no fault: whoever asks may be early.
+  if (read(ready_, &count, sizeof count) < 0) HALO_CHECK(errno == EAGAIN, "an eventfd can be read");
+}
+
+std::string Journal::failure() const {
+  const std::lock_guard lock(mutex_);
+  return failure_;
+}
+
+/// The journal's thread.
+void Journal::Work() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    wake_.wait(lock, [this] { return !waiting_.empty() || closing_; });
+    if (waiting_.empty()) return;
+    wake_.wait_for(lock, std::chrono::microseconds(options_.gather_us), [this] {
+      return hurry_ || closing_ || waiting_.size() >= options_.most_waiting;
+    });
+    hurry_ = false;
+    std::vector<Waiting> batch = std::exchange(waiting_, {});
+    std::string failure = failure_;
+    lock.unlock();
+    if (failure.empty()) {
+      try {
+        Commit(batch);
+        committed_.fetch_add(static_cast<int64_t>(batch.size()), std::memory_order_release);
+      } catch (const Error& error) {
+        failure = error.what();
+      }
+    }
+    const uint64_t one = 1;
+    HALO_CHECK(write(ready_, &one, sizeof one) == sizeof one, "an eventfd takes a count");
+    lock.lock();
+    failure_ = failure;
+    moved_.notify_all();
+  }
+}
+
+void Journal::Commit(const std::vector<Waiting>& batch) {
+  Database& db = *writer_;
+  db.Run("BEGIN IMMEDIATE");
+  try {
+    for (const Waiting& each : batch) {
+      const bool is_call = !each.key.empty();
+      sqlite3_stmt* statement = is_call ? db.statement : db.rows_statement;
+      if (is_call) {
+        sqlite3_bind_blob64(statement, 1, each.key.data(), each.key.size(), SQLITE_STATIC);
+        sqlite3_bind_blob64(statement, 2, each.body.data(), each.body.size(), SQLITE_STATIC);
+      } else {
+        const WrittenRows rows = DecodeRows(each.body);
+        sqlite3_bind_int64(statement, 1, static_cast<int64_t>(rows.source));
+        sqlite3_bind_int64(statement, 2, rows.first);
+        sqlite3_bind_int64(statement, 3, rows.count);
+        sqlite3_bind_int(statement, 4, rows.failed ? 1 : 0);
+      }
+      const int code = sqlite3_step(statement);
+      sqlite3_reset(statement);
+      db.Check(code);
+    }
+    db.Run("COMMIT");
+  } catch (const Error&) {
+    // Its outcome matters to nobody: nothing of this batch is taken for committed.
+    sqlite3_exec(db.handle, "ROLLBACK", nullptr, nullptr, nullptr);
+    throw;
+  }
+}
+
+}  // namespace halo
