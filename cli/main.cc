@@ -12,6 +12,7 @@
 #include "commands.h"
 #include "halo/session.h"
 #include "halo_build_info.h"
+#include "runs_command.h"
 
 namespace halo::cli {
 
@@ -121,6 +122,7 @@ int Main(int argc, char** argv) {
   AddEngineProcessCommand(app, exit_code);
   AddExplainCommand(app, exit_code);
   AddValidateCommand(app, exit_code);
+  AddRunsCommands(app, exit_code);
   AddModelsCommand(app, exit_code);
   AddCalibrateCommand(app, exit_code);
   AddSimulateCommand(app, exit_code);

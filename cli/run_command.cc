@@ -14,6 +14,7 @@
 #include "halo/session.h"
 #include "progress.h"
 #include "project_file.h"
+#include "runs_command.h"
 #include "workflow/workflow.h"
 
 namespace halo::cli {
@@ -305,8 +306,15 @@ void SayFailures(const RunOutcome& outcome, const std::vector<std::string>& wher
   std::cerr << "\n";
 }
 
-int Run(const RunFlags& flags) {
-  Session session(OptionsFrom(flags));
+/// The exact command. `by_failures`: it would only stop again unless failed rows are tried again.
+void SayHowToGoOn(const Session& session, bool by_failures) {
+  const std::string folder = session.RunFolder();
+  if (folder.empty()) return;
+  std::cerr << "to go on: halo " << (by_failures ? "retry " : "resume ") << folder << "\n";
+}
+
+int Run(const RunFlags& flags, RunOptions options) {
+  Session session(std::move(options));
   if (!flags.quiet) {
     for (const std::string& notice : session.Notices()) std::cerr << "note: " << notice << "\n";
   }
@@ -334,6 +342,7 @@ int Run(const RunFlags& flags) {
   } catch (const Error& error) {
     display.Close();
     std::cerr << error.what() << "\n";
+    SayHowToGoOn(session, false);
     return started ? kExitFailed : kExitUsage;
   }
   display.Close();
@@ -355,6 +364,8 @@ int Run(const RunFlags& flags) {
     if (outcome.status == RunStatus::kStopped)
       std::cerr << (options_stop ? "stopped at the first failed row\n"
                                  : "stopped: more rows failed than --max-failures allows\n");
+    const bool is_stopped = outcome.status == RunStatus::kStopped;
+    if (is_stopped || outcome.status == RunStatus::kInterrupted) SayHowToGoOn(session, is_stopped);
   }
   if (outcome.status == RunStatus::kInterrupted) {
     return kSignalBase + stop_signal.load();
@@ -363,6 +374,14 @@ int Run(const RunFlags& flags) {
 }
 
 }  // namespace
+
+int RunAndReport(RunOptions options, bool quiet) {
+  RunFlags flags;
+  flags.quiet = quiet;
+  flags.on_error = options.stop_on_error ? "stop" : "continue";
+  flags.options.summary_json = options.summary_json;
+  return Run(flags, std::move(options));
+}
 
 void AddEngineProcessCommand(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand(kEngineProcessCommand, "Host an engine for another halo");
@@ -380,7 +399,13 @@ void AddRunCommand(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand("run", "Run a workflow over rows");
   AddFlags(*command, *flags);
   AddRunFlags(*command, *flags);
-  command->callback([flags, &exit_code] { exit_code = Run(*flags); });
+  auto durability = std::make_shared<DurabilityFlags>();  // as `flags`
+  AddDurabilityFlags(*command, *durability);
+  command->callback([flags, durability, &exit_code] {
+    RunOptions options = OptionsFrom(*flags);
+    SetDurability(*durability, options);
+    exit_code = Run(*flags, std::move(options));
+  });
 }
 
 /// Runs over all rows, keeps no results, and prints what happened beside what was expected.

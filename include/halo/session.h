@@ -96,9 +96,11 @@ struct RunOptions {
                              ///< for temporary files
 
   // Durability (docs/durability.md)
-  /// The run's folder, which is there and is nobody else's: what the run has paid for is kept in
-  /// it, so that another session can go on. "": nothing is kept.
+  /// What the run has paid for is kept in this folder, which is made, so that another session can
+  /// go on. "": in one of its own below `runs_folder`.
   std::string run_folder;
+  std::string runs_folder;    ///< "" as well: nothing is kept
+  bool begin_anew = false;    ///< although an unfinished run in `runs_folder` would do the same
   bool resume = false;        ///< `run_folder` has the beginning of this run
   bool retry_failed = false;  ///< of it, what failed rows failed by is tried again
 };
@@ -172,6 +174,9 @@ class Session {
   /// Runs to the end. `stop`: 1 finishes what runs and starts nothing new, 2 ends at once.
   RunOutcome Run(const std::atomic<int>& stop,
                  const std::function<void(const Progress&)>& on_progress);
+  /// The folder in which the run is kept, once it has begun; "": it is not. Also after Run has
+  /// thrown.
+  std::string RunFolder() const;
 
  private:
   struct Impl;

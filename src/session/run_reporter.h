@@ -13,6 +13,7 @@
 #include "halo/session.h"
 #include "runtime/executor.h"
 #include "session/call_dump.h"
+#include "session/durable_run.h"
 #include "session/run_trace.h"
 
 namespace halo {
@@ -57,6 +58,11 @@ class Reporter final : public RunObserver {
     failures_.push_back(
         fmt::format("row {}: {}{} ({})", id, who, row.failure->message, row.failure->code));
   }
+  /// From now on failed rows are kept there, as they were given.
+  void KeepFailedRows(DurableRun& run) { run_ = &run; }
+  void OnFailedRow(size_t source, const Row& row) override {
+    if (run_ != nullptr) run_->KeepFailedRow(source, row);
+  }
   std::vector<std::string> failures() const { return failures_; }
   void OnProgress(const RunCounts& counts) override {
     if (!on_progress_) return;
@@ -70,6 +76,7 @@ class Reporter final : public RunObserver {
   std::vector<std::string> failures_;
   CallDump* dump_;
   RunTrace* trace_;
+  DurableRun* run_ = nullptr;
   int64_t rows_total_;
   int64_t calls_total_;
   std::vector<std::string>& news_;

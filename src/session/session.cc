@@ -1,5 +1,6 @@
 #include "halo/session.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -20,6 +21,7 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "base/descriptor.h"
 #include "base/error.h"
 #include "engine/llama/exactness.h"
 #include "engine/llama/llama_engine.h"
@@ -28,9 +30,11 @@
 #include "model/lora_adapter.h"
 #include "model/model_names.h"
 #include "plan/logical_plan.h"
+#include "plan/node_signature.h"
 #include "runtime/executor.h"
 #include "runtime/worker_fleet.h"
 #include "session/call_dump.h"
+#include "session/durable_run.h"
 #include "session/engine_host.h"
 #include "session/fleet_setup.h"
 #include "session/plan_file.h"
@@ -85,6 +89,7 @@ struct LoadedModel {
   std::shared_ptr<const ChatTemplate> chat;      // shared by the prompts of all operators
   size_t in_fleet = 0;                           // index of the fleet's models
   int32_t expected_tokens = 0;                   // longest prompt and answer foreseen; 0: unknown
+  Signature content;                             // of a run that is kept
 };
 
 /// Rows of one input, put into the run.
@@ -94,6 +99,7 @@ struct Input {
   std::string column;
   std::unique_ptr<RowStatistics> statistics;  // of rows that were scanned; null: none were
   std::vector<std::string> adapters;          // [plan adapters] their names in the engines
+  std::vector<Signature> adapter_contents;    // [plan adapters] of a run that is kept
   std::unique_ptr<RowSource> rows;
   std::unique_ptr<RowFeed> feed;
   std::unique_ptr<ResultSink> sink;
@@ -112,6 +118,11 @@ struct Session::Impl {
   std::unique_ptr<Replanner> replanner;
   std::map<ModelRequest, std::string> model_paths;
   std::unique_ptr<TemporaryFolder> temporary;
+  std::unique_ptr<DurableRun> durable;     // null: the run is not kept
+  RunOptions asked;                        // as they were before planning
+  std::optional<Descriptor> kept_input;    // standard input of an earlier part
+  std::vector<std::string> durable_notes;  // for a person
+  bool has_begun = false;                  // `durable`
   RunTools tools;
   DatabaseCosts costs;
   std::optional<Planning> planning;
@@ -144,6 +155,11 @@ struct Session::Impl {
   RunOutcome OutcomeOf(const RunReport& report, SummaryInput summary) const;
   ExecutorOptions HowToExecute();
   std::string SpoolFolder();
+  void OpenDurable();
+  void KeepRows(size_t input, RowOptions& rows);
+  RunManifest Manifest();
+  void BeginDurable(RunManifest manifest);
+  void EndDurable(RunOutcome& outcome);
 };
 
 void Session::Impl::LoadWorkflows() {
@@ -232,7 +248,8 @@ void Session::Impl::OpenInputs() {
     rows.spec = given.rows;
     rows.required_columns = RequiredColumns(inputs[i]->workflow, inputs[i]->column);
     rows.limit = options.limit;
-    if (rows.spec == "-" || rows.spec.starts_with("sql:")) rows.spool_folder = SpoolFolder();
+    const bool is_given_once = rows.spec == "-" || rows.spec.starts_with("sql:");
+    if (is_given_once) KeepRows(i, rows);
     // Standard input is not scanned: nothing is known of its rows.
     if (rows.spec != "-") {
       inputs[i]->statistics =
@@ -243,6 +260,105 @@ void Session::Impl::OpenInputs() {
     }
     inputs[i]->rows = OpenRows(rows);
     inputs[i]->feed = FeedFrom(*inputs[i]->rows);
+  }
+}
+
+/// Before rows are looked at: the date is fixed, and what the run is kept in is there.
+void Session::Impl::OpenDurable() {
+  if (options.date.empty()) options.date = TodayUtc();
+  const auto now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+  durable = DurableRun::Open(options, now, durable_notes);
+  asked = options;
+}
+
+/// Rows that can be had only once are kept with the run, and come from there when it goes on.
+void Session::Impl::KeepRows(size_t input, RowOptions& rows) {
+  const std::string kept = durable ? durable->KeptRows(input) : "";
+  if (kept.empty()) {
+    rows.spool_folder = durable ? durable->folder().path() : SpoolFolder();
+    return;
+  }
+  if (rows.spec != "-") {
+    rows.spec = kept;
+    return;
+  }
+  kept_input.emplace(open(kept.c_str(), O_RDONLY | O_CLOEXEC));
+  if (kept_input->get() < 0)
+    throw Error(ErrorCode::kIo, kept + ": cannot be read: " + std::strerror(errno));
+  rows.standard_input_fd = kept_input->get();
+  rows.spool_folder = SpoolFolder();
+  durable_notes.push_back(
+      "standard input is what had been read of it: rows that had not are not among them");
+}
+
+/// What the run is made of, before rules have changed its plan.
+RunManifest Session::Impl::Manifest() {
+  RunManifest manifest;
+  if (!durable) return manifest;
+  std::vector<std::string> texts;
+  const std::vector<FileFacts> known = durable->KnownFiles();
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const Input& input = *inputs[i];
+    RunManifest::Input& found = manifest.inputs.emplace_back();
+    found.workflow = LookAt(options.inputs[i].workflow, {});
+    found.text = input.workflow.source_text;
+    texts.push_back(found.text);
+    const std::string rows = input.rows->reread_spec();
+    if (!rows.empty()) found.rows = LookAt(rows, known);
+    const std::vector<OperatorIdentity> identities = IdentifyOperators(input.plan, input.column);
+    for (const LogicalNode& node : input.plan.nodes) {
+      const auto op = static_cast<size_t>(node.op);
+      OperatorFacts& facts = found.operators.emplace_back();
+      facts.id = input.plan.operator_of(node.op).id;
+      facts.signature = identities[op].signature.ToHex();
+      for (const OperatorIndex read : node.inputs)
+        facts.reads.push_back(input.plan.operator_of(read).id);
+    }
+  }
+  for (auto& [path, model] : models) {
+    manifest.models.push_back(LookAt(path, known));
+    model.content = SignatureBuilder().Add(manifest.models.back().digest).Finish();
+  }
+  for (const auto& input : inputs) {
+    for (size_t a = 0; a < input->adapters.size(); ++a) {
+      const LogicalAdapter& wanted = input->plan.adapters[a];
+      const ModelRequest& request = input->plan.models[static_cast<size_t>(wanted.model)];
+      const std::vector<LlamaAdapter>& loaded = models.at(model_paths.at(request)).adapters;
+      const auto adapter = std::find_if(loaded.begin(), loaded.end(), [&](const LlamaAdapter& l) {
+        return l.name == input->adapters[a];
+      });
+      manifest.models.push_back(LookAt(adapter->path, known));
+      input->adapter_contents.push_back(SignatureBuilder()
+                                            .Add(manifest.models.back().digest)
+                                            .Add(double{wanted.lora.scale})
+                                            .Finish());
+    }
+  }
+  const std::string plan = durable->PlanFile(texts);
+  if (!plan.empty()) options.plan_file = plan;
+  return manifest;
+}
+
+/// Nothing is left that could keep the run from beginning.
+void Session::Impl::BeginDurable(RunManifest manifest) {
+  news = std::exchange(durable_notes, {});
+  if (!durable) return;
+  manifest.created = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+  std::error_code fault;
+  manifest.working_folder = std::filesystem::current_path(fault).string();
+  manifest.options = asked;
+  for (std::string& note : durable->Begin(std::move(manifest), ExplainJson(physical)))
+    news.push_back(std::move(note));
+  has_begun = true;
+}
+
+void Session::Impl::EndDurable(RunOutcome& outcome) {
+  if (!durable) return;
+  try {
+    durable->Finish(outcome.status, outcome.summary_json);
+  } catch (const Error& error) {
+    // The rows are written; what is missing is that the run says so of itself.
+    outcome.notices.push_back(error.what());
   }
 }
 
@@ -479,6 +595,10 @@ void Session::Impl::OpenOutputs() {
     for (const NameBinding& output : options.all_outputs ? workflow.all_outputs : workflow.outputs)
       names.push_back(output.name);
     input->sink = OpenResultSink(input->output, names, STDOUT_FILENO);
+    if (durable) {
+      const auto source = static_cast<size_t>(&input - inputs.data());
+      input->sink = durable->Unwritten(source, std::move(input->sink));
+    }
   }
 }
 
@@ -516,10 +636,12 @@ std::vector<RunSource> Session::Impl::Sources() {
     source.sink = input->sink.get();
     source.prompt_column = input->column;
     source.adapters = input->adapters;
+    source.adapter_contents = input->adapter_contents;
     if (options.workers > 1) source.placement = &replanner->placement(sources.size());
     for (const ModelRequest& request : input->plan.models) {
       LoadedModel& model = models.at(model_paths.at(request));
-      source.models.push_back({&fleet->engine(model.in_fleet), {model.vocabulary, model.chat}});
+      source.models.push_back(
+          {&fleet->engine(model.in_fleet), {model.vocabulary, model.chat}, model.content});
     }
     sources.push_back(std::move(source));
   }
@@ -540,6 +662,7 @@ ExecutorOptions Session::Impl::HowToExecute() {
   how.max_failures_share = options.max_failures_share;
   how.tools = tools.runner.get();
   how.tool_setup = tools.setup;
+  if (durable) durable->Configure(how);
   return how;
 }
 
@@ -600,6 +723,7 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   const int64_t start_us = impl.clock.NowUs();
   CheckWorkers(impl.options);
   impl.LoadWorkflows();
+  impl.OpenDurable();
   impl.OpenInputs();
   impl.Resolve();
   impl.NameOutputs();
@@ -608,9 +732,11 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   impl.costs = impl.tools.costs;
   impl.CheckPaths();
   impl.LoadVocabularies();
+  RunManifest manifest = impl.Manifest();
   impl.PlanBatch();
   const int64_t planned_us = impl.clock.NowUs();
   impl.LoadModels();
+  impl.BeginDurable(std::move(manifest));
   ExecutorOptions how = impl.HowToExecute();
   impl.OpenOutputs();
   std::unique_ptr<CallDump> dump;
@@ -630,6 +756,7 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   }
   Reporter reporter(dump.get(), trace.get(), rows_total, calls_total, impl.news, on_progress,
                     impl.clock);
+  if (impl.durable) reporter.KeepFailedRows(*impl.durable);
   const int64_t ready_us = impl.clock.NowUs();
   impl.replanner = impl.planning->MakeReplanner(impl.physical);
   impl.Replan(how, trace.get());
@@ -658,7 +785,12 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   RunOutcome outcome = impl.OutcomeOf(report, std::move(summary));
   outcome.first_failures = reporter.failures();
   outcome.rows_failed = report.counts.rows_failed;
+  impl.EndDurable(outcome);
   return outcome;
+}
+
+std::string Session::RunFolder() const {
+  return impl_->has_begun ? impl_->durable->folder().path() : "";
 }
 
 RunOutcome Session::Impl::OutcomeOf(const RunReport& report, SummaryInput summary) const {

@@ -8,6 +8,8 @@ BIN = os.path.abspath(sys.argv[1])
 SOURCE = os.path.abspath(sys.argv[2])
 HALO = os.path.join(BIN, "halo")
 SCRATCH = tempfile.mkdtemp(prefix="halo-cli-test-")
+# Runs leave nothing behind them: durable_test asks for what it wants to see.
+os.environ["HALO_EPHEMERAL"] = "1"
 
 
 def seconds(count):
@@ -21,6 +23,7 @@ def halo(*args, stdin=None, env=None, timeout=120):
     for name in list(environment):
         if name.startswith("HALO_"):
             del environment[name]
+    environment["HALO_EPHEMERAL"] = "1"
     environment["XDG_STATE_HOME"] = os.path.join(SCRATCH, "own-state")  # profiles and history of the test's own
     environment.update(env or {})
     done = subprocess.run([HALO, *args], input=stdin, capture_output=True, text=True, timeout=seconds(timeout),

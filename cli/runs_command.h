@@ -1,0 +1,27 @@
+#pragma once
+
+#include <string>
+
+#include "halo/session.h"
+
+namespace CLI {
+class App;
+}
+
+namespace halo::cli {
+
+/// `halo runs`, `halo resume` and `halo retry`.
+void AddRunsCommands(CLI::App& app, int& exit_code);
+
+/// Where and whether a run is kept.
+struct DurabilityFlags {
+  std::string run_folder;
+  bool ephemeral = false, begin_anew = false;
+};
+void AddDurabilityFlags(CLI::App& command, DurabilityFlags& flags);
+void SetDurability(const DurabilityFlags& flags, RunOptions& options);
+
+/// Runs, shows how it goes, says what came of it; returns the exit code.
+int RunAndReport(RunOptions options, bool quiet);
+
+}  // namespace halo::cli
