@@ -98,7 +98,7 @@ std::optional<JournalRecord> Executor::Impl::FindRecord(const RowState& row, Ope
                                                         const Signature& key) const {
   if (options.journal == nullptr || options.journal->earlier() == 0) return std::nullopt;
   const bool again = options.tries_again && options.tries_again(row.source, row.row.index);
-  if (!again) {
+  if (!again && options.journal->earlier_failed() > 0) {
     const Operator& what = PlanOf(row).operator_of(op);
     std::optional<JournalRecord> failed = options.journal->Find(FailureKey(row, what, key));
     if (failed && failed->ending == Ending::kFailed) return failed;

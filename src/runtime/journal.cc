@@ -157,10 +157,13 @@ void Journal::ReadWhatIsThere() {
     sqlite3_finalize(statement);
     reader_->Check(code);
   };
-  read("SELECT id, key FROM calls ORDER BY id", [&](sqlite3_stmt* row) {
+  read("SELECT id, key, record FROM calls ORDER BY id", [&](sqlite3_stmt* row) {
     // Another length is damage: the call is made anew.
     if (sqlite3_column_bytes(row, 1) != kKeyBytes) return;
     index_.push_back({DecodeKey(BlobOf(row, 1)), sqlite3_column_int64(row, 0)});
+    const std::string_view record = BlobOf(row, 2);
+    const auto failed = static_cast<char>(JournalRecord::Ending::kFailed);
+    earlier_failed_ += !record.empty() && record.front() == failed ? 1 : 0;
   });
   std::sort(index_.begin(), index_.end(), [](const Entry& a, const Entry& b) {
     return std::pair(a.key, a.id) < std::pair(b.key, b.id);
@@ -172,13 +175,29 @@ void Journal::ReadWhatIsThere() {
   });
 }
 
-std::optional<JournalRecord> Journal::Find(const Signature& key) {
+/// The id of the last record under a key; 0: there is none.
+int64_t Journal::Locate(const Signature& key) const {
+  // Keys are uniform: where one lies is known to within a few hundred of a million.
+  const size_t size = index_.size();
+  using Wide = unsigned __int128;
+  size_t low = static_cast<size_t>(Wide{key.high} * size >> 64);
+  size_t high = low;
+  for (size_t step = 64; low > 0 && !(index_[low - 1].key < key); step *= 2)
+    low -= std::min(low, step);
+  for (size_t step = 64; high < size && !(key < index_[high].key); step *= 2)
+    high += std::min(size - high, step);
+  const auto begin = index_.begin();
   const auto after =
-      std::upper_bound(index_.begin(), index_.end(), key,
-                       [](const Signature& wanted, const Entry& e) { return wanted < e.key; });
-  if (after == index_.begin() || std::prev(after)->key != key) return std::nullopt;
+      std::upper_bound(begin + static_cast<ptrdiff_t>(low), begin + static_cast<ptrdiff_t>(high),
+                       key, [](const Signature& k, const Entry& e) { return k < e.key; });
+  return after == begin || std::prev(after)->key != key ? 0 : std::prev(after)->id;
+}
+
+std::optional<JournalRecord> Journal::Find(const Signature& key) {
+  const int64_t id = Locate(key);
+  if (id == 0) return std::nullopt;
   sqlite3_stmt* statement = reader_->statement;
-  sqlite3_bind_int64(statement, 1, std::prev(after)->id);
+  sqlite3_bind_int64(statement, 1, id);
   const int code = sqlite3_step(statement);
   std::optional<JournalRecord> record;
   if (code == SQLITE_ROW) record = DecodeRecord(BlobOf(statement, 0));

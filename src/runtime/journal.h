@@ -58,6 +58,7 @@ class Journal {
   std::optional<JournalRecord> Find(const Signature& key);
   /// Records of earlier parts.
   int64_t earlier() const { return static_cast<int64_t>(index_.size()); }
+  int64_t earlier_failed() const { return earlier_failed_; }  ///< of these: kFailed
   /// Rows that earlier parts wrote, in that order; a row may be there more than once.
   const std::vector<WrittenRows>& earlier_rows() const { return rows_; }
 
@@ -88,6 +89,7 @@ class Journal {
   };
   int64_t Enqueue(Waiting waiting);
   void ReadWhatIsThere();
+  int64_t Locate(const Signature& key) const;
   void Work();
   void Commit(const std::vector<Waiting>& batch);
 
@@ -95,6 +97,7 @@ class Journal {
   std::unique_ptr<Database> reader_;  // of the scheduler's thread
   std::unique_ptr<Database> writer_;  // of the journal's, once it runs
   std::vector<Entry> index_;          // sorted by key; of equal ones the last counts
+  int64_t earlier_failed_ = 0;
   std::vector<WrittenRows> rows_;
   int64_t appended_ = 0;  // of the scheduler's thread
   std::atomic<int64_t> committed_{0};

@@ -257,6 +257,23 @@ graph:
         error = self.halo("retry", "last", expect=2).stderr
         self.assertIn("--connect", error)
 
+    def test_runs_of_older_versions_go_on(self):
+        """Kept in the repository, one for each format: every answer comes from its journal."""
+        kept = os.path.join(support.SOURCE, "test", "cli", "kept_runs")
+        for name in sorted(os.listdir(kept)):
+            folder = self.path(name)
+            shutil.copytree(os.path.join(kept, name), folder)
+            for file in ("manifest.json", "plan.json", "journal.db"):
+                os.makedirs(os.path.join(folder, "run"), exist_ok=True)
+                os.rename(os.path.join(folder, file), os.path.join(folder, "run", file))
+            manifest = os.path.join(folder, "run", "manifest.json")
+            text = json.loads(lines(manifest))
+            text["working_folder"] = folder
+            self.write(os.path.join(name, "run", "manifest.json"), json.dumps(text))
+            self.halo("resume", os.path.join(folder, "run"), "--summary-json", "summary.json")
+            self.assertEqual(lines(os.path.join(folder, "out.jsonl")), lines(os.path.join(folder, "wanted.jsonl")))
+            self.assertEqual(self.counts("calls")[0], {"extract": 0, "reply": 0})
+
     def test_damaged_folders(self):
         self.halo("run", self.workflow, "-i", self.rows, "-o", "out.jsonl", "--limit", "3", *self.model)
         last = os.path.realpath(self.path("runs/last"))
