@@ -7,6 +7,10 @@ namespace CLI {
 class App;
 }
 
+namespace halo {
+class Error;
+}
+
 namespace halo::cli {
 
 /// Each adds its subcommand to `app`; the exit code of the one that runs is left in `exit_code`.
@@ -23,6 +27,9 @@ void AddVersionCommand(CLI::App& app, int& exit_code);
 inline constexpr int kExitOk = 0;
 inline constexpr int kExitFailed = 1;
 inline constexpr int kExitUsage = 2;
+
+/// The exit code of an error that was thrown before anything ran.
+int ExitCodeOf(const Error& error);
 
 /// The environment's value, or "".
 std::string Environment(const char* name);

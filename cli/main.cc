@@ -57,6 +57,10 @@ long long ParseSize(const std::string& text, const std::string& flag) {
   return static_cast<long long>(amount * factor);
 }
 
+int ExitCodeOf(const Error& error) {
+  return error.code() == ErrorCode::kIo ? kExitFailed : kExitUsage;
+}
+
 void AddVersionCommand(CLI::App& app, int& exit_code) {
   CLI::App* command =
       app.add_subcommand("version", "Print version, commit, llama.cpp version and backends");
@@ -71,10 +75,6 @@ void AddVersionCommand(CLI::App& app, int& exit_code) {
 }
 
 namespace {
-
-int ExitCodeOf(const Error& error) {
-  return error.code() == ErrorCode::kIo ? kExitFailed : kExitUsage;
-}
 
 /// What may have been meant by the first word that the program does not know, or "".
 std::string Suggestion(const CLI::App& app, int argc, char** argv) {

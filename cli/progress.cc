@@ -1,155 +1,116 @@
 #include "progress.h"
 
 #include <fmt/format.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <iostream>
-#include <nlohmann/json.hpp>
+
+#include "base/text.h"
+#include "commands.h"
 
 namespace halo::cli {
 namespace {
 
+using Json = nlohmann::ordered_json;
+
 constexpr double kTerminalEveryS = 0.25;
 constexpr double kLineEveryS = 5.0;
+constexpr double kRateOverS = 10.0;
 
-std::string Duration(double seconds) {
-  const int64_t whole = static_cast<int64_t>(seconds);
-  if (whole < 60) return fmt::format("{:.1f} s", seconds);
-  if (whole < 3600) return fmt::format("{}:{:02} min", whole / 60, whole % 60);
-  return fmt::format("{}:{:02} h", whole / 3600, whole / 60 % 60);
+/// Bars move the cursor, which a terminal that calls itself dumb cannot.
+bool IsTerminal() {
+  const std::string kind = Environment("TERM");
+  return isatty(STDERR_FILENO) == 1 && kind != "dumb" && !kind.empty();
 }
 
-std::string ProgressLine(const Progress& p) {
+double ReusedShare(const Progress& p) {
+  return p.prompt_tokens > 0
+             ? static_cast<double>(p.reused_tokens) / static_cast<double>(p.prompt_tokens)
+             : 0.0;
+}
+
+std::string WaitsOf(const Progress& p) {
+  std::string waits;
+  for (const std::string& wait : p.waits) waits += (waits.empty() ? "" : "; ") + wait;
+  return waits;
+}
+
+std::string ProgressLine(const Progress& p, double tokens_per_s) {
   const int64_t rows = p.rows_ok + p.rows_failed;
   std::string line = p.rows_total >= 0 ? fmt::format("rows {}/{}", rows, p.rows_total)
                                        : fmt::format("rows {}", rows);
   if (p.rows_failed > 0) line += fmt::format(" ({} failed)", p.rows_failed);
-  line += p.calls_total >= 0 ? fmt::format("  calls {}/{}", p.calls_done, p.calls_total)
-                             : fmt::format("  calls {} done", p.calls_done);
-  if (p.elapsed_s > 1.0) {
-    line += fmt::format("  {:.0f} tokens/s", static_cast<double>(p.output_tokens) / p.elapsed_s);
-  }
-  line += "  " + Duration(p.elapsed_s);
-  // Calls tell more than rows: with a judge at the end no row is done for a long time.
-  constexpr int64_t kEnoughCalls = 20;
-  if (p.calls_total > p.calls_done && p.calls_done >= kEnoughCalls) {
-    const double left = p.elapsed_s * static_cast<double>(p.calls_total - p.calls_done) /
-                        static_cast<double>(p.calls_done);
-    line += "  about " + Duration(left) + " left";
-  }
+  line += p.instances_total >= 0 ? fmt::format("  calls {}/{}", p.instances_done, p.instances_total)
+                                 : fmt::format("  calls {} done", p.instances_done);
+  line += fmt::format(", {} in flight", p.calls_running);
+  if (p.elapsed_s > 1.0) line += fmt::format("  {:.0f} tokens/s", tokens_per_s);
+  if (p.prompt_tokens > 0) line += fmt::format("  {:.0f} % reused", 100.0 * ReusedShare(p));
+  line += "  " + DurationWords(p.elapsed_s);
+  if (p.left_s >= 0.0) line += "  about " + DurationWords(p.left_s) + " left";
+  if (!p.waits.empty()) line += "  waiting for " + WaitsOf(p);
   return line;
 }
 
-/// Columns of the terminal on standard error, less the one that would wrap the line.
-size_t Columns() {
-  winsize size{};
-  const bool known = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1;
-  return known ? size.ws_col - 1U : 79U;
+Json ProgressFields(const Progress& p, double tokens_per_s) {
+  const auto known = [](int64_t count) { return count < 0 ? Json() : Json(count); };
+  Json operators = Json::array();
+  for (const OperatorProgress& op : p.operators) {
+    operators.push_back({{"id", op.id},
+                         {"instances", known(op.instances)},
+                         {"done", op.done},
+                         {"failed", op.failed},
+                         {"calls_running", op.calls_running}});
+  }
+  return {{"elapsed_s", p.elapsed_s},
+          {"left_s", p.left_s < 0 ? Json() : Json(p.left_s)},
+          {"rows", {{"total", known(p.rows_total)}, {"ok", p.rows_ok}, {"failed", p.rows_failed}}},
+          {"instances", {{"total", known(p.instances_total)}, {"done", p.instances_done}}},
+          {"calls_running", p.calls_running},
+          {"tokens",
+           {{"prompt", p.prompt_tokens},
+            {"reused", p.reused_tokens},
+            {"output", p.output_tokens},
+            {"output_per_s", tokens_per_s}}},
+          {"operators", operators},
+          {"waits", p.waits}};
 }
 
 }  // namespace
 
-ProgressDisplay::ProgressDisplay(bool quiet)
-    : quiet_(quiet), terminal_(isatty(STDERR_FILENO) == 1) {}
-
-void ProgressDisplay::Show(const Progress& progress) {
-  if (quiet_) return;
-  const double every = terminal_ ? kTerminalEveryS : kLineEveryS;
-  const bool done =
-      progress.rows_total >= 0 && progress.rows_ok + progress.rows_failed >= progress.rows_total;
-  if (progress.elapsed_s - last_shown_s_ < every && !(done && terminal_)) return;
-  last_shown_s_ = progress.elapsed_s;
-  if (terminal_) {
-    std::cerr << "\r\x1b[K" << ProgressLine(progress).substr(0, Columns()) << std::flush;
-    open_line_ = true;
-  } else {
-    std::cerr << ProgressLine(progress) << "\n";
-  }
+ProgressDisplay::ProgressDisplay(const Log& log, bool rows_on_stdout) : log_(log) {
+  const bool is_shared = rows_on_stdout && isatty(STDOUT_FILENO) == 1;
+  if (!log.is_json() && !log.quiet() && IsTerminal() && !is_shared) terminal_.emplace();
 }
 
-void ProgressDisplay::Say(const std::string& text) {
-  if (quiet_) return;
+/// Of the last seconds, so that it is what goes on now.
+double ProgressDisplay::TokensPerSecond(const Progress& progress) {
+  if (tokens_.empty()) tokens_.emplace_back(0.0, 0);
+  while (tokens_.size() > 1 && tokens_[1].first < progress.elapsed_s - kRateOverS)
+    tokens_.pop_front();
+  const auto [since_s, before] = tokens_.front();
+  tokens_.emplace_back(progress.elapsed_s, progress.output_tokens);
+  return static_cast<double>(progress.output_tokens - before) /
+         std::max(1e-3, progress.elapsed_s - since_s);
+}
+
+void ProgressDisplay::Show(const Progress& progress) {
+  if (log_.quiet()) return;
+  const double every = terminal_ ? kTerminalEveryS : kLineEveryS;
+  if (progress.elapsed_s - last_shown_s_ < every) return;
+  last_shown_s_ = progress.elapsed_s;
+  const double tokens_per_s = TokensPerSecond(progress);
+  if (terminal_) return terminal_->Draw(progress, tokens_per_s);
+  log_.Say(LogLevel::kInfo, "progress", ProgressLine(progress, tokens_per_s),
+           ProgressFields(progress, tokens_per_s));
+}
+
+void ProgressDisplay::Say(const std::string& event, const std::string& text) {
   Close();
-  std::cerr << text << "\n";
+  log_.Say(LogLevel::kInfo, event, text);
 }
 
 void ProgressDisplay::Close() {
-  if (open_line_) std::cerr << "\n";
-  open_line_ = false;
-}
-
-namespace {
-
-/// A line for each operator, under the name of its workflow where there are several.
-std::string OperatorTable(const nlohmann::ordered_json& operators) {
-  size_t width = 8;
-  bool any_skipped = false;
-  for (const auto& op : operators) {
-    width = std::max(width, op.at("id").get<std::string>().size());
-    any_skipped = any_skipped || op.at("skipped").get<int64_t>() > 0;
-  }
-  const auto line = [&](const std::string& id, const auto&... cells) {
-    std::string text = fmt::format("  {:<{}}", id, width);
-    size_t column = 0;
-    for (const std::string& cell : {std::string(cells)...}) {
-      constexpr size_t kSkipped = 2, kFirstTokens = 4;
-      if (column != kSkipped || any_skipped)
-        text += fmt::format(" {:>{}}", cell, column < kFirstTokens ? 7 : 10);
-      ++column;
-    }
-    return text + "\n";
-  };
-  std::string text =
-      line("operator", "calls", "merged", "skipped", "failed", "prompt", "reused", "output");
-  std::string workflow;
-  for (const auto& op : operators) {
-    const std::string of = op.value("workflow", "");
-    if (of != workflow) text += of + ":\n";
-    workflow = of;
-    const auto count = [&](const char* name) { return std::to_string(op.at(name).get<int64_t>()); };
-    text += line(op.at("id").get<std::string>(), count("calls"), count("merged"), count("skipped"),
-                 count("failed"), count("prompt_tokens"), count("reused_tokens"),
-                 count("output_tokens"));
-  }
-  return text;
-}
-
-}  // namespace
-
-std::string DescribeSummary(const std::string& summary_json) {
-  const auto s = nlohmann::ordered_json::parse(summary_json);
-  const auto& rows = s.at("rows");
-  const auto& tokens = s.at("tokens");
-  std::string text = fmt::format("{} rows: {} ok, {} failed", rows.at("total").get<int64_t>(),
-                                 rows.at("ok").get<int64_t>(), rows.at("failed").get<int64_t>());
-  if (rows.at("unfinished").get<int64_t>() > 0) {
-    text += fmt::format(", {} unfinished", rows.at("unfinished").get<int64_t>());
-  }
-  text += fmt::format("; {} (and {} to load)\n", Duration(s.at("elapsed_s").get<double>()),
-                      Duration(s.at("planning_s").get<double>()));
-  text += OperatorTable(s.at("operators"));
-  // Without a model there is nothing to say of tokens and of how exact answers are.
-  if (s.at("engine").empty()) return text;
-  const double prompt = tokens.at("prompt").get<double>();
-  const double reused = tokens.at("reused").get<double>();
-  text +=
-      fmt::format("tokens: {} of prompts, {:.0f} % of them reused; {} generated\n",
-                  tokens.at("prompt").get<int64_t>(), prompt > 0 ? 100.0 * reused / prompt : 0.0,
-                  tokens.at("output").get<int64_t>());
-  for (const auto& engine : s.at("engine")) {
-    text += fmt::format("engine {}: {} steps, {:.1f} calls a decode step",
-                        engine.at("model").get<std::string>(), engine.at("steps").get<int64_t>(),
-                        engine.at("decode_batch_mean").get<double>());
-    const int64_t restarts = engine.at("restarts").get<int64_t>();
-    if (restarts > 0) text += fmt::format("; its process was started again {} times", restarts);
-    text += "\n";
-  }
-  if (s.at("planner") == "naive") return text;
-  text += s.at("deterministic").get<bool>() ? "answers are bit for bit those of --naive\n"
-                                            : "answers equal those of --naive up to rounding\n";
-  return text;
+  if (terminal_) terminal_->Erase();
 }
 
 }  // namespace halo::cli

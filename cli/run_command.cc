@@ -1,6 +1,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cmath>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
@@ -10,10 +11,13 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "commands.h"
 #include "halo/session.h"
+#include "log.h"
 #include "progress.h"
 #include "project_file.h"
+#include "run_summary.h"
 #include "runs_command.h"
 #include "workflow/workflow.h"
 
@@ -50,7 +54,8 @@ struct RunFlags {
   std::string workflow, rows, output = "-", max_failures, worker_memory, kept_memory;
   std::vector<std::string> also, models, connections, allow, settings;
   std::string on_error = "continue", order = "input";
-  bool quiet = false, analyze = false;
+  bool quiet = false, analyze = false, no_breaker = false;
+  std::string budget, log_format = "text";
   std::string rules_off, format = "text";
   std::string engine_process = "child";
   int deterministic = 0;  ///< how often it was asked for, less how often it was refused
@@ -165,6 +170,8 @@ RunOptions OptionsFrom(const RunFlags& flags) {
   if (flags.deterministic > 0) options.deterministic = Determinism::kRequired;
   if (flags.deterministic < 0) options.deterministic = Determinism::kOff;
   ParseMaxFailures(flags.max_failures, options);
+  ParseBudget(flags.budget, options);
+  options.stop_when_all_fail = !flags.no_breaker;
   if (!flags.worker_memory.empty()) {
     options.worker_memory_bytes = ParseSize(flags.worker_memory, "--worker-memory");
   }
@@ -287,53 +294,101 @@ void AddRunFlags(CLI::App& command, RunFlags& flags) {
       ->check(CLI::IsMember({"continue", "stop"}));
   command.add_option("--max-failures", flags.max_failures,
                      "Stop after more than N (or P%) failed rows");
+  command.add_flag("--no-breaker", flags.no_breaker,
+                   "Go on when the first 20 rows, or a hundred in a row, have failed alike");
+  command.add_option("--budget", flags.budget,
+                     "calls=N,tokens=N,seconds=S: what the run may spend at most");
+  command
+      .add_option("--row-timeout", options.row_timeout_s,
+                  "Seconds that a row may take from its first call on; it fails then")
+      ->check(CLI::PositiveNumber);
+  command.add_option("--report", options.report, "Write a page about the run (HTML)");
+  command
+      .add_option("--report-samples", options.report_samples,
+                  "Rows whose prompts and answers the page shows (default 0)")
+      ->check(CLI::Range(0, 1000));
   command.add_option("--summary-json", options.summary_json, "Write the summary to a file");
   command.add_option("--dump-prompts", options.dump_prompts,
                      "Write every call with its ids and times to a JSONL file");
   command.add_option("--trace", options.trace,
                      "Write what was done when to a JSON file that ui.perfetto.dev opens");
   command.add_flag("--quiet", flags.quiet, "No progress and no summary on standard error");
+  command
+      .add_option("--log-format", flags.log_format,
+                  "What standard error says: text, or json for one object a line")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->envname("HALO_LOG_FORMAT");
 }
 
-/// `where`: the files whose rows say what else failed, or nothing.
-void SayFailures(const RunOutcome& outcome, const std::vector<std::string>& where) {
-  for (const std::string& failure : outcome.first_failures)
-    std::cerr << "failed: " << failure << "\n";
-  const auto more = outcome.rows_failed - static_cast<int64_t>(outcome.first_failures.size());
-  if (more <= 0) return;
-  std::cerr << "and " << more << (more == 1 ? " row" : " rows") << " more";
-  if (!where.empty()) std::cerr << "; each failed row of " << where.front() << " has its error";
-  std::cerr << "\n";
+/// The words of this process's command line.
+std::vector<std::string> CommandLine() {
+  std::ifstream file("/proc/self/cmdline", std::ios::binary);
+  std::vector<std::string> words;
+  for (std::string word; std::getline(file, word, '\0');) words.push_back(word);
+  return words;
 }
 
-/// The exact command. `by_failures`: it would only stop again unless failed rows are tried again.
-void SayHowToGoOn(const Session& session, bool by_failures) {
-  const std::string folder = session.RunFolder();
-  if (folder.empty()) return;
-  std::cerr << "to go on: halo " << (by_failures ? "retry " : "resume ") << folder << "\n";
+void SayFailures(const Log& log, const RunOutcome& outcome) {
+  int64_t rows = 0;
+  for (const FailureGroup& group : outcome.failures) {
+    rows += group.rows;
+    log.Say(LogLevel::kWarning, "failure", DescribeFailure(group),
+            {{"operator", group.operator_id},
+             {"code", group.code},
+             {"rows", group.rows},
+             {"example_row", nlohmann::ordered_json::parse(group.example_row)},
+             {"example", group.example}});
+  }
+  const int64_t more = outcome.rows_failed - rows;
+  if (more > 0)
+    log.Say(LogLevel::kWarning, "failures", "failed: " + Counted(more, "row") + " in other ways",
+            {{"rows", more}});
 }
 
-int Run(const RunFlags& flags, RunOptions options) {
+/// What a person reads when a run is over.
+void SayOutcome(const Log& log, const RunFlags& flags, const RunOutcome& outcome,
+                const std::string& run_folder) {
+  std::string summary = DescribeSummary(outcome.summary_json);
+  if (!summary.empty()) summary.pop_back();
+  log.Say(LogLevel::kInfo, "summary", summary,
+          {{"status", static_cast<int>(outcome.status)},
+           {"summary", nlohmann::ordered_json::parse(outcome.summary_json)}});
+  std::vector<std::string> written = outcome.outputs;
+  for (const std::string& path : {flags.options.summary_json, flags.options.report})
+    if (!path.empty()) written.push_back(path);
+  for (const std::string& path : written)
+    log.Say(LogLevel::kInfo, "wrote", "wrote " + path, {{"path", path}});
+  for (const std::string& notice : outcome.notices)
+    log.Say(LogLevel::kWarning, "note", "note: " + notice);
+  SayFailures(log, outcome);
+  const std::string end = DescribeEnd(outcome);
+  if (!end.empty()) log.Say(LogLevel::kWarning, "stopped", end);
+  const std::string next = NextCommand(outcome, run_folder, CommandLine());
+  if (!next.empty()) log.Say(LogLevel::kInfo, "next", "next: " + next, {{"command", next}});
+}
+
+void RequireWritable(const std::string& path, const std::string& flag) {
+  if (!path.empty() && !std::ofstream(path, std::ios::app))
+    throw Error(ErrorCode::kUsage, flag + " " + path + ": cannot be written");
+}
+
+int Run(const RunFlags& flags, RunOptions options, const Log& log) {
   Session session(std::move(options));
-  if (!flags.quiet) {
-    for (const std::string& notice : session.Notices()) std::cerr << "note: " << notice << "\n";
-  }
+  for (const std::string& notice : session.Notices())
+    log.Say(LogLevel::kWarning, "note", "note: " + notice);
   InstallSignals();
-  if (!flags.options.summary_json.empty() &&
-      !std::ofstream(flags.options.summary_json, std::ios::app)) {
-    throw Error(ErrorCode::kUsage,
-                "--summary-json " + flags.options.summary_json + ": cannot be written");
-  }
-  ProgressDisplay display(flags.quiet);
+  RequireWritable(flags.options.summary_json, "--summary-json");
+  RequireWritable(flags.options.report, "--report");
+  ProgressDisplay display(log, flags.output == "-");
   bool announced = false;
   const auto on_progress = [&display, &announced](const Progress& progress) {
     started = true;
     if (stop_requests.load() > 0 && !std::exchange(announced, true)) {
-      display.Say(
-          "stopping: calls that run are finished, nothing new is started; once more to give them "
-          "up");
+      display.Say("stopping",
+                  "stopping: calls that run are finished, nothing new is started; once more to "
+                  "give them up");
     }
-    for (const std::string& news : progress.news) display.Say(news);
+    for (const std::string& news : progress.news) display.Say("engine", news);
     display.Show(progress);
   };
   RunOutcome outcome;
@@ -341,8 +396,10 @@ int Run(const RunFlags& flags, RunOptions options) {
     outcome = session.Run(stop_requests, on_progress);
   } catch (const Error& error) {
     display.Close();
-    std::cerr << error.what() << "\n";
-    SayHowToGoOn(session, false);
+    log.Say(LogLevel::kError, "error", error.what());
+    if (const std::string folder = session.RunFolder(); !folder.empty())
+      log.Say(LogLevel::kInfo, "next", "next: halo resume " + folder,
+              {{"command", "halo resume " + folder}});
     return started ? kExitFailed : kExitUsage;
   }
   display.Close();
@@ -352,35 +409,66 @@ int Run(const RunFlags& flags, RunOptions options) {
     if (!file.flush())
       throw Error(ErrorCode::kIo, flags.options.summary_json + ": could not be written");
   }
-  if (!flags.quiet) {
-    std::cerr << DescribeSummary(outcome.summary_json);
-    for (const std::string& path : outcome.outputs) std::cerr << "wrote " << path << "\n";
-    if (!flags.options.summary_json.empty())
-      std::cerr << "wrote " << flags.options.summary_json << "\n";
-    for (const std::string& notice : outcome.notices) std::cerr << "note: " << notice << "\n";
-    SayFailures(outcome, outcome.outputs);
-    const bool options_stop = flags.on_error == "stop";
-    if (outcome.status == RunStatus::kInterrupted) std::cerr << "stopped by a signal\n";
-    if (outcome.status == RunStatus::kStopped)
-      std::cerr << (options_stop ? "stopped at the first failed row\n"
-                                 : "stopped: more rows failed than --max-failures allows\n");
-    const bool is_stopped = outcome.status == RunStatus::kStopped;
-    if (is_stopped || outcome.status == RunStatus::kInterrupted) SayHowToGoOn(session, is_stopped);
-  }
+  SayOutcome(log, flags, outcome, session.RunFolder());
   if (outcome.status == RunStatus::kInterrupted) {
     return kSignalBase + stop_signal.load();
   }
   return static_cast<int>(outcome.status);
 }
 
+/// As Run; in a JSON log every fault is an event, too.
+int RunLogged(const RunFlags& flags, const std::function<RunOptions()>& options) {
+  const Log log(flags.log_format == "json", flags.quiet);
+  if (!log.is_json()) return Run(flags, options(), log);
+  try {
+    return Run(flags, options(), log);
+  } catch (const Error& error) {
+    log.Say(LogLevel::kError, "error", error.what());
+    return ExitCodeOf(error);
+  } catch (const Failure& failure) {
+    log.Say(LogLevel::kError, "error", failure.message, {{"code", failure.code}});
+  } catch (const std::exception& error) {
+    log.Say(LogLevel::kError, "error", error.what());
+  }
+  return kExitFailed;
+}
+
 }  // namespace
+
+/// calls=N, tokens=N, seconds=S; several with commas.
+void ParseBudget(const std::string& text, RunOptions& options) {
+  std::istringstream parts(text);
+  for (std::string part; std::getline(parts, part, ',');) {
+    const auto [key, value] = SplitAt(part, '=', "--budget", "calls=N, tokens=N or seconds=S");
+    double amount = -1.0;
+    size_t used = 0;
+    try {
+      amount = std::stod(value, &used);
+    } catch (const std::exception&) {
+      amount = -1.0;
+    }
+    constexpr double kMost = 1e15;
+    const bool is_time = key == "seconds";
+    const bool is_known = is_time || key == "calls" || key == "tokens";
+    const bool fits = used == value.size() && amount >= 0.0 && amount <= kMost &&
+                      (is_time || amount == std::floor(amount));
+    if (!is_known || !fits) {
+      throw Error(ErrorCode::kUsage,
+                  "--budget: expected calls=N, tokens=N or seconds=S, got '" + part + "'");
+    }
+    if (is_time) options.most_seconds = amount;
+    if (key == "calls") options.most_calls = static_cast<int64_t>(amount);
+    if (key == "tokens") options.most_tokens = static_cast<int64_t>(amount);
+  }
+}
 
 int RunAndReport(RunOptions options, bool quiet) {
   RunFlags flags;
   flags.quiet = quiet;
-  flags.on_error = options.stop_on_error ? "stop" : "continue";
+  flags.output = options.output;
   flags.options.summary_json = options.summary_json;
-  return Run(flags, std::move(options));
+  flags.options.report = options.report;
+  return RunLogged(flags, [&options] { return std::move(options); });
 }
 
 void AddEngineProcessCommand(CLI::App& app, int& exit_code) {
@@ -402,9 +490,11 @@ void AddRunCommand(CLI::App& app, int& exit_code) {
   auto durability = std::make_shared<DurabilityFlags>();  // as `flags`
   AddDurabilityFlags(*command, *durability);
   command->callback([flags, durability, &exit_code] {
-    RunOptions options = OptionsFrom(*flags);
-    SetDurability(*durability, options);
-    exit_code = Run(*flags, std::move(options));
+    exit_code = RunLogged(*flags, [&] {
+      RunOptions options = OptionsFrom(*flags);
+      SetDurability(*durability, options);
+      return options;
+    });
   });
 }
 
@@ -414,14 +504,15 @@ int Analyze(const RunFlags& flags) {
   options.discard_results = true;
   Session session(std::move(options));
   InstallSignals();
-  ProgressDisplay display(flags.quiet);
+  const Log log(false, flags.quiet);
+  ProgressDisplay display(log, false);
   const RunOutcome outcome = session.Run(stop_requests, [&](const Progress& progress) {
     started = true;
     display.Show(progress);
   });
   display.Close();
   std::cout << session.Explain(flags.format);
-  SayFailures(outcome, {});
+  SayFailures(log, outcome);
   if (outcome.status == RunStatus::kInterrupted) return kSignalBase + stop_signal.load();
   return static_cast<int>(outcome.status);
 }

@@ -12,7 +12,7 @@
 
 #include "base/error.h"
 #include "commands.h"
-#include "progress.h"
+#include "run_summary.h"
 #include "project_file.h"
 #include "session/durable_run.h"
 
@@ -24,7 +24,7 @@ constexpr const char* kRuns = "runs";
 struct ResumeFlags {
   std::string run;
   std::vector<std::string> connections;
-  std::string summary_json;
+  std::string summary_json, budget;
   bool quiet = false;
 };
 
@@ -53,6 +53,7 @@ int Resume(const ResumeFlags& flags, bool retry_failed) {
   const RunState run = LookAtRun(folder);
   RunOptions options = OptionsToResume(folder);
   options.retry_failed = retry_failed;
+  ParseBudget(flags.budget, options);
   if (!flags.summary_json.empty()) options.summary_json = fs::absolute(flags.summary_json).string();
   // Its relative paths mean there what they meant when it began.
   std::error_code fault;
@@ -78,6 +79,8 @@ void AddResumeFlags(CLI::App& command, ResumeFlags& flags) {
       ->required();
   command.add_option("--connect", flags.connections,
                      "NAME=URL: a connection whose password the run does not keep (repeatable)");
+  command.add_option("--budget", flags.budget,
+                     "calls=N,tokens=N,seconds=S: another budget, for all parts of the run together");
   command.add_option("--summary-json", flags.summary_json, "Write the summary to a file");
   command.add_flag("--quiet", flags.quiet, "No progress and no summary on standard error");
 }

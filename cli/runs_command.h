@@ -21,6 +21,9 @@ struct DurabilityFlags {
 void AddDurabilityFlags(CLI::App& command, DurabilityFlags& flags);
 void SetDurability(const DurabilityFlags& flags, RunOptions& options);
 
+/// `--budget calls=N,tokens=N,seconds=S`. Throws Error(kUsage).
+void ParseBudget(const std::string& text, RunOptions& options);
+
 /// Runs, shows how it goes, says what came of it; returns the exit code.
 int RunAndReport(RunOptions options, bool quiet);
 

@@ -33,8 +33,9 @@ int main(int argc, char** argv) {
                    static_cast<long long>(progress.rows_ok + progress.rows_failed));
     });
     std::printf("%s\n", outcome.summary_json.c_str());
-    for (const std::string& failure : outcome.first_failures)
-      std::fprintf(stderr, "failed: %s\n", failure.c_str());
+    for (const halo::FailureGroup& group : outcome.failures)
+      std::fprintf(stderr, "failed: %lld rows at %s: %s\n", static_cast<long long>(group.rows),
+                   group.operator_id.c_str(), group.example.c_str());
     return static_cast<int>(outcome.status);
   } catch (const halo::Error& error) {
     // Everything that is wrong with the workflow, the rows or the model, found before anything ran.

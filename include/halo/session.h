@@ -75,8 +75,18 @@ struct RunOptions {
   bool stop_on_error = false;
   double max_failures = -1;        ///< rows; negative: no limit
   double max_failures_share = -1;  ///< share of finished rows; negative: no limit
-  std::string dump_prompts;        ///< JSONL of every call, its ids included; "": none
-  std::string trace;               ///< Chrome trace events of what was done when; "": none
+  /// Stop when the first 20 rows, or a hundred in a row, have failed alike (operator and code).
+  bool stop_when_all_fail = true;
+  /// What the run may spend; negative: no limit. What would not fit is not begun: calls of models
+  /// and tools, retries included; tokens of prompts and answers of calls that are made; seconds
+  /// from the first row on.
+  int64_t most_calls = -1, most_tokens = -1;
+  double most_seconds = -1;
+  double row_timeout_s = 0;  ///< from the opening of a row; a row that takes longer fails. 0: none
+  std::string dump_prompts;  ///< JSONL of every call, its ids included; "": none
+  std::string trace;         ///< Chrome trace events of what was done when; "": none
+  std::string report;        ///< an HTML page about the run; "": none
+  int32_t report_samples = 0;  ///< rows whose prompts and answers the page shows: the first ones
   std::string summary_json;  ///< where the caller will write the summary, so that this is no other
                              ///< file of the run; "": nowhere
 
@@ -109,14 +119,27 @@ struct RunOptions {
 /// as if each were a machine like this one.
 int32_t ThreadsOfWorker(const RunOptions& options);
 
+/// Where one operator stands. An instance is the operator for one row.
+struct OperatorProgress {
+  std::string id;             ///< "WORKFLOW: ID" where several workflows run
+  int64_t instances = -1;     ///< over all rows; -1: not known
+  int64_t done = 0;           ///< instances that have ended, however
+  int64_t failed = 0;         ///< of these
+  int64_t calls_running = 0;  ///< in flight
+};
+
 /// Where a run stands; handed to the progress callback.
 struct Progress {
-  int64_t rows_total = -1;  ///< -1: not known
-  int64_t rows_ok = 0, rows_failed = 0;
-  int64_t calls_total = -1;  ///< one for each operator and row; -1: not known
+  int64_t rows_total = -1;               ///< -1: not known
+  int64_t rows_ok = 0, rows_failed = 0;  ///< rows that have ended, written or not
+  int64_t instances_total = -1;          ///< one for each operator and row; -1: not known
+  int64_t instances_done = 0;
   int64_t calls_done = 0, calls_running = 0;
-  int64_t output_tokens = 0;
+  int64_t prompt_tokens = 0, reused_tokens = 0, output_tokens = 0;  ///< of calls that have ended
   double elapsed_s = 0.0;
+  double left_s = -1;                       ///< by the work that is left; negative: not known yet
+  std::vector<OperatorProgress> operators;  ///< in the order of the workflows
+  std::vector<std::string> waits;           ///< what the run waits for now, for a person
   std::vector<std::string>
       news;  ///< for a person, since the last call: engines that were restarted
 };
@@ -138,13 +161,22 @@ enum class RunStatus {
   kInterrupted = 130
 };
 
+/// Failed rows with the same operator and code.
+struct FailureGroup {
+  std::string operator_id;  ///< "": the row could not be read
+  std::string code;
+  int64_t rows = 0;
+  std::string example_row;  ///< its id as JSON
+  std::string example;      ///< what was said of it
+};
+
 struct RunOutcome {
   RunStatus status = RunStatus::kFailed;
-  std::string summary_json;          ///< contract 2, `--summary-json`
-  std::vector<std::string> outputs;  ///< files written; unfinished ones end in .part
-  std::vector<std::string> notices;  ///< what went wrong without changing a result
-  std::vector<std::string>
-      first_failures;  ///< "row ID: OPERATOR: MESSAGE" of the first few failed rows
+  std::string stop_reason;             ///< of kStopped: which limit, in words
+  std::string summary_json;            ///< contract 2, `--summary-json`
+  std::vector<std::string> outputs;    ///< files written; unfinished ones end in .part
+  std::vector<std::string> notices;    ///< what went wrong without changing a result
+  std::vector<FailureGroup> failures;  ///< the largest first; those beyond 20 are left out
   int64_t rows_failed = 0;
 };
 

@@ -1,4 +1,6 @@
 // EXPLAIN as one self-contained page: figures, the graph, the operators, the rules, the timeline.
+#include "plan/explain_html.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -20,11 +22,7 @@ class HtmlPrinter {
     }
   }
 
-  std::string Print() {
-    std::string names;
-    for (const PlannedSource& source : plan_.sources)
-      names += (names.empty() ? "" : ", ") + source.workflow;
-    body_ += fmt::format("<h1>Plan of {}</h1>\n", HtmlText(names));
+  std::string PrintSections() {
     PrintTiles();
     for (const std::string& note : plan_.notes)
       body_ += fmt::format("<p class=\"note\">{}</p>\n", HtmlText(note));
@@ -35,7 +33,7 @@ class HtmlPrinter {
     PrintGroups();
     PrintRules();
     PrintTimeline();
-    return HtmlPage("Plan of " + names, body_);
+    return std::move(body_);
   }
 
  private:
@@ -140,7 +138,7 @@ class HtmlPrinter {
     double width = 0.0, height = 0.0;
     const std::vector<Box> boxes = Layout(*source.plan, width, height);
     body_ += fmt::format(
-        "<h2>{}</h2>\n<div class=\"scroll\"><svg width=\"{:.0f}\" height=\"{:.0f}\" "
+        "<h2>{}</h2>\n<div class=\"scroll\" tabindex=\"0\"><svg width=\"{:.0f}\" height=\"{:.0f}\" "
         "role=\"img\" aria-label=\"graph of operators\">\n",
         HtmlText(source.workflow), width, height);
     for (const LogicalNode& node : source.plan->nodes) {
@@ -185,7 +183,7 @@ class HtmlPrinter {
 
   void PrintOperators(size_t index) {
     body_ +=
-        "<div class=\"scroll\" style=\"margin-top:1rem\"><table>\n<tr><th "
+        "<div class=\"scroll\" tabindex=\"0\" style=\"margin-top:1rem\"><table>\n<tr><th "
         "class=\"name\">operator</th><th "
         "class=\"name\">asks</th><th>calls</th><th>tokens "
         "in</th><th>reused</th><th>out</th><th>busy</th>";
@@ -235,7 +233,7 @@ class HtmlPrinter {
     constexpr size_t kMostNames = 8;
     if (plan_.prefix_groups.empty()) return;
     body_ +=
-        "<h2>Prompts that begin alike</h2>\n<div class=\"scroll\"><table>\n<tr><th "
+        "<h2>Prompts that begin alike</h2>\n<div class=\"scroll\" tabindex=\"0\"><table>\n<tr><th "
         "class=\"name\">with</th><th class=\"name\">operators</th><th>tokens</th><th>in every "
         "row</th><th>different</th><th>calls</th><th>saves tokens</th>";
     if (plan_.has_costs) body_ += "<th>saves</th>";
@@ -284,7 +282,7 @@ class HtmlPrinter {
     };
     body_ += fmt::format(
         "<h2>Placement</h2>\n<p class=\"soft\">by {}; grey: a model is loaded</p>\n"
-        "<div class=\"scroll\"><svg width=\"{:.0f}\" height=\"{:.0f}\" role=\"img\" "
+        "<div class=\"scroll\" tabindex=\"0\"><svg width=\"{:.0f}\" height=\"{:.0f}\" role=\"img\" "
         "aria-label=\"timeline\">\n",
         HtmlText(plan_.planner), kWidth, height);
     for (size_t w = 0; w < plan_.workers.size(); ++w) {
@@ -324,6 +322,16 @@ class HtmlPrinter {
 
 }  // namespace
 
-std::string ExplainHtml(const PhysicalPlan& plan) { return HtmlPrinter(plan).Print(); }
+std::string ExplainHtmlSections(const PhysicalPlan& plan) {
+  return HtmlPrinter(plan).PrintSections();
+}
+
+std::string ExplainHtml(const PhysicalPlan& plan) {
+  std::string names;
+  for (const PlannedSource& source : plan.sources)
+    names += (names.empty() ? "" : ", ") + source.workflow;
+  return HtmlPage("Plan of " + names, fmt::format("<h1>Plan of {}</h1>\n", HtmlText(names)) +
+                                          ExplainHtmlSections(plan));
+}
 
 }  // namespace halo

@@ -18,12 +18,14 @@ p.lead, .soft { color: var(--soft); } p.lead { margin: 0 0 1.25rem; }
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
   padding: .7rem 1rem; min-width: 11rem; }
 .tile b { display: block; font-size: 1.25rem; font-variant-numeric: tabular-nums; }
+.tile.bad b { color: var(--late); } nav { margin: .5rem 0 1rem; } nav a { margin-right: 1rem; }
+a { color: var(--llm); } :focus-visible { outline: 3px solid var(--llm); outline-offset: 2px; }
 .scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 8px; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .4rem .7rem; text-align: right; border-bottom: 1px solid var(--line);
   white-space: nowrap; vertical-align: top; }
 th { font-weight: 600; color: var(--soft); background: var(--card); }
-tr:last-child td { border-bottom: 0; } td.name, th.name { text-align: left; white-space: normal; }
+tr:last-child td { border-bottom: 0; } td.name, th.name { text-align: left; white-space: normal; min-width: 8rem; }
 td.bar { background: linear-gradient(to right, var(--bar) var(--share), transparent var(--share)); }
 td small, li small { display: block; color: var(--soft); }
 .gone { color: var(--gone); } ul { margin: .3rem 0 .8rem; padding-left: 1.3rem; }
@@ -32,6 +34,15 @@ svg .soft { fill: var(--soft); } svg .box { fill: var(--card); stroke: var(--lin
 svg .llm { stroke: var(--llm); } svg .tool { stroke: var(--tool); stroke-dasharray: 4 3; }
 svg .edge { fill: none; stroke: var(--soft); stroke-width: 1; }
 svg .work { fill: var(--bar); stroke: var(--llm); } svg .load { fill: var(--line); }
+svg .many { fill: var(--llm); } svg .axis { stroke: var(--line); }
+.charts { display: flex; flex-wrap: wrap; gap: 1.25rem; } .chart { flex: 1 1 18rem; max-width: 28rem; min-width: 0; }
+.chart svg { width: 100%; height: auto; } svg.wide { width: 100%; height: 44px; }
+h3 { font-size: 1rem; margin: 1rem 0 .2rem; } h3 + p.soft { margin: 0 0 .4rem; } li { overflow-wrap: anywhere; }
+details { border: 1px solid var(--line); border-radius: 8px; margin: .5rem 0; padding: .4rem .8rem; }
+summary { cursor: pointer; overflow-wrap: anywhere; }
+pre { background: var(--card); border-radius: 6px; padding: .6rem .8rem; margin: .3rem 0 .8rem;
+  white-space: pre-wrap; overflow-wrap: anywhere; font: 13px/1.45 ui-monospace, monospace; }
+@media (max-width: 40rem) { body { padding: 1rem .75rem 3rem; } .tile { flex: 1 1 8rem; min-width: 0; } }
 .note { border-left: 3px solid var(--tool); padding: .1rem .8rem; margin: .5rem 0; }
 )";
 

@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "plan/operator_reads.h"
 #include "runtime/executor_impl.h"
+#include "runtime/run_identities.h"
 
 namespace halo {
 namespace {
@@ -16,7 +17,7 @@ using State = InstanceState;
 
 constexpr int64_t kWaitSliceUs = 100'000;
 constexpr int64_t kFlushEveryUs = 100'000;
-constexpr int64_t kRowsBeforeShareCounts = 20;
+constexpr int64_t kProgressEveryUs = 250'000;
 
 /// [operators] true where a tool waits for what the operator says, directly or through others.
 std::vector<bool> FeedsTools(const LogicalPlan& plan) {
@@ -66,7 +67,6 @@ void Executor::Impl::Prepare() {
     state.kv_consumers.resize(plan.nodes.size());
     state.readers.resize(plan.nodes.size(), 0);
     state.ready.resize(plan.nodes.size());
-    state.running.resize(plan.nodes.size(), 0);
     state.feeds_tools = FeedsTools(plan);
     state.is_first = FirstInferences(plan);
     for (const LogicalNode& node : plan.nodes) {
@@ -125,6 +125,7 @@ void Executor::Impl::PrepareOperator(SourceState& state, const RunSource& source
 
 RunReport Executor::Run(const StopFlag& stop) {
   Impl& impl = *impl_;
+  impl.started_us = impl.clock.NowUs();
   while (true) {
     const int asked = stop.load();
     if (asked >= 1) impl.Stop();
@@ -155,6 +156,7 @@ RunReport Executor::Run(const StopFlag& stop) {
 /// No call of an engine is under way: waits for a tool, for the next retry, or for rows if every
 /// open source has said that it has none now. Returns at once if there is something to do.
 void Executor::Impl::Wait() {
+  if (!due_retries.empty()) return;
   int64_t idle = 0;
   for (const SourceState& state : states) {
     const bool ready = std::any_of(state.ready.begin(), state.ready.end(),
@@ -328,6 +330,13 @@ void Executor::Impl::TellOfTurn() {
   if (observer == nullptr) return;
   report.counts.calls_running = static_cast<int64_t>(calls.size() + tool_work.size());
   observer->OnTurn(report.counts);
+  if (clock.NowUs() - last_progress_us >= kProgressEveryUs) TellProgress();
+}
+
+void Executor::Impl::TellProgress() {
+  if (observer == nullptr) return;
+  last_progress_us = clock.NowUs();
+  observer->OnProgress({report.counts, report.operators, Waits(), rows_ended, rows_ended_failed});
 }
 
 void Executor::Impl::CountAnswer(OperatorCounts& counts) {
@@ -342,23 +351,6 @@ void Executor::Impl::ReachCheckpoint() {
     options.on_checkpoint(report.operators);
 }
 
-void Executor::Impl::CheckLimits() {
-  // Rows that have ended, though they may wait for an earlier one to be written.
-  const auto failed = static_cast<double>(rows_ended_failed);
-  const bool too_many = options.max_failures >= 0 && failed > options.max_failures;
-  const bool too_large_a_share =
-      options.max_failures_share >= 0 && rows_ended >= kRowsBeforeShareCounts &&
-      failed > options.max_failures_share * static_cast<double>(rows_ended);
-  if (too_many || too_large_a_share || (options.stop_on_error && rows_ended_failed > 0)) Stop();
-}
-
-/// What runs is finished, nothing new is started.
-void Executor::Impl::Stop() {
-  if (stopping) return;
-  stopping = true;
-  for (Engine* engine : engines) engine->CancelWaiting();
-}
-
 void Executor::Impl::Abort() {
   for (const auto& [id, call] : calls) call.engine->Cancel(id);
   for (const auto& [id, work] : tool_work) options.tools->Cancel(id);
@@ -368,6 +360,11 @@ void Executor::Impl::Abort() {
 RunReport Executor::Impl::Finish(RunEnd end) {
   CommitAll();
   report.end = end;
+  if (end == RunEnd::kFinished) {
+    // The limit was reached when nothing was left to do.
+    report.stop_cause = StopCause::kNone;
+    report.stop_reason.clear();
+  }
   for (const auto& [key, row] : open_rows) {
     // Done, but behind one that is not: what was paid for is written.
     if (row->open_instances == 0) {
@@ -377,10 +374,10 @@ RunReport Executor::Impl::Finish(RunEnd end) {
     ++report.rows_unfinished;
     for (size_t op = 0; op < row->instances.size(); ++op) {
       const Instance& instance = row->instances[op];
-      if (instance.state == State::kDone || instance.state == State::kMerged) continue;
+      if (instance.state == State::kDone || instance.counted == CountedAs::kMerged) continue;
       OperatorCounts& counts = CountsOf(*row, static_cast<OperatorIndex>(op));
       ++counts.unfinished;
-      if (instance.counted) {
+      if (instance.counted == CountedAs::kExecuted) {
         --counts.executed;
       } else {
         ++counts.distinct;
@@ -396,7 +393,9 @@ RunReport Executor::Impl::Finish(RunEnd end) {
   report.counts.calls_running = 0;
   if (!answers.failure().empty()) report.notices.push_back(answers.failure());
   if (!results.failure().empty()) report.notices.push_back(results.failure());
-  if (observer != nullptr) observer->OnProgress(report.counts);
+  const std::string broken = BrokenIdentity(report);
+  HALO_CHECK(broken.empty(), broken.c_str());
+  TellProgress();
   return report;
 }
 

@@ -100,9 +100,17 @@ class RunObserver {
   /// Beside OnRow, of a row that has failed: what was given.
   virtual void OnFailedRow(size_t /*source*/, const Row&) {}
   /// Now and then, at least once a second while something happens.
-  virtual void OnProgress(const struct RunCounts&) {}
+  virtual void OnProgress(const struct RunProgress&) {}
   /// After each turn of the scheduler: ten times a second at least, while something runs.
   virtual void OnTurn(const struct RunCounts&) {}
+};
+
+/// What a run may spend; negative: no limit. A call that would not fit is not made; the run stops
+/// when none fits any more.
+struct RunBudget {
+  int64_t calls = -1;    ///< of models and tools, attempts and samples counted
+  int64_t tokens = -1;   ///< of the prompts and answers of calls that are made
+  int64_t time_us = -1;  ///< from the start of the run; what runs then is finished
 };
 
 struct ExecutorOptions {
@@ -132,6 +140,9 @@ struct ExecutorOptions {
   /// twice as many. May change LogicalNode::order of the sources' plans, and their placements:
   /// calls that are made from then on follow. The scheduler's thread. May be empty.
   std::function<void(const std::vector<struct OperatorCounts>& so_far)> on_checkpoint;
+  /// Stop when the first 20 rows, or a hundred in a row, have failed alike.
+  bool stop_when_all_fail = true;
+  RunBudget budget;
 };
 
 /// Counts of one operator over a run (contract 2). logical = merged + distinct, distinct = executed
@@ -146,9 +157,10 @@ struct OperatorCounts {
           failed = 0, unfinished = 0, calls = 0;
   int64_t prompt_tokens = 0, reused_tokens = 0, prefilled_tokens = 0, recomputed_tokens = 0,
           output_tokens = 0;
-  /// While the run goes on: instances that have ended, of `logical`, and attempts, of `calls`.
-  int64_t ended = 0, answered = 0;
   double output_tokens_squared = 0.0;  ///< summed over calls
+  int64_t ended = 0;                   ///< instances that have, however
+  int64_t answered = 0;                ///< calls that have ended
+  int64_t running = 0;                 ///< calls in flight
   int64_t busy_us = 0;                 ///< from start to end of its calls, added up
   int64_t engine_us = 0;               ///< of inference: its share of the engine's passes
 };
@@ -161,12 +173,46 @@ struct RunCounts {
 
 enum class RunEnd : uint8_t {
   kFinished,    ///< every row has its result
-  kStopped,     ///< by --on-error stop or --max-failures
+  kStopped,     ///< by a limit, see StopCause
   kInterrupted  ///< the stop flag was raised
+};
+
+/// Which limit stopped a run.
+enum class StopCause : uint8_t {
+  kNone,
+  kFirstFailure,  ///< `stop_on_error`
+  kMaxFailures,
+  kAllFail,  ///< `stop_when_all_fail`
+  kBudget
+};
+
+/// "none", "first_failure", "max_failures", "all_fail" or "budget".
+const char* StopCauseName(StopCause cause);
+
+/// What keeps calls from being made right now.
+struct RunWaits {
+  int64_t retries = 0;              ///< failed calls that wait to be made again
+  int64_t next_retry_us = 0;        ///< when the first of them is due
+  int64_t asked_to_wait = 0;        ///< of these, calls that the other side wants later
+  int64_t held_back = 0;            ///< ToolRunner::held_back
+  bool for_rows = false;            ///< a source is open and has none now
+  bool for_budget = false;          ///< calls in flight may still spend what the next one needs
+  std::vector<std::string> models;  ///< that have calls and are not loaded, by name
+};
+
+/// Where a run stands. References live only during the callback.
+struct RunProgress {
+  const RunCounts& counts;
+  const std::vector<OperatorCounts>& operators;  ///< sources in order, operators in order
+  RunWaits waits;
+  /// Written or not: in input order a row waits for those before it.
+  int64_t rows_ended = 0, rows_ended_failed = 0;
 };
 
 struct RunReport {
   RunEnd end = RunEnd::kFinished;
+  StopCause stop_cause = StopCause::kNone;
+  std::string stop_reason;  ///< in words; "" if no limit stopped it
   RunCounts counts;
   int64_t rows_unfinished = 0;
   std::vector<OperatorCounts> operators;  ///< sources in order, operators in order

@@ -16,7 +16,6 @@ namespace {
 using State = InstanceState;
 
 constexpr int64_t kPollSliceUs = 100'000;
-constexpr int64_t kProgressEveryUs = 250'000;
 /// Calls given to an engine beyond those it runs, so that it can choose what shares a prefix.
 constexpr int32_t kQueuedPerSequence = 3;
 
@@ -79,7 +78,7 @@ bool Executor::Impl::WantsMoreRows(size_t source) const {
 bool Executor::Impl::MaySubmit(size_t source, OperatorIndex op) const {
   const LogicalPlan& plan = *sources[source].plan;
   const int32_t most = plan.operator_of(op).max_batch_size;
-  if (most > 0 && states[source].running[static_cast<size_t>(op)] >= most) return false;
+  if (most > 0 && CountsOf(source, op).running >= most) return false;
   if (options.naive) return !working();
   if (IsTool(source, op)) return MaySubmitTool(source, op);
   const Engine* engine = EngineOf(source, op);
@@ -117,7 +116,9 @@ void Executor::Impl::SubmitReady() {
   MakeDueCalls();
   MakeDueToolCalls();
   SendCommittedWrites();
-  while (!stopping && NextReady(source, op)) {
+  // What waits for room in the budget has nothing new ahead of it.
+  while (!stopping && SendHeld() && NextReady(source, op)) {
+    if (CallsAreSpent()) return StopAtCalls();
     ReadyQueue& queue = states[source].ready[static_cast<size_t>(op)];
     RowState& row = *queue.top();
     queue.pop();
@@ -135,8 +136,6 @@ void Executor::Impl::SubmitReady() {
 
 void Executor::Impl::SubmitInstance(RowState& row, OperatorIndex op) {
   Call call;
-  call.row = &row;
-  call.op = op;
   Instance& instance = At(row, op);
   try {
     if (row.cancelled) throw Cancelled();
@@ -156,22 +155,7 @@ void Executor::Impl::SubmitInstance(RowState& row, OperatorIndex op) {
     return;
   }
   if (MergeInto(row, op, call) || TakeFromJournal(row, op, call)) return;
-  Send(std::move(call));
-}
-
-/// A call for one of several samples, all but which one.
-Call Executor::Impl::SampleCall(RowState& row, OperatorIndex op) {
-  Call call;
-  call.row = &row;
-  call.op = op;
-  call.engine = EngineOf(row.source, op);
-  call.request.sampling = SamplingOf(row, op);
-  call.request.adapter = AdapterOf(row, op);
-  const Operator& what = PlanOf(row).operator_of(op);
-  if (what.schema) call.request.grammar = what.schema->grammar();
-  call.request.static_prefix_tokens =
-      options.naive ? 0 : At(row, op).conversation->prompt.static_prefix_tokens;
-  return call;
+  Offer(std::move(call));
 }
 
 /// Sends the next sample of an instance whose prompt is built; the instance stays ready while there
@@ -193,55 +177,73 @@ void Executor::Impl::SubmitSample(RowState& row, OperatorIndex op) {
   }
   size_t next = 0;
   while (!is_left(next)) ++next;
-  Call call = SampleCall(row, op);
-  call.sample = static_cast<int32_t>(next);
+  Call call;
+  Ask(row, op, static_cast<int32_t>(next), call);
   ++samples.sent;
   AddressRequest(row, op, call.sample, call.request);
-  if (options.journal != nullptr) call.key = KeyOf(row, op, call.request);
   samples.requests[static_cast<size_t>(call.sample)] = call.request.id;
   const bool more = samples.sent < static_cast<int32_t>(samples.answers.size());
-  Send(std::move(call));
+  Offer(std::move(call));
   if (!more) return;
-  instance.state = State::kReady;
   states[row.source].ready[static_cast<size_t>(op)].push(&row);
 }
 
-/// An instance counts as executed once, however many calls are made for it.
+/// An instance counts as executed once, however many calls are made for it; one that took an equal
+/// or an earlier call's answer too, from the first call of its own on.
 void Executor::Impl::CountStart(RowState& row, OperatorIndex op) {
   Instance& instance = At(row, op);
-  if (instance.counted) return;
-  instance.counted = true;
+  if (instance.counted == CountedAs::kExecuted) return;
   OperatorCounts& counts = CountsOf(row, op);
+  if (instance.counted == CountedAs::kMerged) --counts.merged;
+  if (instance.counted == CountedAs::kCached) {
+    --counts.cached;
+    --counts.distinct;
+  }
+  instance.counted = CountedAs::kExecuted;
   ++counts.distinct;
   ++counts.executed;
+}
+
+void Executor::Impl::CountMerged(RowState& row, OperatorIndex op) {
+  Instance& instance = At(row, op);
+  if (instance.counted != CountedAs::kNot) return;
+  instance.counted = CountedAs::kMerged;
+  ++CountsOf(row, op).merged;
 }
 
 /// Gives a call to its engine.
 void Executor::Impl::Send(Call call) {
   RowState& row = *call.row;
   Instance& instance = At(row, call.op);
-  instance.state = State::kSubmitted;
-  if (instance.samples == nullptr) instance.request = call.request.id;
-  ++states[row.source].running[static_cast<size_t>(call.op)];
+  const SampleSet* samples = instance.samples.get();
+  const bool more =
+      samples != nullptr && samples->sent < static_cast<int32_t>(samples->answers.size());
+  instance.state = more ? State::kReady : State::kSubmitted;
+  if (samples == nullptr) instance.request = call.request.id;
   ++submitted[call.engine];
   CountStart(row, call.op);
   ++CountsOf(row, call.op).calls;
+  ++CountsOf(row, call.op).running;
+  ++calls_made;
+  tokens_reserved += call.most_tokens;
   const double timeout_s = PlanOf(row).operator_of(call.op).timeout_s;
   if (timeout_s > 0.0) {
     const int64_t until_us = clock.NowUs() + Microseconds(timeout_s);
     call.request.deadline_us = row.deadline_us > 0 ? std::min(row.deadline_us, until_us) : until_us;
   }
   Request request = call.request;
-  request.prompt_tokens = instance.conversation->prompt.tokens;
-  request.prompt_text =
-      call.engine->Describe().has_token_ids ? std::string() : instance.conversation->prompt.text;
+  const Prompt& prompt = AskedBy(row, call.op, call.sample).prompt;
+  request.prompt_tokens = prompt.tokens;
+  request.prompt_text = call.engine->Describe().has_token_ids ? std::string() : prompt.text;
   if (call.mergeable) calls_by_signature.emplace(call.signature, call.request.id);
   Engine* engine = call.engine;
   calls.emplace(call.request.id, std::move(call));
   engine->Submit(std::move(request));
 }
 
-SamplingParameters Executor::Impl::SamplingOf(RowState& row, OperatorIndex op) const {
+/// `prompt_tokens`: of what is asked, for `max_model_len`.
+SamplingParameters Executor::Impl::SamplingOf(RowState& row, OperatorIndex op,
+                                              size_t prompt_tokens) const {
   const Operator& what = PlanOf(row).operator_of(op);
   const PromptBuilder& builder = *states[row.source].builders[static_cast<size_t>(op)];
   SamplingParameters sampling;
@@ -258,7 +260,7 @@ SamplingParameters Executor::Impl::SamplingOf(RowState& row, OperatorIndex op) c
                builder.RowLimit(what.sampling.min_tokens, row.row.values, "min_tokens"));
   sampling.stop = what.sampling.stop;
   if (what.max_model_len) {
-    const auto prompt = static_cast<int32_t>(At(row, op).conversation->prompt.tokens.size());
+    const auto prompt = static_cast<int32_t>(prompt_tokens);
     if (prompt >= *what.max_model_len) {
       throw Failure{what.id, "prompt_too_long",
                     "the prompt has " + std::to_string(prompt) + " tokens, max_model_len is " +
@@ -298,22 +300,33 @@ void Executor::Impl::BuildRequest(RowState& row, OperatorIndex op, Call& call) {
       inputs.values.emplace(name.name, std::move(value));
     }
   }
-  call.engine = EngineOf(row.source, op);
   const PromptBuilder& builder = *states[row.source].builders[static_cast<size_t>(op)];
-  Instance& instance = At(row, op);
-  instance.conversation = std::make_unique<Conversation>(builder.Build(inputs));
+  At(row, op).conversation = std::make_unique<Conversation>(builder.Build(inputs));
+  Ask(row, op, 0, call);
+  if (CallsOf(what) == 1) AddressRequest(row, op, 0, call.request);  // else each when it is sent
+}
 
+/// Fills in what a call for one sample asks, once its conversation is there, and what equal calls
+/// are known by.
+void Executor::Impl::Ask(RowState& row, OperatorIndex op, int32_t sample, Call& call) {
+  const Operator& what = PlanOf(row).operator_of(op);
+  const Prompt& prompt = AskedBy(row, op, sample).prompt;
+  call.row = &row;
+  call.op = op;
+  call.sample = sample;
+  call.engine = EngineOf(row.source, op);
   Request& request = call.request;
-  request.sampling = SamplingOf(row, op);
+  request.sampling = SamplingOf(row, op, prompt.tokens.size());
+  request.sampling.draw_key = DrawKeyOf(row, op, sample);
   request.adapter = AdapterOf(row, op);
   if (what.schema) request.grammar = what.schema->grammar();
-  const SamplingParameters& sampling = request.sampling;
-  const Prompt& prompt = instance.conversation->prompt;
   request.static_prefix_tokens = options.naive ? 0 : prompt.static_prefix_tokens;
-  if (CallsOf(what) > 1) return;  // each sample is addressed when it is sent
-  AddressRequest(row, op, 0, request);
-  if (options.journal != nullptr) call.key = KeyOf(row, op, request);
-  call.mergeable = !options.naive && sampling.temperature <= 0.0F;
+  const SamplingParameters& sampling = request.sampling;
+  // A text has at least a byte for each of its tokens.
+  const size_t most = prompt.tokens.empty() ? prompt.text.size() : prompt.tokens.size();
+  call.most_tokens = static_cast<int64_t>(most) + sampling.max_tokens;
+  call.mergeable = !options.naive && sampling.temperature <= 0.0F && CallsOf(what) == 1;
+  if (options.journal != nullptr) call.key = KeyOf(row, op, sample, request);
   if (call.mergeable) {
     SignatureBuilder signature;
     signature.Add(reinterpret_cast<int64_t>(call.engine)).Add(request.adapter);
@@ -331,13 +344,11 @@ void Executor::Impl::BuildRequest(RowState& row, OperatorIndex op, Call& call) {
 uint64_t Executor::Impl::DrawKeyOf(const RowState& row, OperatorIndex op, int32_t sample) const {
   const Operator& what = PlanOf(row).operator_of(op);
   const int64_t seed = what.sampling.seed.value_or(static_cast<int64_t>(options.seed));
-  return SignatureBuilder()
-      .Add(seed)
-      .Add(what.id)
-      .Add(row.id_text)
-      .Add(int64_t{sample})
-      .Finish()
-      .low;
+  SignatureBuilder draws;
+  draws.Add(seed).Add(what.id).Add(row.id_text).Add(int64_t{sample});
+  const int32_t round = RoundOf(row, op, sample);
+  if (round > 0) draws.Add("repair").Add(int64_t{round});
+  return draws.Finish().low;
 }
 
 /// Fills in who asks and when: what may differ between equal calls.
@@ -345,7 +356,6 @@ void Executor::Impl::AddressRequest(RowState& row, OperatorIndex op, int32_t sam
                                     Request& request) {
   const LogicalNode& node = PlanOf(row).at(op);
   const Operator& what = PlanOf(row).operator_of(op);
-  request.sampling.draw_key = DrawKeyOf(row, op, sample);
   request.id = next_request++;
   request.priority = sources[row.source].priority;
   request.order = OrderOf(row, op);
@@ -356,6 +366,7 @@ void Executor::Impl::AddressRequest(RowState& row, OperatorIndex op, int32_t sam
   request.deadline_us = row.deadline_us;
   request.script_operator = what.id;
   request.script_sample = sample;
+  request.script_attempt = RoundOf(row, op, sample);
   request.row_index = row.row.index;
   const WorkerPlacement* placement = sources[row.source].placement;
   if (placement != nullptr) request.worker = placement->WorkerOf(what.id, row.row.index);
@@ -386,10 +397,11 @@ KeepHint Executor::Impl::KeepFor(RowState& row, OperatorIndex op) {
 
 bool Executor::Impl::MergeInto(RowState& row, OperatorIndex op, const Call& call) {
   if (!call.mergeable) return false;
+  const bool is_first = RoundOf(row, op, call.sample) == 0;
   if (const std::optional<Completion> answer = answers.Find(call.signature)) {
-    ++CountsOf(row, op).merged;
+    CountMerged(row, op);
     At(row, op).state = State::kMerged;
-    ReleaseKvOf(row, op);
+    if (is_first) ReleaseKvOf(row, op);
     EndInstance(row, op, *answer, call, true);
     return true;
   }
@@ -398,8 +410,8 @@ bool Executor::Impl::MergeInto(RowState& row, OperatorIndex op, const Call& call
   Call& leader = calls.at(under_way->second);
   leader.followers.emplace_back(&row, op);
   At(row, op).state = State::kMerged;
-  ++CountsOf(row, op).merged;
-  ReleaseKvOf(row, op);
+  CountMerged(row, op);
+  if (is_first) ReleaseKvOf(row, op);
   return true;
 }
 
@@ -456,11 +468,6 @@ void Executor::Impl::PollEngines() {
     }
   }
   if (elsewhere && !finished) WaitForOthers(now + kPollSliceUs);
-  if (observer != nullptr && now - last_progress_us >= kProgressEveryUs) {
-    last_progress_us = now;
-    report.counts.calls_running = static_cast<int64_t>(calls.size() + tool_work.size());
-    observer->OnProgress(report.counts);
-  }
 }
 
 void Executor::Impl::OnCompletion(Completion completion) {
@@ -473,7 +480,8 @@ void Executor::Impl::OnCompletion(Completion completion) {
     if (!completion.failure) answers.Put(call.signature, completion);
   }
   --submitted[call.engine];
-  --states[call.row->source].running[static_cast<size_t>(call.op)];
+  --CountsOf(*call.row, call.op).running;
+  tokens_reserved -= call.most_tokens;
   const bool never_started = completion.failure && completion.failure->code == "cancelled" &&
                              completion.started_us == 0 && stopping && !call.row->cancelled;
   if (never_started) return TakeBack(call);
@@ -497,6 +505,7 @@ void Executor::Impl::CountCompletion(const Call& call, const Completion& complet
   }
   counts.recomputed_tokens += completion.recomputed_tokens;
   counts.output_tokens += completion.output_tokens;
+  tokens_spent += completion.prompt_tokens + completion.output_tokens;
   const auto output = static_cast<double>(completion.output_tokens);
   counts.output_tokens_squared += output * output;
   counts.engine_us += completion.engine_us;
@@ -505,7 +514,7 @@ void Executor::Impl::CountCompletion(const Call& call, const Completion& complet
   if (observer == nullptr) return;
   RowState& row = *call.row;
   observer->OnAttempt({PlanOf(row).operator_of(call.op), row.row, call.request,
-                       At(row, call.op).conversation->prompt, completion, row.source, false,
+                       AskedBy(row, call.op, call.sample).prompt, completion, row.source, false,
                        call.engine});
 }
 
@@ -523,7 +532,8 @@ void Executor::Impl::NameTimeout(const Call& call, Completion& completion) const
 }
 
 bool Executor::Impl::MayRetry(const Call& call, const Completion& completion) const {
-  return completion.failure && completion.failure->retriable && !stopping && !call.row->cancelled &&
+  return completion.failure && completion.failure->retriable &&
+         (!stopping || is_left_for_later()) && !call.row->cancelled &&
          call.attempt < PlanOf(*call.row).operator_of(call.op).retry.max;
 }
 
@@ -542,11 +552,12 @@ void Executor::Impl::RetryLater(Call call, Completion completion) {
 }
 
 /// Makes again what failed and is due. When the run stops nothing is tried again: the last failure
-/// counts.
+/// counts, unless the budget alone is why.
 void Executor::Impl::MakeDueCalls() {
   while (!retries.empty() && (stopping || retries.begin()->first <= clock.NowUs()))
     due_retries.push_back(std::move(retries.extract(retries.begin()).mapped()));
   for (auto it = due_retries.begin(); it != due_retries.end();) {
+    if (!stopping && CallsAreSpent()) StopAtCalls();
     const bool is_over = stopping || it->call.row->cancelled;
     // They have no more room than first attempts, but take what there is before these.
     if (!is_over && !options.naive && !MaySubmit(it->call.row->source, it->call.op)) {
@@ -555,7 +566,9 @@ void Executor::Impl::MakeDueCalls() {
     }
     Again again = std::move(*it);
     it = due_retries.erase(it);
-    if (is_over) {
+    if (is_left_for_later() && !again.call.row->cancelled) {
+      At(*again.call.row, again.call.op).state = State::kReady;
+    } else if (is_over) {
       if (again.call.row->cancelled) again.failed.failure = Cancelled();
       Conclude(std::move(again.call), again.failed);
     } else {
@@ -565,8 +578,13 @@ void Executor::Impl::MakeDueCalls() {
 }
 
 void Executor::Impl::MakeAgain(Call call) {
+  RowState& row = *call.row;
+  const int32_t round = RoundOf(row, call.op, call.sample);
+  // The question that repairs an answer may have been answered before.
+  const bool is_new = round > 0 && call.attempt == 0;
+  if (is_new && (MergeInto(row, call.op, call) || TakeFromJournal(row, call.op, call))) return;
   call.request.id = next_request++;
-  call.request.script_attempt = call.attempt;
+  call.request.script_attempt = round + call.attempt;
   call.request.consumes = 0;  // given back with the first attempt
   call.request.keep = KeepFor(*call.row, call.op);
   call.request.deadline_us = call.row->deadline_us;
@@ -574,9 +592,7 @@ void Executor::Impl::MakeAgain(Call call) {
   if (instance.samples != nullptr) {
     instance.samples->requests[static_cast<size_t>(call.sample)] = call.request.id;
   }
-  const bool more_to_send = instance.state == State::kReady;
-  Send(std::move(call));
-  if (more_to_send) instance.state = State::kReady;
+  Offer(std::move(call));
 }
 
 /// The call is over: everyone who waited for it hears of it.
@@ -600,6 +616,7 @@ void Executor::Impl::StopMergingInto(const Call& call) {
 /// The run stops and the engine had not begun: the instance is unfinished, not failed.
 void Executor::Impl::TakeBack(const Call& call) {
   --CountsOf(*call.row, call.op).calls;
+  --calls_made;
   At(*call.row, call.op).state = State::kReady;
 }
 
@@ -614,13 +631,13 @@ void Executor::Impl::PromoteFollower(const Call& call) {
   next.key = call.key;
   next.mergeable = true;
   next.request = call.request;  // what is asked is the same; who asks is not
-  next.request.static_prefix_tokens = At(*row, op).conversation->prompt.static_prefix_tokens;
-  next.request.script_attempt = 0;
+  next.most_tokens = call.most_tokens;
+  next.request.static_prefix_tokens = AskedBy(*row, op, 0).prompt.static_prefix_tokens;
+  next.request.sampling.draw_key = DrawKeyOf(*row, op, 0);
   AddressRequest(*row, op, 0, next.request);
   next.request.consumes = 0;  // given back when it merged
   next.followers.assign(call.followers.begin() + 1, call.followers.end());
-  --CountsOf(*row, op).merged;
-  Send(std::move(next));
+  Offer(std::move(next));
 }
 
 void Executor::CancelRow(size_t source, int64_t row_index) {

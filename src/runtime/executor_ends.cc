@@ -183,7 +183,8 @@ void Executor::Impl::EndInstance(RowState& row, OperatorIndex op, const Completi
   instance.output_tokens += completion.output_tokens;
   if (observer != nullptr) {
     observer->OnCall({PlanOf(row).operator_of(op), row.row, call.request,
-                      instance.conversation->prompt, completion, row.source, merged, call.engine});
+                      AskedBy(row, op, call.sample).prompt, completion, row.source, merged,
+                      call.engine});
   }
   if (instance.samples != nullptr) return EndSample(row, op, completion, call);
   if (completion.failure) return FailInstance(row, op, *completion.failure);
@@ -199,6 +200,7 @@ void Executor::Impl::EndInstance(RowState& row, OperatorIndex op, const Completi
   try {
     value = ReadAnswer(what, completion);
   } catch (Failure& failure) {
+    if (RepairAnswer(row, op, 0, completion, failure)) return;
     return FailInstance(row, op, std::move(failure));
   }
   // Greedy samples are all alike, so one call was made for them.
@@ -214,12 +216,17 @@ void Executor::Impl::EndSample(RowState& row, OperatorIndex op, const Completion
                                const Call& call) {
   Instance& instance = At(row, op);
   SampleSet& samples = *instance.samples;
+  const Operator& what = PlanOf(row).operator_of(op);
+  try {
+    if (!completion.failure && what.repair > 0) ReadAnswer(what, completion);
+  } catch (const Failure& failure) {
+    if (RepairAnswer(row, op, call.sample, completion, failure)) return;
+  }
   samples.answers[static_cast<size_t>(call.sample)] = completion;
   ++samples.done;
   if (samples.done < static_cast<int32_t>(samples.answers.size())) return;
   if (row.cancelled)
     return FailInstance(row, op, {"", "cancelled", "the row was cancelled", false});
-  const Operator& what = PlanOf(row).operator_of(op);
   std::vector<nlohmann::ordered_json> values;
   try {
     for (const auto& answer : samples.answers) {
@@ -233,6 +240,43 @@ void Executor::Impl::EndSample(RowState& row, OperatorIndex op, const Completion
   const Completion winner = std::move(*samples.answers[chosen]);
   instance.samples.reset();
   TakeAnswer(row, op, winner, what.vote ? values[chosen] : nlohmann::ordered_json(values));
+}
+
+/// An answer does not fit its schema: the model is told what is wrong with it and asked again, as
+/// often as `repair` says. What it said before is no part of the conversation that others go on
+/// with. False if the answer stands: then the instance fails by it.
+bool Executor::Impl::RepairAnswer(RowState& row, OperatorIndex op, int32_t sample,
+                                  const Completion& answer, const Failure& fault) {
+  Instance& instance = At(row, op);
+  const int32_t round = RoundOf(row, op, sample);
+  if (row.cancelled || round >= PlanOf(row).operator_of(op).repair) return false;
+  if (stopping) return is_left_for_later();
+  Conversation refused = AskedBy(row, op, sample);
+  refused.answer_text = answer.text;
+  refused.answer_tokens = answer.tokens;
+  refused.answer_cut = answer.cut;
+  refused.answer_ended = answer.finish == FinishReason::kEndToken;
+  const PromptBuilder& builder = *states[row.source].builders[static_cast<size_t>(op)];
+  Again again;
+  try {
+    Repair repair{round + 1, builder.Repair(refused, fault.message)};
+    if (instance.repairs == nullptr)
+      instance.repairs = std::make_unique<std::map<int32_t, Repair>>();
+    instance.repairs->insert_or_assign(sample, std::move(repair));
+    Ask(row, op, sample, again.call);
+  } catch (const Failure&) {
+    return false;  // it cannot be asked: what was wrong with the answer says more
+  }
+  // What later calls begin with is the new call's to keep.
+  const int32_t consumers = instance.request == 0 ? 0 : KeepFor(row, op).consumers;
+  if (consumers > 0) again.call.engine->Release(instance.request, consumers);
+  if (instance.samples == nullptr) instance.request = 0;
+  AddressRequest(row, op, sample, again.call.request);
+  if (instance.samples != nullptr)
+    instance.samples->requests[static_cast<size_t>(sample)] = again.call.request.id;
+  again.failed.failure = fault;
+  due_retries.push_back(std::move(again));
+  return true;
 }
 
 /// The instance has its output: `value`, which is the text of `completion` or made of it.
@@ -259,12 +303,12 @@ void Executor::Impl::Close(RowState& row, OperatorIndex op, InstanceEnd end) {
   HALO_CHECK(instance.state != State::kDone, "an instance ends once");
   instance.state = State::kDone;
   instance.end = end;
+  instance.repairs.reset();
   ++CountsOf(row, op).ended;
   if (--row.open_instances > 0) return;
   Settle(row);
   if (options.journal != nullptr) row.journaled = options.journal->appended();
-  ++rows_ended;
-  rows_ended_failed += row.failure ? 1 : 0;
+  NoteRowEnd(row);
   if (!options.input_order) ended_rows.emplace_back(row.source, row.row.index);
 }
 

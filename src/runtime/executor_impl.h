@@ -1,10 +1,12 @@
 #pragma once
 
-// What the parts of the executor share: executor.cc (the loop, rows and results), executor_calls.cc
-// (calls and their completions), executor_tools.cc (calls of tools), executor_ends.cc (how
-// instances end, and what follows), executor_journal.cc (what survives the run).
+// What the parts of the executor share: executor.cc (the loop, rows and results),
+// executor_limits.cc (what ends a run early), executor_calls.cc (calls and their completions),
+// executor_tools.cc (calls of tools), executor_ends.cc (how instances end, and what follows),
+// executor_journal.cc (what survives the run).
 
 #include <algorithm>
+#include <deque>
 #include <list>
 #include <map>
 #include <memory>
@@ -33,6 +35,15 @@ struct SampleSet {
   int32_t done = 0;
 };
 
+/// An answer that does not fit its schema is asked for again.
+struct Repair {
+  int32_t round = 0;          // how often it was
+  Conversation conversation;  // up to the question that is asked now
+};
+
+/// As what an instance counts (contract 2).
+enum class CountedAs : uint8_t { kNot, kMerged, kCached, kExecuted };
+
 /// Why an instance was skipped.
 enum class SkipReason : uint8_t {
   kNone,
@@ -46,15 +57,16 @@ struct Instance {
   InstanceEnd end = InstanceEnd::kUnfinished;
   SkipReason skip = SkipReason::kNone;
   bool lacks_input = false;  // one has failed; its conditions may still say that none is needed
-  bool counted = false;      // as distinct and executed, or cached
-  bool built = false;        // a tool's call was made, or an equal one taken for it
+  CountedAs counted = CountedAs::kNot;
+  bool built = false;  // a tool's call was made, or an equal one taken for it
   uint16_t inputs_left = 0;
   uint16_t readers_left = 0;  // operators that may name it and have not built their prompt yet
   RequestId request = 0;      // 0: none of its own (merged, or not there yet)
   int64_t prompt_tokens = 0, output_tokens = 0;
   std::unique_ptr<Conversation> conversation;
-  std::unique_ptr<SampleSet> samples;  // null: one
-  ToolResult result;                   // of a tool
+  std::unique_ptr<SampleSet> samples;                  // null: one
+  std::unique_ptr<std::map<int32_t, Repair>> repairs;  // by sample; null: none needed one
+  ToolResult result;                                   // of a tool
 };
 
 struct RowState {
@@ -92,6 +104,7 @@ struct Call {
   bool mergeable = false;
   int32_t sample = 0;
   int32_t attempt = 0;
+  int64_t most_tokens = 0;  // that it may cost
   std::vector<std::pair<RowState*, OperatorIndex>> followers;
 };
 
@@ -159,7 +172,6 @@ struct Executor::Impl {
     std::vector<std::vector<OperatorIndex>>
         kv_consumers;               // [operators] whose KV begins with this one's
     std::vector<ReadyQueue> ready;  // [operators] rows whose inputs are there
-    std::vector<int32_t> running;   // [operators] calls in an engine
     std::vector<size_t> counts;     // [operators] index into report.operators
     std::vector<bool> is_alone;     // [operators] what it reads is written to by the workflows
     bool closed = false;
@@ -190,11 +202,16 @@ struct Executor::Impl {
   RequestId next_request = 1;
   size_t next_source = 0;
   size_t next_engine = 0;
+  std::deque<Call> held;  // built, until the budget has room
+  int64_t calls_made = 0, tokens_spent = 0, tokens_reserved = 0;
+  int64_t started_us = 0;
   bool stopping = false;
   int64_t last_progress_us = 0;
   int64_t last_flush_us = 0;
   bool unflushed = false;                         // rows written since
   int64_t rows_ended = 0, rows_ended_failed = 0;  // written or not
+  int64_t failed_alike = 0;                       // rows that ended last, one after another
+  Failure alike;                                  // how the latest of them failed
   RunReport report;
 
   Impl(std::vector<RunSource> s, ExecutorOptions o, Clock& c, RunObserver* obs)
@@ -224,13 +241,29 @@ struct Executor::Impl {
   void WriteRow(RowState& row);
   void FlushRows(bool idle);
   void TellOfTurn();
+  void TellProgress();
   void CountAnswer(OperatorCounts& counts);
   void ReachCheckpoint();
-  void CheckLimits();
-  void Stop();
   void Abort();
   void Wait();
   RunReport Finish(RunEnd end);
+
+  // executor_limits.cc: what ends a run early
+  void CheckLimits();
+  void NoteRowEnd(const RowState& row);
+  void Stop();
+  void StopAt(StopCause cause, std::string reason);
+  void StopAtSpent(std::string reason);
+  void StopAtCalls();
+  bool CallsAreSpent() const {
+    return options.budget.calls >= 0 && calls_made >= options.budget.calls;
+  }
+  /// What waits for another try is unfinished, not failed: a larger budget would let it go on.
+  bool is_left_for_later() const { return stopping && report.stop_cause == StopCause::kBudget; }
+  bool FitsBudget(const Call& call) const;
+  void Offer(Call call);
+  bool SendHeld();
+  RunWaits Waits() const;
 
   // executor_calls.cc: calls
   void SubmitReady();
@@ -238,13 +271,14 @@ struct Executor::Impl {
   bool MaySubmit(size_t source, OperatorIndex op) const;
   void SubmitInstance(RowState& row, OperatorIndex op);
   void SubmitSample(RowState& row, OperatorIndex op);
-  Call SampleCall(RowState& row, OperatorIndex op);
   uint64_t DrawKeyOf(const RowState& row, OperatorIndex op, int32_t sample) const;
   void BuildRequest(RowState& row, OperatorIndex op, Call& call);
-  SamplingParameters SamplingOf(RowState& row, OperatorIndex op) const;
+  SamplingParameters SamplingOf(RowState& row, OperatorIndex op, size_t prompt_tokens) const;
+  void Ask(RowState& row, OperatorIndex op, int32_t sample, Call& call);
   void AddressRequest(RowState& row, OperatorIndex op, int32_t sample, Request& request);
   KeepHint KeepFor(RowState& row, OperatorIndex op);
   void CountStart(RowState& row, OperatorIndex op);
+  void CountMerged(RowState& row, OperatorIndex op);
   void Send(Call call);
   void PromoteFollower(const Call& call);
   bool MergeInto(RowState& row, OperatorIndex op, const Call& call);
@@ -294,7 +328,8 @@ struct Executor::Impl {
 
   // executor_journal.cc: what survives the run
   void FindWrittenTargets();
-  Signature KeyOf(const RowState& row, OperatorIndex op, const Request& request) const;
+  Signature KeyOf(const RowState& row, OperatorIndex op, int32_t sample,
+                  const Request& request) const;
   Signature KeyOf(const RowState& row, OperatorIndex op, const ToolWork& work) const;
   std::optional<JournalRecord> FindRecord(const RowState& row, OperatorIndex op,
                                           const Signature& key) const;
@@ -303,6 +338,7 @@ struct Executor::Impl {
   bool TakeFromJournal(RowState& row, OperatorIndex op, const Call& call);
   bool TakeSamples(RowState& row, OperatorIndex op);
   bool TakeToolFromJournal(RowState& row, OperatorIndex op, const ToolWork& work);
+  void CountEarlier(const Completion& completion);
   void CountCached(RowState& row, OperatorIndex op);
   bool IsFinal(const Failure& failure) const;
   void RecordFailure(const RowState& row, OperatorIndex op, const Signature& key,
@@ -339,6 +375,8 @@ struct Executor::Impl {
   void EndInstance(RowState& row, OperatorIndex op, const Completion& completion, const Call& call,
                    bool merged);
   void EndSample(RowState& row, OperatorIndex op, const Completion& completion, const Call& call);
+  bool RepairAnswer(RowState& row, OperatorIndex op, int32_t sample, const Completion& answer,
+                    const Failure& fault);
   void TakeAnswer(RowState& row, OperatorIndex op, const Completion& completion,
                   nlohmann::ordered_json value);
   void FailInstance(RowState& row, OperatorIndex op, Failure failure);
@@ -357,6 +395,22 @@ struct Executor::Impl {
   }
   OperatorCounts& CountsOf(const RowState& row, OperatorIndex op) {
     return report.operators[states[row.source].counts[static_cast<size_t>(op)]];
+  }
+  const OperatorCounts& CountsOf(size_t source, OperatorIndex op) const {
+    return report.operators[states[source].counts[static_cast<size_t>(op)]];
+  }
+  /// What a call asks: the instance's prompt, or the question that repairs its sample.
+  const Conversation& AskedBy(const RowState& row, OperatorIndex op, int32_t sample) const {
+    const Instance& instance = At(row, op);
+    if (instance.repairs == nullptr || !instance.repairs->contains(sample))
+      return *instance.conversation;
+    return instance.repairs->at(sample).conversation;
+  }
+  /// How often a sample's answer was asked for again.
+  int32_t RoundOf(const RowState& row, OperatorIndex op, int32_t sample) const {
+    const Instance& instance = At(row, op);
+    if (instance.repairs == nullptr || !instance.repairs->contains(sample)) return 0;
+    return instance.repairs->at(sample).round;
   }
   Engine* EngineOf(size_t source, OperatorIndex op) const {
     const RunSource& of = sources[source];

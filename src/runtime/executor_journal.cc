@@ -56,12 +56,12 @@ void Executor::Impl::FindWrittenTargets() {
 }
 
 /// Everything that the answer depends on. `request` has its sampling, adapter and grammar; the
-/// prompt is the instance's.
-Signature Executor::Impl::KeyOf(const RowState& row, OperatorIndex op,
+/// prompt is that of the sample.
+Signature Executor::Impl::KeyOf(const RowState& row, OperatorIndex op, int32_t sample,
                                 const Request& request) const {
   const LogicalNode& node = PlanOf(row).at(op);
   const RunSource& source = sources[row.source];
-  const Prompt& prompt = At(row, op).conversation->prompt;
+  const Prompt& prompt = AskedBy(row, op, sample).prompt;
   const SamplingParameters& sampling = request.sampling;
   SignatureBuilder key;
   key.Add("llm").Add(source.models[static_cast<size_t>(node.model)].content);
@@ -133,21 +133,30 @@ std::optional<Completion> Executor::Impl::Recall(const RowState& row, OperatorIn
   return completion;
 }
 
+/// The budget is that of the run, over all its parts.
+void Executor::Impl::CountEarlier(const Completion& completion) {
+  ++calls_made;
+  tokens_spent += completion.prompt_tokens + completion.output_tokens;
+}
+
 void Executor::Impl::CountCached(RowState& row, OperatorIndex op) {
-  At(row, op).counted = true;
+  Instance& instance = At(row, op);
+  if (instance.counted != CountedAs::kNot) return;
+  instance.counted = CountedAs::kCached;
   OperatorCounts& counts = CountsOf(row, op);
   ++counts.distinct;
   ++counts.cached;
 }
 
-/// True if the call was made in an earlier part of the run: the instance has ended.
+/// True if the call was made in an earlier part of the run: it has ended.
 bool Executor::Impl::TakeFromJournal(RowState& row, OperatorIndex op, const Call& call) {
   const std::optional<Completion> known = Recall(row, op, call.key);
   if (!known) return false;
+  CountEarlier(*known);
   if (call.mergeable && !known->failure) answers.Put(call.signature, *known);
-  At(row, op).state = State::kSubmitted;
+  if (At(row, op).samples == nullptr) At(row, op).state = State::kSubmitted;
   CountCached(row, op);
-  ReleaseKvOf(row, op);
+  if (RoundOf(row, op, call.sample) == 0) ReleaseKvOf(row, op);
   EndInstance(row, op, *known, call, true);
   return true;
 }
@@ -157,11 +166,13 @@ bool Executor::Impl::TakeSamples(RowState& row, OperatorIndex op) {
   if (options.journal == nullptr) return false;
   Instance& instance = At(row, op);
   std::vector<std::optional<Completion>> known(instance.samples->answers.size());
-  Call call = SampleCall(row, op);
+  std::vector<Call> asked(known.size());
   for (size_t k = 0; k < known.size(); ++k) {
-    call.request.sampling.draw_key = DrawKeyOf(row, op, static_cast<int32_t>(k));
-    known[k] = Recall(row, op, KeyOf(row, op, call.request));
-    instance.samples->sent += known[k] ? 1 : 0;
+    Ask(row, op, static_cast<int32_t>(k), asked[k]);
+    known[k] = Recall(row, op, asked[k].key);
+    if (!known[k]) continue;
+    ++instance.samples->sent;
+    CountEarlier(*known[k]);
   }
   // The first one is who takes over its parent's KV.
   if (known.front()) ReleaseKvOf(row, op);
@@ -169,8 +180,7 @@ bool Executor::Impl::TakeSamples(RowState& row, OperatorIndex op) {
   instance.state = State::kSubmitted;
   if (is_all) CountCached(row, op);
   for (size_t k = 0; k < known.size(); ++k) {
-    call.sample = static_cast<int32_t>(k);
-    if (known[k]) EndInstance(row, op, *known[k], call, true);
+    if (known[k]) EndInstance(row, op, *known[k], asked[k], true);
   }
   return is_all;
 }
@@ -192,6 +202,7 @@ bool Executor::Impl::TakeToolFromJournal(RowState& row, OperatorIndex op, const 
     return false;
   }
   At(row, op).state = State::kSubmitted;
+  ++calls_made;
   CountCached(row, op);
   EndTool(row, op, work, completion, result, true);
   return true;

@@ -122,7 +122,7 @@ void Executor::Impl::CountWrite(const ToolWork& work) {
 bool Executor::Impl::MergeTool(RowState& row, OperatorIndex op, const ToolWork& work) {
   if (!work.signature) return false;
   if (const ToolResult result = results.Find(*work.signature)) {
-    ++CountsOf(row, op).merged;
+    CountMerged(row, op);
     At(row, op).state = State::kMerged;
     if (states[row.source].is_alone[static_cast<size_t>(op)])
       RecordTool(row, op, work, ToolCompletion{}, result);
@@ -133,7 +133,7 @@ bool Executor::Impl::MergeTool(RowState& row, OperatorIndex op, const ToolWork& 
   if (under_way == tool_work_by_signature.end()) return false;
   tool_work.at(under_way->second).followers.emplace_back(&row, op);
   At(row, op).state = State::kMerged;
-  ++CountsOf(row, op).merged;
+  CountMerged(row, op);
   return true;
 }
 
@@ -143,6 +143,8 @@ void Executor::Impl::SendTool(ToolWork work) {
   At(row, work.op).state = State::kSubmitted;
   CountStart(row, work.op);
   ++CountsOf(row, work.op).calls;
+  ++CountsOf(row, work.op).running;
+  ++calls_made;
   ++given_out[ToolOf(row, work.op).target()];
   CountWrite(work);
   work.call.id = next_request++;
@@ -170,6 +172,7 @@ void Executor::Impl::OnToolCompletion(ToolCompletion completion) {
   ToolWork work = std::move(found->second);
   tool_work.erase(found);
   --given_out[ToolOf(*work.row, work.op).target()];
+  --CountsOf(*work.row, work.op).running;
   CountWrite(work);
   if (work.signature) {
     const auto leader = tool_work_by_signature.find(*work.signature);
@@ -209,8 +212,9 @@ void Executor::Impl::CountToolCompletion(ToolWork& work, const ToolCompletion& c
 /// other side wants it.
 bool Executor::Impl::RetryToolLater(ToolWork& work, ToolCompletion& completion) {
   const RetryPolicy& retry = PlanOf(*work.row).operator_of(work.op).retry;
-  const bool may = completion.failure && completion.failure->retriable && !stopping &&
-                   !work.row->cancelled && work.attempt < retry.max;
+  const bool may = completion.failure && completion.failure->retriable &&
+                   (!stopping || is_left_for_later()) && !work.row->cancelled &&
+                   work.attempt < retry.max;
   if (!may) return false;
   constexpr int32_t kMostDoublings = 20;
   constexpr double kUsPerS = 1e6, kMostSeconds = 3600.0;
@@ -257,7 +261,6 @@ bool Executor::Impl::PassOn(ToolWork& work) {
     work.call.script_operator = PlanOf(*row).operator_of(op).id;
     work.call.script_row = ScriptRow(*row);
     At(*row, op).state = State::kSubmitted;
-    --CountsOf(*row, op).merged;
     CountStart(*row, op);
     return true;
   }
@@ -270,7 +273,10 @@ void Executor::Impl::MakeDueToolCalls() {
     ToolAgain& again = node.mapped();
     const bool row_is_late =
         again.work.row->deadline_us > 0 && clock.NowUs() > again.work.row->deadline_us;
-    if (stopping || again.work.row->cancelled || row_is_late) {
+    if (!stopping && CallsAreSpent()) StopAtCalls();
+    if (is_left_for_later() && !again.work.row->cancelled && !row_is_late) {
+      At(*again.work.row, again.work.op).state = State::kReady;
+    } else if (stopping || again.work.row->cancelled || row_is_late) {
       if (row_is_late) again.failed.failure = Late();
       if (again.work.row->cancelled) again.failed.failure = Cancelled();
       ConcludeTool(std::move(again.work), std::move(again.failed));

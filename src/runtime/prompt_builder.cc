@@ -95,6 +95,7 @@ struct PromptBuilder::Impl {
       keep_messages =
           keep_messages || history == History::kContinue || history == History::kTranscript;
     }
+    keep_messages = keep_messages || op.repair > 0;
   }
 
   bool uses_chat() const { return op.use_chat_template && model.chat != nullptr; }
@@ -447,6 +448,13 @@ Conversation PromptBuilder::Build(const PromptInputs& inputs) const {
       can_fill ? impl.FillSkeleton(std::move(values)) : impl.Render(conversation.messages);
   impl.Tokenize(spans, conversation);
   return conversation;
+}
+
+Conversation PromptBuilder::Repair(const Conversation& refused, const std::string& fault) const {
+  // The validator's words quote the answer, so they are data.
+  Spans turn = One(PromptSpan::Data(fault));
+  turn.push_back(PromptSpan::Template("\nAnswer again, with nothing but a corrected answer."));
+  return impl_->Continue(refused, std::move(turn));
 }
 
 int32_t PromptBuilder::RowLimit(const RowNumber& number, const nlohmann::ordered_json& row,

@@ -68,6 +68,11 @@ class PromptBuilder {
   /// answer is still empty.
   Conversation Build(const PromptInputs& inputs) const;
 
+  /// What is asked after an answer that does not fit the operator's schema: the conversation goes
+  /// on with the answer, which `refused` holds, and with what the validator said of it. For
+  /// operators with `repair`.
+  Conversation Repair(const Conversation& refused, const std::string& fault) const;
+
   /// max_tokens or min_tokens of a row: a whole number in range. Throws Failure naming the key.
   int32_t RowLimit(const RowNumber& number, const nlohmann::ordered_json& row,
                    const char* key) const;

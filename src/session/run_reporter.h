@@ -1,10 +1,8 @@
 #pragma once
 
-#include <fmt/format.h>
-
 #include <cstdint>
 #include <functional>
-#include <nlohmann/json.hpp>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,71 +12,52 @@
 #include "runtime/executor.h"
 #include "session/call_dump.h"
 #include "session/durable_run.h"
+#include "session/report_data.h"
+#include "session/run_outlook.h"
 #include "session/run_trace.h"
 
 namespace halo {
 
-/// Tells everyone who asked what a run does: the dump of calls, the trace, and a person.
-class Reporter final : public RunObserver {
+/// Failed rows by operator and code, with an example of each.
+class FailureGroups {
  public:
-  /// `dump` and `trace` may be null. `news` are taken from there with each progress.
-  Reporter(CallDump* dump, RunTrace* trace, int64_t rows_total, int64_t calls_total,
-           std::vector<std::string>& news, const std::function<void(const Progress&)>& on_progress,
-           const Clock& clock)
-      : dump_(dump),
-        trace_(trace),
-        rows_total_(rows_total),
-        calls_total_(calls_total),
-        news_(news),
-        on_progress_(on_progress),
-        clock_(clock),
-        start_us_(clock.NowUs()) {}
-
-  void OnCall(const CallRecord& call) override {
-    if (dump_ != nullptr) dump_->Write(call);
-  }
-  void OnToolCall(const ToolCallRecord& call) override {
-    if (dump_ != nullptr) dump_->Write(call);
-  }
-  void OnAttempt(const CallRecord& call) override {
-    if (trace_ != nullptr) trace_->OnAttempt(call);
-  }
-  void OnToolAttempt(const ToolCallRecord& call) override {
-    if (trace_ != nullptr) trace_->OnToolAttempt(call);
-  }
-  void OnTurn(const RunCounts& counts) override {
-    if (trace_ != nullptr) trace_->OnTurn(counts);
-  }
-  void OnRow(size_t source, const RowResult& row) override {
-    constexpr size_t kShown = 3;
-    if (trace_ != nullptr) trace_->OnRow(source, row);
-    if (!row.failure || failures_.size() >= kShown) return;
-    std::string id = row.id.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
-    const std::string who = row.failure->operator_id.empty() ? "" : row.failure->operator_id + ": ";
-    failures_.push_back(
-        fmt::format("row {}: {}{} ({})", id, who, row.failure->message, row.failure->code));
-  }
-  /// From now on failed rows are kept there, as they were given.
-  void KeepFailedRows(DurableRun& run) { run_ = &run; }
-  void OnFailedRow(size_t source, const Row& row) override {
-    if (run_ != nullptr) run_->KeepFailedRow(source, row);
-  }
-  std::vector<std::string> failures() const { return failures_; }
-  void OnProgress(const RunCounts& counts) override {
-    if (!on_progress_) return;
-    on_progress_({rows_total_, counts.rows_ok, counts.rows_failed, calls_total_, counts.calls_done,
-                  counts.calls_running, counts.output_tokens,
-                  static_cast<double>(clock_.NowUs() - start_us_) * 1e-6,
-                  std::exchange(news_, {})});
-  }
+  void Add(const RowResult& row);
+  /// The largest first, at most 20.
+  std::vector<FailureGroup> Largest() const;
 
  private:
-  std::vector<std::string> failures_;
+  std::map<std::pair<std::string, std::string>, FailureGroup> groups_;  // by operator and code
+};
+
+/// Tells everyone who asked what a run does: the dump of calls, the trace, the report, and a
+/// person.
+class Reporter final : public RunObserver {
+ public:
+  /// `dump`, `trace` and `report` may be null. `news` are taken from there with each progress.
+  Reporter(CallDump* dump, RunTrace* trace, ReportData* report, RunOutlook outlook,
+           std::vector<std::string>& news, const std::function<void(const Progress&)>& on_progress,
+           const Clock& clock);
+
+  void OnCall(const CallRecord& call) override;
+  void OnToolCall(const ToolCallRecord& call) override;
+  void OnAttempt(const CallRecord& call) override;
+  void OnToolAttempt(const ToolCallRecord& call) override;
+  void OnTurn(const RunCounts& counts) override;
+  void OnRow(size_t source, const RowResult& row) override;
+  /// From now on failed rows are kept there, as they were given.
+  void KeepFailedRows(DurableRun& run) { run_ = &run; }
+  void OnFailedRow(size_t source, const Row& row) override;
+  void OnProgress(const RunProgress& run) override;
+
+  std::vector<FailureGroup> failures() const { return failures_.Largest(); }
+
+ private:
+  FailureGroups failures_;
   CallDump* dump_;
   RunTrace* trace_;
   DurableRun* run_ = nullptr;
-  int64_t rows_total_;
-  int64_t calls_total_;
+  ReportData* report_;
+  RunOutlook outlook_;
   std::vector<std::string>& news_;
   const std::function<void(const Progress&)>& on_progress_;
   const Clock& clock_;

@@ -40,6 +40,9 @@
 #include "session/plan_file.h"
 #include "session/planning.h"
 #include "session/prompt_estimate.h"
+#include "session/report_data.h"
+#include "session/report_page.h"
+#include "session/run_outlook.h"
 #include "session/run_reporter.h"
 #include "session/run_trace.h"
 #include "session/summary.h"
@@ -73,12 +76,44 @@ void RequireFolderOf(const std::string& path, const std::string& flag) {
                                      ": " + std::strerror(errno));
 }
 
+int64_t Microseconds(double seconds) {
+  constexpr double kMostSeconds = 1e9;  // thirty years are as good as no limit, and can be counted
+  return static_cast<int64_t>(std::min(seconds, kMostSeconds) * 1e6);
+}
+
 std::string ReadWholeFile(const std::string& path, const std::string& flag) {
   std::ifstream file(path, std::ios::binary);
   std::ostringstream text;
   text << file.rdbuf();
   if (!file || path.empty()) throw Error(ErrorCode::kUsage, flag + " " + path + ": cannot be read");
   return text.str();
+}
+
+/// How a run ended, for a person.
+std::string StatusWords(const RunOutcome& outcome) {
+  switch (outcome.status) {
+    case RunStatus::kAllOk:
+      return "All rows are ok.";
+    case RunStatus::kRowsFailed:
+      return "Finished; some rows failed.";
+    case RunStatus::kStopped:
+      return "Stopped: " + outcome.stop_reason + ".";
+    case RunStatus::kInterrupted:
+      return "Stopped by a signal.";
+    case RunStatus::kFailed:
+    case RunStatus::kUsage:
+      return "The run failed.";
+  }
+  return "";
+}
+
+/// Never "finished" with less than all rows done: what was scanned is what was run.
+void CheckAllRows(const RunReport& report, int64_t rows_total) {
+  const int64_t done = report.counts.rows_ok + report.counts.rows_failed;
+  if (report.end != RunEnd::kFinished || rows_total < 0 || done == rows_total) return;
+  throw Error(ErrorCode::kIo, fmt::format("{} rows were found before the run, {} while it ran: the "
+                                          "input was changed meanwhile",
+                                          rows_total, done));
 }
 
 /// One model file in use. Several names may resolve to one file; they share it.
@@ -148,6 +183,8 @@ struct Session::Impl {
   void OpenOutputs();
   int32_t ExpectedTokens(const LoadedModel& model);
   int32_t SequencesFor(const std::string& model_path) const;
+  std::unique_ptr<ReportData> OpenReport(int64_t start_us);
+  void WriteReport(const ReportData& data, const RunOutcome& outcome) const;
   std::unique_ptr<RunTrace> OpenTrace(int64_t start_us, int64_t planned_us);
   std::vector<RunSource> Sources();
   void Replan(ExecutorOptions& how, RunTrace* trace);
@@ -540,6 +577,7 @@ void Session::Impl::CheckPaths() const {
   RequireFolderOf(options.output, "-o");
   RequireFolderOf(options.dump_prompts, "--dump-prompts");
   RequireFolderOf(options.trace, "--trace");
+  RequireFolderOf(options.report, "--report");
   std::vector<std::string> read;
   std::vector<WrittenFile> written;
   for (size_t i = 0; i < inputs.size(); ++i) {
@@ -557,6 +595,7 @@ void Session::Impl::CheckPaths() const {
   read.insert(read.end(), tools.files.begin(), tools.files.end());
   written.push_back({"--dump-prompts", options.dump_prompts, ""});
   written.push_back({"--trace", options.trace, ""});
+  written.push_back({"--report", options.report, ""});
   written.push_back({"--summary-json", options.summary_json, ""});
   CheckWrittenFiles(written, read);
 }
@@ -627,6 +666,42 @@ void Session::Impl::Replan(ExecutorOptions& how, RunTrace* trace) {
   };
 }
 
+/// Null where none was asked for.
+std::unique_ptr<ReportData> Session::Impl::OpenReport(int64_t start_us) {
+  if (options.report.empty()) return nullptr;
+  const auto text_of = [this](const CallRecord& call) {
+    if (call.prompt.tokens.empty()) return call.prompt.text;
+    const std::string& path = model_paths.at(call.op.model);
+    return models.at(path).vocabulary->Detokenize(call.prompt.tokens);
+  };
+  auto data = std::make_unique<ReportData>(start_us, options.report_samples, text_of);
+  for (const auto& [path, model] : models) {
+    for (int32_t w = 0; w < fleet->workers(); ++w) {
+      data->AddEngine(fmt::format("worker {}: {}", w, model.resolved.request.name),
+                      fleet->engine(model.in_fleet), w);
+    }
+  }
+  return data;
+}
+
+void Session::Impl::WriteReport(const ReportData& data, const RunOutcome& outcome) const {
+  int64_t prefill_us = 0, prefill_tokens = 0;
+  for (const auto& [path, model] : models) {
+    const EngineStatistics statistics = fleet->engine(model.in_fleet).Statistics();
+    prefill_us += statistics.prefill_us;
+    prefill_tokens += statistics.prefill_tokens;
+  }
+  const auto summary = nlohmann::ordered_json::parse(outcome.summary_json);
+  ReportInput input{physical, data, summary, outcome.failures, StatusWords(outcome), 0.0};
+  if (prefill_tokens > 0)
+    input.prefill_token_s =
+        static_cast<double>(prefill_us) * 1e-6 / static_cast<double>(prefill_tokens);
+  std::ofstream file(options.report, std::ios::binary);
+  file << ReportPage(input);
+  if (!file.flush())
+    throw Error(ErrorCode::kIo, options.report + ": could not be written (--report)");
+}
+
 std::vector<RunSource> Session::Impl::Sources() {
   std::vector<RunSource> sources;
   for (const auto& input : inputs) {
@@ -637,6 +712,7 @@ std::vector<RunSource> Session::Impl::Sources() {
     source.prompt_column = input->column;
     source.adapters = input->adapters;
     source.adapter_contents = input->adapter_contents;
+    source.row_timeout_us = Microseconds(options.row_timeout_s);
     if (options.workers > 1) source.placement = &replanner->placement(sources.size());
     for (const ModelRequest& request : input->plan.models) {
       LoadedModel& model = models.at(model_paths.at(request));
@@ -660,6 +736,9 @@ ExecutorOptions Session::Impl::HowToExecute() {
   how.stop_on_error = options.stop_on_error;
   how.max_failures = options.max_failures;
   how.max_failures_share = options.max_failures_share;
+  how.stop_when_all_fail = options.stop_when_all_fail;
+  how.budget = {options.most_calls, options.most_tokens,
+                options.most_seconds < 0 ? -1 : Microseconds(options.most_seconds)};
   how.tools = tools.runner.get();
   how.tool_setup = tools.setup;
   if (durable) durable->Configure(how);
@@ -745,23 +824,22 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   const std::unique_ptr<RunTrace> trace = impl.OpenTrace(start_us, planned_us);
 
   int64_t rows_total = 0;
-  int64_t calls_total = 0;
+  std::vector<int64_t> rows_of_inputs;
   for (const auto& input : impl.inputs) {
     const int64_t rows = input->rows->total();
-    const bool known = rows >= 0 && rows_total >= 0;
-    rows_total = known ? rows_total + rows : -1;
-    const auto operators = std::count_if(input->plan.nodes.begin(), input->plan.nodes.end(),
-                                         [](const LogicalNode& node) { return !node.removed; });
-    calls_total = known ? calls_total + rows * static_cast<int64_t>(operators) : -1;
+    rows_of_inputs.push_back(rows);
+    rows_total = rows >= 0 && rows_total >= 0 ? rows_total + rows : -1;
   }
-  Reporter reporter(dump.get(), trace.get(), rows_total, calls_total, impl.news, on_progress,
-                    impl.clock);
-  if (impl.durable) reporter.KeepFailedRows(*impl.durable);
   const int64_t ready_us = impl.clock.NowUs();
+  const std::unique_ptr<ReportData> page = impl.OpenReport(ready_us);
+  Reporter reporter(dump.get(), trace.get(), page.get(), RunOutlook(impl.physical, rows_of_inputs),
+                    impl.news, on_progress, impl.clock);
+  if (impl.durable) reporter.KeepFailedRows(*impl.durable);
   impl.replanner = impl.planning->MakeReplanner(impl.physical);
   impl.Replan(how, trace.get());
   Executor executor(impl.Sources(), how, impl.clock, &reporter);
   RunReport report = executor.Run(stop);
+  CheckAllRows(report, rows_total);
   if (dump) dump->Finish();
   if (trace) {
     trace->AddPhase("run", ready_us, impl.clock.NowUs());
@@ -783,9 +861,11 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   summary.setup_s = static_cast<double>(ready_us - start_us) * 1e-6;
   summary.lower_bound_s = impl.planning->LowerBound(report, impl.physical);
   RunOutcome outcome = impl.OutcomeOf(report, std::move(summary));
-  outcome.first_failures = reporter.failures();
+  outcome.failures = reporter.failures();
   outcome.rows_failed = report.counts.rows_failed;
+  outcome.stop_reason = report.stop_reason;
   impl.EndDurable(outcome);
+  if (page) impl.WriteReport(*page, outcome);
   return outcome;
 }
 

@@ -29,6 +29,7 @@ class LiveTools final : public ToolRunner {
   void Cancel(ToolCallId id) override;
   std::vector<ToolCompletion> Poll(int64_t deadline_us) override;
   int64_t pending() const override { return static_cast<int64_t>(by_call_.size()); }
+  int64_t held_back() const override { return http_ == nullptr ? 0 : http_->held_back(); }
   int ready_descriptor() const override { return mailbox_.ready_descriptor(); }
 
  private:

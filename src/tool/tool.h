@@ -150,6 +150,8 @@ class ToolRunner {
   virtual std::vector<ToolCompletion> Poll(int64_t deadline_us) = 0;
   /// Calls submitted and not yet completed.
   virtual int64_t pending() const = 0;
+  /// Of these, calls that wait because their host is asked only so often.
+  virtual int64_t held_back() const { return 0; }
   /// For waiting on several things at once: a descriptor that is readable while Poll has something
   /// to give, the same over the runner's life. -1: there is none, and Poll has to be asked.
   virtual int ready_descriptor() const { return -1; }

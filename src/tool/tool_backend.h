@@ -37,6 +37,8 @@ class ToolBackend {
   /// Never blocks on the call itself. One caller thread.
   virtual void Submit(ToolCall call) = 0;
   virtual void Cancel(ToolCallId id) = 0;
+  /// ToolRunner::held_back
+  virtual int64_t held_back() const { return 0; }
 };
 
 }  // namespace halo

@@ -123,11 +123,6 @@ constexpr KeySpec<GraphNodeDraft> kInferenceKeys[] = {
     {"prompt", ReadBody},
     {"messages", ReadMessages},
     {"structured", ReadStructured},
-    {"repair",
-     [](KeyContext& c, const YamlField& f, GraphNodeDraft&) {
-       c.reader.Whole(f, {0, 10});
-     },
-     false},
     {"db_queries", ReadToolList},
     {"tool_calls", ReadToolList},
 };
@@ -149,7 +144,7 @@ std::vector<KeySpec<GraphNodeDraft>> InferenceNodeKeys() {
   std::vector<KeySpec<GraphNodeDraft>> keys(std::begin(kCommonKeys), std::end(kCommonKeys));
   keys.insert(keys.end(), std::begin(kInferenceKeys), std::end(kInferenceKeys));
   for (const KeySpec<OperatorDraft>& spec : OperatorKeys()) {
-    if (IsShared(spec.name)) keys.push_back({spec.name, ReadSharedKey, spec.supported});
+    if (IsShared(spec.name)) keys.push_back({spec.name, ReadSharedKey});
   }
   return keys;
 }

@@ -18,12 +18,11 @@ struct KeyContext {
   std::string_view text;  ///< the file
 };
 
-/// How one key is read. `supported` is false for keys that are checked, but cannot be acted on yet.
+/// How one key is read.
 template <typename Target>
 struct KeySpec {
   const char* name;
   void (*read)(KeyContext&, const YamlField&, Target&);
-  bool supported = true;
 };
 
 template <typename Target>
@@ -57,12 +56,7 @@ std::set<std::string> ReadMapping(KeyContext& context, const YamlNode& mapping,
     }
     if (!seen.insert(key->text).second) continue;  // a duplicate: the first one counts
     given.insert(key->text);
-    const size_t before = diagnostics.size();
     spec->read(context, {spec->name, key.get(), value.get()}, target);
-    if (!spec->supported && diagnostics.size() == before) {
-      diagnostics.Add(key->line, key->column,
-                      std::string(spec->name) + " is not supported yet: take it out");
-    }
   }
   return given;
 }

@@ -339,6 +339,11 @@ constexpr KeySpec<OperatorDraft> kOperatorKeys[] = {
     {"lora_config", ReadLora},
     {"timeout_s", ReadTimeout},
     {"retry", ReadRetry},
+    {"repair",
+     [](KeyContext& c, const YamlField& f, OperatorDraft& d) {
+       d.repair = f.key;
+       if (const auto n = c.reader.Whole(f, {0, 10})) d.op.repair = static_cast<int32_t>(*n);
+     }},
     {"on_error", ReadOnError},
     {"cache", CheckCache},
     {"effect", CheckEffect},
@@ -444,6 +449,11 @@ void CheckOperatorKeys(const OperatorDraft& draft, DiagnosticList& diagnostics) 
   if (draft.schema != nullptr && !draft.op.sampling.stop.empty()) {
     diagnostics.Add(draft.schema->line, draft.schema->column,
                     "schema beside stop: the schema says where an answer ends, take stop out");
+  }
+  if (draft.op.repair > 0 && draft.op.schema == nullptr && draft.schema == nullptr) {
+    diagnostics.Add(draft.repair->line, draft.repair->column,
+                    "repair: there is no schema that an answer could fail: add one, or take repair "
+                    "out");
   }
   const SamplingSpec& sampling = draft.op.sampling;
   if (!draft.min_tokens || sampling.max_tokens.expression || sampling.min_tokens.expression) return;

@@ -50,6 +50,7 @@ struct OperatorDraft {
   const YamlNode* min_tokens = nullptr;
   const YamlNode* vote = nullptr;
   const YamlNode* schema = nullptr;  ///< the key
+  const YamlNode* repair = nullptr;  ///< the same
   std::vector<TemplateUse> templates;
 };
 

@@ -126,6 +126,7 @@ struct Operator {
   OnError on_error = OnError::kFail;
   RetryPolicy retry;
   double timeout_s = 0.0;  ///< of one attempt; 0: none
+  int32_t repair = 0;      ///< how often an answer that does not fit `schema` is asked for again
   SamplingSpec sampling;
   /// shared for the same reason. What answers must look like; null: any text.
   std::shared_ptr<const OutputSchema> schema;

@@ -103,6 +103,31 @@ class Cli(unittest.TestCase):
             self.assertEqual(dumps[mode], dumps["reference"], mode)
             self.assertEqual(outputs[mode], outputs["reference"], mode)
 
+    def test_answers_that_do_not_fit_are_asked_for_again_as_in_the_reference(self):
+        support.exact_answers_or_skip(self)
+        text = """
+start_ops: [word]
+end_ops: [word, after]
+ops:
+  word: {model: m, prompt: "A word.", temperature: 1, top_p: 1, max_tokens: 4, repair: REPAIR, schema: {type: string, maxLength: 12}}
+  after: {model: m, prompt: "And now shorter.", max_tokens: 4, input_ops: [word]}
+"""
+        rows = write("words.jsonl", "".join(json.dumps({"id": i, "prompt": f"Row {i}"}) + "\n" for i in range(24)))
+        seen = {}
+        for repair in (0, 2):
+            workflow = write(f"repair{repair}.yaml", text.replace("REPAIR", str(repair)))
+            for mode in ("--naive", "--deterministic"):
+                summary = os.path.join(support.SCRATCH, "repair.json")
+                code, out, error = halo("run", workflow, "-i", rows, *self.model, mode, "--no-breaker", "--summary-json", summary)
+                self.assertIn(code, (0, 3), error)
+                with open(summary, encoding="utf-8") as file:
+                    seen[repair, mode] = (rows_of(out), json.load(file)["operators"][0]["calls"])
+            self.assertEqual(seen[repair, "--naive"], seen[repair, "--deterministic"])
+        fits = {repair: sum(row["status"] == "ok" for row in seen[repair, "--naive"][0]) for repair in (0, 2)}
+        self.assertLess(fits[0], 24)
+        self.assertGreater(fits[2], fits[0])
+        self.assertGreater(seen[2, "--naive"][1], 24)
+
     def test_misspelt_words_get_a_suggestion(self):
         for arguments, meant in ((["rnu", "x.yaml"], "rnu (did you mean 'run'?)"),
                                  (["run", "x.yaml", "--modle", "a=b"], "--modle (did you mean '--model'?)"),

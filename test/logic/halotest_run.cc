@@ -273,6 +273,11 @@ class HalotestRunner {
     options.stop_on_error = Option("on_error", "continue") == "stop";
     options.max_failures = std::stod(Option("max_failures", "-1"));
     options.max_failures_share = std::stod(Option("max_failures_share", "-1"));
+    options.stop_when_all_fail = Option("stop_when_all_fail", "on") == "on";
+    options.budget.calls = std::stoll(Option("most_calls", "-1"));
+    options.budget.tokens = std::stoll(Option("most_tokens", "-1"));
+    const int64_t most_ms = std::stoll(Option("most_ms", "-1"));
+    options.budget.time_us = most_ms < 0 ? -1 : most_ms * 1000;
     options.tools = &tools;
     options.tool_setup.concurrency = std::stoi(Option("tools", "32"));
     options.tool_setup.share = Option("tool_cache", "on") == "on";
@@ -376,6 +381,13 @@ class HalotestRunner {
       return report.end == RunEnd::kFinished  ? "finished"
              : report.end == RunEnd::kStopped ? "stopped"
                                               : "interrupted";
+    }
+    if (rule.name == "stopped_by") return StopCauseName(report.stop_cause);
+    if (rule.name == "tokens") {
+      int64_t tokens = 0;
+      for (const OperatorCounts& counts : report.operators)
+        tokens += counts.prompt_tokens + counts.output_tokens;
+      return std::to_string(tokens);
     }
     return std::nullopt;
   }

@@ -111,7 +111,12 @@ class ScenarioMaker {
     if (Chance(60)) text += ", temperature: 0";
     if (Chance(20)) text += ", max_batch_size: " + std::to_string(1 + random_.Below(3));
     if (Chance(20)) text += ", max_tokens: \"{{ row.length }}\"";
-    if (Chance(10)) text += ", stop: \"x\"";
+    if (Chance(15)) {
+      text += ", schema: {gbnf: 'root ::= \"answer\" [0-2] (\" more\")?'}, repair: " +
+              std::to_string(random_.Below(3));
+    } else if (Chance(10)) {
+      text += ", stop: \"x\"";
+    }
     if (Chance(10)) text += ", seed: 7";
     if (Chance(15)) text += ", use_chat_template: false";
     if (Chance(15)) text += ", keep_cache: false";
@@ -285,6 +290,62 @@ ScenarioResult Play(const Scenario& scenario, bool naive, std::set<std::string> 
   EXPECT_LE(result.report.peak_open_rows, naive ? 1 : options.window);
   ExpectAccounting(result.report, static_cast<int64_t>(scenario.rows.size()));
   return result;
+}
+
+/// What a run with a budget wrote, row by row.
+std::set<std::string> PlayWithin(const Scenario& scenario, const RunBudget& budget,
+                                 RunReport& report) {
+  SimulatedEngineOptions engine_options;
+  engine_options.sequences = scenario.sequences;
+  engine_options.script = [&](const Request& request) { return Reply(scenario, request); };
+  SimulatedRig rig(scenario.yaml, "random.yaml", engine_options, scenario.options.all_outputs);
+  rig.Optimize(scenario.rows, ResolveColumn(rig.workflow, ""), {});
+  ListFeed feed(scenario.rows);
+  ListSink sink;
+  const auto chat =
+      scenario.chat ? std::make_shared<ChatTemplate>("", "", "", "2026-01-31") : nullptr;
+  ExecutorOptions options = scenario.options;
+  options.budget = budget;
+  const StopFlag stop{0};
+  report = Executor({rig.Source(feed, sink, chat)}, options, rig.clock, nullptr).Run(stop);
+  std::set<std::string> rows;
+  for (const Json& row : sink.rows) rows.insert(row.dump());
+  return rows;
+}
+
+TEST(RandomDagTest, ABudgetIsKeptToAndChangesNoRowThatIsWritten) {
+  int64_t stopped = 0, written = 0;
+  for (uint64_t seed = 1; seed <= kScenarios / 2 && !HasFailure(); ++seed) {
+    const Scenario scenario = ScenarioMaker(seed).Make();
+    SCOPED_TRACE("seed " + std::to_string(seed) + "\n" + scenario.yaml);
+    RunReport report;
+    const std::set<std::string> all = PlayWithin(scenario, {}, report);
+    int64_t calls = 0, tokens = 0;
+    for (const OperatorCounts& op : report.operators) {
+      calls += op.calls;
+      tokens += op.prompt_tokens + op.output_tokens;
+    }
+    RunBudget budget;
+    const double share = UniformDraw(seed, 2000);
+    const bool of_calls = seed % 2 == 0;
+    if (of_calls) budget.calls = static_cast<int64_t>(share * static_cast<double>(calls));
+    // Calls are given what they may cost at most, which is more.
+    if (!of_calls) budget.tokens = static_cast<int64_t>(20.0 * share * static_cast<double>(tokens));
+    const std::set<std::string> rows = PlayWithin(scenario, budget, report);
+    int64_t spent_calls = 0, spent_tokens = 0;
+    for (const OperatorCounts& op : report.operators) {
+      spent_calls += op.calls;
+      spent_tokens += op.prompt_tokens + op.output_tokens;
+    }
+    EXPECT_LE(of_calls ? spent_calls : spent_tokens, of_calls ? budget.calls : budget.tokens);
+    EXPECT_TRUE(std::includes(all.begin(), all.end(), rows.begin(), rows.end()));
+    EXPECT_EQ(report.end == RunEnd::kStopped, report.stop_cause == StopCause::kBudget);
+    EXPECT_TRUE(report.end == RunEnd::kStopped || rows == all);
+    stopped += report.end == RunEnd::kStopped ? 1 : 0;
+    written += static_cast<int64_t>(rows.size());
+  }
+  EXPECT_GT(stopped, 100);
+  EXPECT_GT(written, 1000);
 }
 
 TEST(RandomDagTest, RowsEqualThoseOfTheNaiveRun) {

@@ -286,6 +286,7 @@ TEST(HttpStartQueue, StartsByOrderUpToTheBounds) {
   EXPECT_EQ(queue.StartNext(0), Ticket(1, 2));
   EXPECT_EQ(queue.StartNext(0), Ticket(1, 3));
   EXPECT_EQ(queue.StartNext(0), std::nullopt) << "three in all";
+  EXPECT_EQ(queue.held_back(), 0) << "they wait for places, not for time";
   queue.Release("b");
   EXPECT_EQ(queue.StartNext(0), Ticket(9, 5)) << "two to a";
   queue.Release("a");
@@ -302,6 +303,7 @@ TEST(HttpStartQueue, KeepsToTheRateOfAHost) {
   EXPECT_EQ(queue.StartNext(1'000'000), Ticket(0, 1));
   EXPECT_EQ(queue.StartNext(1'000'000), Ticket(1, 4)) << "the other host has a rate of its own";
   EXPECT_EQ(queue.StartNext(1'050'000), std::nullopt);
+  EXPECT_EQ(queue.held_back(), 2) << "two to a; b has nothing left";
   const int64_t next_us = queue.next_start_us().value();
   EXPECT_EQ(queue.StartNext(next_us - 1), std::nullopt);
   EXPECT_EQ(queue.StartNext(next_us), Ticket(0, 2));

@@ -5,6 +5,7 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <atomic>
 #include <limits>
 #include <map>
 #include <mutex>
@@ -164,6 +165,7 @@ struct HttpBackend::Impl {
   // The thread's own.
   Calls calls;
   HttpStartQueue queue;
+  std::atomic<int64_t> held_back{0};  // of the queue, for other threads
   std::set<std::pair<int64_t, ToolCallId>> due;
   uint64_t submitted = 0;
 
@@ -313,6 +315,7 @@ void HttpBackend::Impl::StartCalls() {
   while (const std::optional<HttpTicket> ticket = queue.StartNext(now_us)) {
     Start(calls.at(ticket->id));
   }
+  held_back.store(queue.held_back(), std::memory_order_relaxed);
 }
 
 void HttpBackend::Impl::Start(Call& call) {
@@ -477,6 +480,8 @@ void HttpBackend::Submit(ToolCall call) {
   HALO_CHECK(std::holds_alternative<HttpCall>(call.what), "an HTTP call");
   impl_->Tell(std::move(call));
 }
+
+int64_t HttpBackend::held_back() const { return impl_->held_back.load(std::memory_order_relaxed); }
 
 void HttpBackend::Cancel(ToolCallId id) { impl_->Tell(id); }
 

@@ -66,6 +66,7 @@ class HttpBackend final : public ToolBackend {
 
   void Submit(ToolCall call) override;  ///< an HttpCall
   void Cancel(ToolCallId id) override;
+  int64_t held_back() const override;
 
  private:
   struct Impl;

@@ -75,6 +75,13 @@ std::optional<int64_t> HttpStartQueue::next_start_us() const {
   return later_us_.begin()->first;
 }
 
+int64_t HttpStartQueue::held_back() const {
+  int64_t calls = 0;
+  for (const auto& [start_us, host] : later_us_)
+    calls += static_cast<int64_t>(hosts_.at(host).waiting.size());
+  return calls;
+}
+
 void HttpStartQueue::Place(std::map<std::string, Host>::iterator at, int64_t now_us) {
   Host& host = at->second;
   if (host.ready) ready_.erase(*std::exchange(host.ready, std::nullopt));

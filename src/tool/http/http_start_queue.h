@@ -44,6 +44,8 @@ class HttpStartQueue {
   void Release(const std::string& host);
   /// When to ask again although no place is given back; nullopt: no call waits for its time alone.
   std::optional<int64_t> next_start_us() const;
+  /// Calls to hosts that have a place for one and are asked only so often.
+  int64_t held_back() const;
 
  private:
   struct Host {
