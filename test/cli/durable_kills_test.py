@@ -33,7 +33,7 @@ class DurableKills(unittest.TestCase):
         workflow = write("w.yaml", WORKFLOW)
         rows = write("rows.jsonl", "".join(json.dumps({"id": i, "prompt": f"Row number {i} speaks."}) + "\n" for i in range(150)))
         arguments = ["run", workflow, "-i", rows, "--model", f"m={model()}", "--worker-memory", "64M", "--kept-memory", "64M",
-                     "--deterministic", "--all-outputs", "--sequences", str(SEQUENCES)]
+                     "--deterministic", "--all-outputs", "--sequences", str(SEQUENCES), "--threads", "1"]
         began = time.monotonic()
         code, expected, error = halo(*arguments, timeout=500)
         self.assertEqual(code, 0, error)
