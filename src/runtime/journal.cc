@@ -261,7 +261,7 @@ void Journal::Work() {
         Commit(batch);
         committed_.fetch_add(static_cast<int64_t>(batch.size()), std::memory_order_release);
       } catch (const Error& error) {
-        failure = error.what();
+        failure = options_.path + ": " + error.what();
       }
     }
     const uint64_t one = 1;
