@@ -12,8 +12,8 @@
 
 #include "base/error.h"
 #include "commands.h"
-#include "run_summary.h"
 #include "project_file.h"
+#include "run_summary.h"
 #include "session/durable_run.h"
 
 namespace halo::cli {
@@ -79,8 +79,9 @@ void AddResumeFlags(CLI::App& command, ResumeFlags& flags) {
       ->required();
   command.add_option("--connect", flags.connections,
                      "NAME=URL: a connection whose password the run does not keep (repeatable)");
-  command.add_option("--budget", flags.budget,
-                     "calls=N,tokens=N,seconds=S: another budget, for all parts of the run together");
+  command.add_option(
+      "--budget", flags.budget,
+      "calls=N,tokens=N,seconds=S: another budget, for all parts of the run together");
   command.add_option("--summary-json", flags.summary_json, "Write the summary to a file");
   command.add_flag("--quiet", flags.quiet, "No progress and no summary on standard error");
 }

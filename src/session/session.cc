@@ -189,6 +189,7 @@ struct Session::Impl {
   std::vector<RunSource> Sources();
   void Replan(ExecutorOptions& how, RunTrace* trace);
   int64_t RowsSideBySide() const;
+  void AddActuals(const RunReport& report, int64_t ready_us);
   RunOutcome OutcomeOf(const RunReport& report, SummaryInput summary) const;
   ExecutorOptions HowToExecute();
   std::string SpoolFolder();
@@ -796,6 +797,16 @@ std::vector<std::string> Session::MissingForTools() {
   return MissingFor(impl_->Workflows(), impl_->options);
 }
 
+/// What happened beside what was expected. `ready_us`: when rows began.
+void Session::Impl::AddActuals(const RunReport& report, int64_t ready_us) {
+  int64_t engine_busy_us = 0;
+  for (const auto& [path, model] : models)
+    engine_busy_us += fleet->engine(model.in_fleet).Statistics().busy_us;
+  Planning::AddActuals(report, engine_busy_us, physical);
+  physical.actual_engine_busy_s = static_cast<double>(engine_busy_us) * 1e-6;
+  physical.actual_elapsed_s = static_cast<double>(clock.NowUs() - ready_us) * 1e-6;
+}
+
 RunOutcome Session::Run(const std::atomic<int>& stop,
                         const std::function<void(const Progress&)>& on_progress) {
   Impl& impl = *impl_;
@@ -847,12 +858,7 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
     if (!fault.empty()) report.notices.push_back(fault);
   }
 
-  int64_t engine_busy_us = 0;
-  for (const auto& [path, model] : impl.models)
-    engine_busy_us += impl.fleet->engine(model.in_fleet).Statistics().busy_us;
-  Planning::AddActuals(report, engine_busy_us, impl.physical);
-  impl.physical.actual_engine_busy_s = static_cast<double>(engine_busy_us) * 1e-6;
-  impl.physical.actual_elapsed_s = static_cast<double>(impl.clock.NowUs() - ready_us) * 1e-6;
+  impl.AddActuals(report, ready_us);
 
   SummaryInput summary;
   summary.report = &report;
