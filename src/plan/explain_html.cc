@@ -64,6 +64,10 @@ class HtmlPrinter {
     return fmt::format("{}<small>{} to {}</small>", SecondsWords(seconds.value),
                        SecondsWords(seconds.low), SecondsWords(seconds.high));
   }
+  /// What became of an estimate, under it.
+  static std::string Was(double actual) {
+    return "<small>was " + RoundedWords(actual) + "</small>";
+  }
   static std::string CallsWithRange(const Estimate& calls) {
     if (calls.is_exact()) return RoundedWords(calls.value);
     return fmt::format("{}<small>{} to {}</small>", RoundedWords(calls.value),
@@ -209,6 +213,12 @@ class HtmlPrinter {
       under += (under.empty() ? "" : "; ") + assumption;
     const bool is_llm = op.is_inference();
     const bool costs = e.calls.value > 0.0 && (plan_.has_costs || !is_llm);
+    const std::optional<OperatorActual>& was = planned.actual;
+    const std::string calls_were = was ? Was(static_cast<double>(was->calls)) : "";
+    const auto tokens = [&](const Estimate& estimate, const double* actual) -> std::string {
+      if (!is_llm) return "";
+      return RoundedWords(estimate.value) + (actual == nullptr ? "" : Was(*actual));
+    };
     const double share =
         IsEngines(planned) && most_s_ > 0.0 ? e.busy_s.value / most_s_ * 100.0 : 0.0;
     body_ += fmt::format(
@@ -218,9 +228,11 @@ class HtmlPrinter {
         under.starts_with("not run") ? " class=\"gone\"" : "", HtmlText(op.id),
         under.empty() ? "" : "<small>" + HtmlText(under) + "</small>",
         HtmlText(TargetOf(*plan_.sources[planned.source].plan, planned.op)),
-        CallsWithRange(e.calls), is_llm ? RoundedWords(e.prompt_tokens.value) : "",
-        is_llm ? RoundedWords(e.reused_tokens.value) : "",
-        is_llm ? RoundedWords(e.output_tokens.value) : "", share, costs ? WithRange(e.busy_s) : "");
+        CallsWithRange(e.calls) + calls_were,
+        tokens(e.prompt_tokens, was ? &was->prompt_tokens : nullptr),
+        tokens(e.reused_tokens, was ? &was->reused_tokens : nullptr),
+        tokens(e.output_tokens, was ? &was->output_tokens : nullptr), share,
+        costs ? WithRange(e.busy_s) : "");
     if (has_actual) {
       const double factor = ErrorFactor(e.busy_s.value, planned.actual->busy_s);
       body_ += fmt::format("<td>{}</td><td>{}</td>", SecondsWords(planned.actual->busy_s),

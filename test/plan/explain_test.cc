@@ -138,6 +138,17 @@ TEST_F(ExplainTest, EveryFormIsTheSameEachTimeAndWithoutPlanningTimes) {
   EXPECT_EQ(ExplainHtml(plan_), ExplainHtml(again));
 }
 
+TEST_F(ExplainTest, ThePageShowsWhatBecameOfEstimates) {
+  EXPECT_THAT(ExplainHtml(plan_), Not(HasSubstr("<small>was ")));
+  plan_.operators[0].actual = OperatorActual{10, 4, 50.0, 10.0, 20.0, 3.0};
+  plan_.operators[1].actual = OperatorActual{10, 6, 51.0, 11.0, 21.0, 1.0};
+  const std::string html = ExplainHtml(plan_);
+  EXPECT_THAT(html, HasSubstr("<small>4 to 10</small><small>was 4</small></td>"
+                              "<td>100<small>was 50</small></td><td>40<small>was 10</small></td>"
+                              "<td>20<small>was 20</small></td>"));
+  EXPECT_THAT(html, HasSubstr("<td>3.0 s</td><td>2.00</td>"));
+}
+
 TEST_F(ExplainTest, NamesThatAreMarkupStayText) {
   const std::string html = ExplainHtml(plan_);
   EXPECT_THAT(html, Not(HasSubstr("<script")));
