@@ -62,17 +62,16 @@ const char* CodeOf(Style style) {
   return "";
 }
 
-/// The line as the terminal takes it, cut to its columns.
-std::string Render(const Line& line, const TerminalLook& look) {
-  std::string text;
-  size_t left = look.columns;
+/// The line cut to the terminal's columns.
+DisplayLine Render(const Line& line, const TerminalLook& look) {
+  DisplayLine rendered;
   for (const Piece& piece : line) {
-    const std::string shown = CutTo(piece.text, left);
-    left -= WidthOf(shown);
+    const std::string shown = CutTo(piece.text, look.columns - rendered.columns);
+    rendered.columns += WidthOf(shown);
     const std::string code = look.has_colours ? CodeOf(piece.style) : "";
-    text += code + shown + (code.empty() ? "" : "\x1b[0m");
+    rendered.text += code + shown + (code.empty() ? "" : "\x1b[0m");
   }
-  return text;
+  return rendered;
 }
 
 std::string Bar(double share, size_t columns, const TerminalLook& look) {
@@ -143,7 +142,7 @@ std::string DurationWords(double seconds) {
   return fmt::format("{}:{:02} h", whole / 3600, whole / 60 % 60);
 }
 
-std::vector<std::string> DisplayLines(const Progress& progress, double tokens_per_s,
+std::vector<DisplayLine> DisplayLines(const Progress& progress, double tokens_per_s,
                                       const TerminalLook& look) {
   constexpr size_t kOtherLines = 5;  // figures, total, what is left out, waits, the line below
   constexpr size_t kFigures = 34;    // columns behind a bar
@@ -190,9 +189,9 @@ std::vector<std::string> DisplayLines(const Progress& progress, double tokens_pe
   if (!waits.empty()) lines.push_back({{"waiting for " + Printable(waits), Style::kSoft}});
   if (look.lines > 1 && lines.size() >= look.lines) lines.resize(look.lines - 1);
 
-  std::vector<std::string> texts;
-  for (const Line& line : lines) texts.push_back(Render(line, look));
-  return texts;
+  std::vector<DisplayLine> rendered;
+  for (const Line& line : lines) rendered.push_back(Render(line, look));
+  return rendered;
 }
 
 TerminalDisplay::TerminalDisplay() {
@@ -213,12 +212,11 @@ void TerminalDisplay::Draw(const Progress& progress, double tokens_per_s) {
     look_.columns = size.ws_col - 1U;
     look_.lines = size.ws_row;
   }
-  TerminalLook bare = look_;
-  bare.has_colours = false;
-  for (const std::string& line : DisplayLines(progress, tokens_per_s, bare))
-    drawn_.push_back(WidthOf(line));
   std::string text;
-  for (const std::string& line : DisplayLines(progress, tokens_per_s, look_)) text += line + "\n";
+  for (const DisplayLine& line : DisplayLines(progress, tokens_per_s, look_)) {
+    drawn_.push_back(line.columns);
+    text += line.text + "\n";
+  }
   std::cerr << text << std::flush;
 }
 
