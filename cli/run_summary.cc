@@ -136,16 +136,29 @@ std::string DescribeEnd(const RunOutcome& outcome) {
   return "";
 }
 
+namespace {
+
+/// What a run that its budget has stopped has to be given to go on; "" for others.
+std::string LargerBudget(const RunOutcome& outcome) {
+  const auto summary = nlohmann::json::parse(outcome.summary_json);
+  const auto stopped = summary.find("stopped");
+  if (stopped == summary.end() || !stopped->is_object()) return "";
+  const std::string budget = stopped->value("larger_budget", "");
+  return budget.empty() ? "" : " --budget " + budget;
+}
+
+}  // namespace
+
 std::string NextCommand(const RunOutcome& outcome, const std::string& run_folder,
                         const std::vector<std::string>& arguments) {
   const bool is_stopped = outcome.status == RunStatus::kStopped;
   if (!run_folder.empty()) {
     // Rows that have failed have their failures from the journal: it would only stop again.
-    const bool by_failures = is_stopped && outcome.rows_failed > 0;
+    const bool by_failures = is_stopped && outcome.rows_failed > 0 && LargerBudget(outcome).empty();
     if (by_failures || outcome.status == RunStatus::kRowsFailed)
       return "halo retry " + ShellQuoted(run_folder);
     if (is_stopped || outcome.status == RunStatus::kInterrupted)
-      return "halo resume " + ShellQuoted(run_folder);
+      return "halo resume " + ShellQuoted(run_folder) + LargerBudget(outcome);
     return "";
   }
   if (outcome.status == RunStatus::kRowsFailed) {

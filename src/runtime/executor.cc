@@ -58,6 +58,11 @@ Executor::~Executor() = default;
 void Executor::Impl::Prepare() {
   HALO_CHECK(!sources.empty() && options.window > 0 && options.rows_side_by_side > 0,
              "a run has sources, a window and rows side by side");
+  if (options.journal != nullptr) {
+    // The budget is that of the run, over all its parts.
+    calls_made = options.journal->earlier_calls();
+    tokens_spent = options.journal->earlier_tokens();
+  }
   for (size_t s = 0; s < sources.size(); ++s) {
     const RunSource& source = sources[s];
     const LogicalPlan& plan = *source.plan;

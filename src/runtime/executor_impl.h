@@ -338,7 +338,6 @@ struct Executor::Impl {
   bool TakeFromJournal(RowState& row, OperatorIndex op, const Call& call);
   bool TakeSamples(RowState& row, OperatorIndex op);
   bool TakeToolFromJournal(RowState& row, OperatorIndex op, const ToolWork& work);
-  void CountEarlier(const Completion& completion);
   void CountCached(RowState& row, OperatorIndex op);
   bool IsFinal(const Failure& failure) const;
   void RecordFailure(const RowState& row, OperatorIndex op, const Signature& key,

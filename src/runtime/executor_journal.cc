@@ -133,12 +133,6 @@ std::optional<Completion> Executor::Impl::Recall(const RowState& row, OperatorIn
   return completion;
 }
 
-/// The budget is that of the run, over all its parts.
-void Executor::Impl::CountEarlier(const Completion& completion) {
-  ++calls_made;
-  tokens_spent += completion.prompt_tokens + completion.output_tokens;
-}
-
 void Executor::Impl::CountCached(RowState& row, OperatorIndex op) {
   Instance& instance = At(row, op);
   if (instance.counted != CountedAs::kNot) return;
@@ -152,7 +146,6 @@ void Executor::Impl::CountCached(RowState& row, OperatorIndex op) {
 bool Executor::Impl::TakeFromJournal(RowState& row, OperatorIndex op, const Call& call) {
   const std::optional<Completion> known = Recall(row, op, call.key);
   if (!known) return false;
-  CountEarlier(*known);
   if (call.mergeable && !known->failure) answers.Put(call.signature, *known);
   if (At(row, op).samples == nullptr) At(row, op).state = State::kSubmitted;
   CountCached(row, op);
@@ -170,9 +163,7 @@ bool Executor::Impl::TakeSamples(RowState& row, OperatorIndex op) {
   for (size_t k = 0; k < known.size(); ++k) {
     Ask(row, op, static_cast<int32_t>(k), asked[k]);
     known[k] = Recall(row, op, asked[k].key);
-    if (!known[k]) continue;
-    ++instance.samples->sent;
-    CountEarlier(*known[k]);
+    instance.samples->sent += known[k] ? 1 : 0;
   }
   // The first one is who takes over its parent's KV.
   if (known.front()) ReleaseKvOf(row, op);
@@ -202,7 +193,6 @@ bool Executor::Impl::TakeToolFromJournal(RowState& row, OperatorIndex op, const 
     return false;
   }
   At(row, op).state = State::kSubmitted;
-  ++calls_made;
   CountCached(row, op);
   EndTool(row, op, work, completion, result, true);
   return true;

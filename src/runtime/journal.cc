@@ -161,9 +161,13 @@ void Journal::ReadWhatIsThere() {
     // Another length is damage: the call is made anew.
     if (sqlite3_column_bytes(row, 1) != kKeyBytes) return;
     index_.push_back({DecodeKey(BlobOf(row, 1)), sqlite3_column_int64(row, 0)});
-    const std::string_view record = BlobOf(row, 2);
-    const auto failed = static_cast<char>(JournalRecord::Ending::kFailed);
-    earlier_failed_ += !record.empty() && record.front() == failed ? 1 : 0;
+    using Ending = JournalRecord::Ending;
+    const std::optional<JournalRecord> record = DecodeRecord(BlobOf(row, 2));
+    if (!record) return;
+    earlier_failed_ += record->ending == Ending::kFailed ? 1 : 0;
+    const bool is_end = record->ending != Ending::kBegun && record->ending != Ending::kWithdrawn;
+    earlier_calls_ += is_end ? 1 : 0;
+    earlier_tokens_ += record->prompt_tokens + record->output_tokens;
   });
   std::sort(index_.begin(), index_.end(), [](const Entry& a, const Entry& b) {
     return std::pair(a.key, a.id) < std::pair(b.key, b.id);

@@ -59,6 +59,9 @@ class Journal {
   /// Records of earlier parts.
   int64_t earlier() const { return static_cast<int64_t>(index_.size()); }
   int64_t earlier_failed() const { return earlier_failed_; }  ///< of these: kFailed
+  /// Calls whose end earlier parts committed, and the tokens of their prompts and answers.
+  int64_t earlier_calls() const { return earlier_calls_; }
+  int64_t earlier_tokens() const { return earlier_tokens_; }
   /// Rows that earlier parts wrote, in that order; a row may be there more than once.
   const std::vector<WrittenRows>& earlier_rows() const { return rows_; }
 
@@ -97,7 +100,7 @@ class Journal {
   std::unique_ptr<Database> reader_;  // of the scheduler's thread
   std::unique_ptr<Database> writer_;  // of the journal's, once it runs
   std::vector<Entry> index_;          // sorted by key; of equal ones the last counts
-  int64_t earlier_failed_ = 0;
+  int64_t earlier_failed_ = 0, earlier_calls_ = 0, earlier_tokens_ = 0;
   std::vector<WrittenRows> rows_;
   int64_t appended_ = 0;  // of the scheduler's thread
   std::atomic<int64_t> committed_{0};

@@ -141,6 +141,33 @@ struct Input {
   std::string output;
 };
 
+/// Earlier parts of the run have left something of it. Otherwise this one would only make OUT.part
+/// anew, with less in it.
+void RequireBudget(const ExecutorOptions& how) {
+  if (how.journal == nullptr) return;
+  const auto require = [](int64_t most, int64_t spent, const char* of) {
+    if (most < 0 || spent < most || spent == 0) return;
+    throw Error(ErrorCode::kUsage,
+                fmt::format("the budget of {} {} is spent: {} are. Give the run a larger one: "
+                            "--budget {}={}",
+                            most, of, spent, of, 2 * spent));
+  };
+  require(how.budget.calls, how.journal->earlier_calls(), "calls");
+  require(how.budget.tokens, how.journal->earlier_tokens(), "tokens");
+}
+
+/// Twice what there was, as `--budget` takes it.
+std::string LargerBudget(const RunOptions& options) {
+  std::vector<std::string> parts;
+  if (options.most_calls >= 0)
+    parts.push_back(fmt::format("calls={}", std::max<int64_t>(1, 2 * options.most_calls)));
+  if (options.most_tokens >= 0)
+    parts.push_back(fmt::format("tokens={}", std::max<int64_t>(1, 2 * options.most_tokens)));
+  if (options.most_seconds >= 0)
+    parts.push_back(fmt::format("seconds={}", std::max(1.0, 2 * options.most_seconds)));
+  return fmt::format("{}", fmt::join(parts, ","));
+}
+
 }  // namespace
 
 struct Session::Impl {
@@ -743,6 +770,7 @@ ExecutorOptions Session::Impl::HowToExecute() {
   how.tools = tools.runner.get();
   how.tool_setup = tools.setup;
   if (durable) durable->Configure(how);
+  RequireBudget(how);
   return how;
 }
 
@@ -894,6 +922,7 @@ RunOutcome Session::Impl::OutcomeOf(const RunReport& report, SummaryInput summar
   }
   if (fleet != nullptr) summary.fleet = fleet->statistics();
   summary.replannings = replanner->done();
+  if (report.stop_cause == StopCause::kBudget) summary.larger_budget = LargerBudget(options);
   RunOutcome outcome;
   outcome.notices = tools.notices;
   outcome.notices.insert(outcome.notices.end(), report.notices.begin(), report.notices.end());

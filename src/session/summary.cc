@@ -112,10 +112,11 @@ Json SummaryJson(const SummaryInput& input) {
             {"prefilled", prefilled},
             {"recomputed", recomputed},
             {"output", output}}},
-          {"stopped",
-           report.stop_cause == StopCause::kNone
-               ? Json()
-               : Json{{"by", StopCauseName(report.stop_cause)}, {"reason", report.stop_reason}}},
+          {"stopped", report.stop_cause == StopCause::kNone
+                          ? Json()
+                          : Json{{"by", StopCauseName(report.stop_cause)},
+                                 {"reason", report.stop_reason},
+                                 {"larger_budget", input.larger_budget}}},
           {"elapsed_s", input.elapsed_s},
           {"planning_s", input.setup_s},
           {"lower_bound_s", input.lower_bound_s ? Json(*input.lower_bound_s) : Json()},

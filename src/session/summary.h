@@ -29,6 +29,7 @@ struct SummaryInput {
   };
   std::vector<EngineOfWorker> engines;
   FleetStatistics fleet;
+  std::string larger_budget;  ///< `--budget` that lets a run go on which its budget has stopped
   std::vector<Replanning> replannings;
 };
 

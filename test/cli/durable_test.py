@@ -40,9 +40,7 @@ class Durable(unittest.TestCase):
         return write(os.path.join(os.path.basename(self.folder), name), text)
 
     def environment(self):
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("HALO_")}
-        environment["XDG_STATE_HOME"] = os.path.join(support.SCRATCH, "own-state")
-        return environment
+        return {name: value for name, value in support.own_environment().items() if name != "HALO_EPHEMERAL"}
 
     def halo(self, *args, expect=0, **options):
         done = subprocess.run([support.HALO, *args], capture_output=True, text=True, cwd=self.folder, env=self.environment(),
@@ -95,6 +93,19 @@ class Durable(unittest.TestCase):
         self.assertIn("out.jsonl", self.halo("runs", "show", "last").stdout)
         self.assertIn("nothing is left to do", self.halo("resume", "last").stderr)
 
+    def test_a_budget_is_that_of_all_parts(self):
+        wanted = self.undisturbed()
+        stopped = self.halo("run", self.workflow, "-i", self.rows, "-o", "out.jsonl", *self.small, *self.model, "--budget", "calls=50", expect=4)
+        self.assertRegex(stopped.stderr, r"next: halo resume \S+ --budget calls=100\n$")
+        part = lines(self.path("out.jsonl.part"))
+        again = self.halo("resume", "last", expect=2)
+        self.assertIn("the budget of 50 calls is spent: 50 are. Give the run a larger one: --budget calls=100", again.stderr)
+        self.assertEqual(lines(self.path("out.jsonl.part")), part)
+        self.halo("resume", "last", "--budget", "calls=120", "--summary-json", "summary.json")
+        self.assertEqual(lines(self.path("out.jsonl")), wanted)
+        calls, cached = self.counts("calls", "cached")
+        self.assertEqual((sum(calls.values()), sum(cached.values())), (70, 50))
+
     def test_nothing_is_left_of_what_could_not_begin(self):
         self.halo("run", self.workflow, "-i", self.rows, "-o", "out.jsonl", expect=2)  # no model
         self.assertFalse(os.path.exists(self.path("runs")))
@@ -131,7 +142,7 @@ class Durable(unittest.TestCase):
         run.send_signal(signal.SIGTERM)
         error = run.communicate()[1]
         self.assertEqual(run.returncode, 143)
-        command = [line for line in error.splitlines() if line.startswith("to go on: halo ")][0].split()[4:]
+        command = [line for line in error.splitlines() if line.startswith("next: halo ")][0].split()[2:]
         self.halo("runs", "ls")
         # From anywhere: the run knows where it was begun.
         subprocess.run([support.HALO, command[0], os.path.join(self.folder, command[1])], cwd="/", env=self.environment(), check=True,

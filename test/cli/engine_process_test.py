@@ -46,10 +46,8 @@ def wait_for(condition, what, patience=60):
 
 
 def start(*args, **options):
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HALO_")}
-    environment["XDG_STATE_HOME"] = os.path.join(support.SCRATCH, "own-state")
-    return subprocess.Popen([support.HALO, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-                            cwd=support.SCRATCH, **options)
+    return subprocess.Popen([support.HALO, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            env=support.own_environment(), cwd=support.SCRATCH, **options)
 
 
 class EngineProcess(unittest.TestCase):

@@ -112,8 +112,8 @@ def run_on_terminal(arguments, lines=24, columns=80, env=None, resize=None, rows
     """Runs halo with standard error on a terminal, and standard output if `rows_too`. `resize`: (seconds, lines, columns). Returns (code, screen, all of it)."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HALO_")}
-    environment.update({"XDG_STATE_HOME": os.path.join(support.SCRATCH, "own-state"), "TERM": "xterm", "LC_ALL": "C.UTF-8"})
+    environment = support.own_environment()
+    environment.update({"TERM": "xterm", "LC_ALL": "C.UTF-8"})
     environment.pop("NO_COLOR", None)
     environment.update(env or {})
     process = subprocess.Popen([support.HALO, *arguments], stdin=subprocess.DEVNULL, stdout=slave if rows_too else subprocess.DEVNULL, stderr=slave,

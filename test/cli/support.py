@@ -17,14 +17,15 @@ def seconds(count):
     return count * int(os.environ.get("HALO_TEST_TIMEOUT_FACTOR", "1"))
 
 
+def own_environment():
+    """Nothing of the caller's settings; runs are not kept, profiles and history are the test's own."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HALO_")}
+    return environment | {"HALO_EPHEMERAL": "1", "XDG_STATE_HOME": os.path.join(SCRATCH, "own-state")}
+
+
 def halo(*args, stdin=None, env=None, timeout=120):
     """Runs halo; returns (exit code, stdout, stderr) with text streams."""
-    environment = dict(os.environ)
-    for name in list(environment):
-        if name.startswith("HALO_"):
-            del environment[name]
-    environment["HALO_EPHEMERAL"] = "1"
-    environment["XDG_STATE_HOME"] = os.path.join(SCRATCH, "own-state")  # profiles and history of the test's own
+    environment = own_environment()
     environment.update(env or {})
     done = subprocess.run([HALO, *args], input=stdin, capture_output=True, text=True, timeout=seconds(timeout),
                           env=environment, cwd=SCRATCH)
