@@ -222,7 +222,7 @@ void AddFlags(CLI::App& command, RunFlags& flags) {
                      "files (outside its folder), env; several with commas");
   command.add_option("--set", flags.settings,
                      "KEY=VALUE: latency_scale (of declared latencies), tool_cache=off\n"
-                     "(equal tool calls are made again)");
+                     "(equal tool calls are made again), replanning=off (the plan stays as it is)");
   command.add_option("--column", options.column, "Column of the rows that is the prompt");
   command.add_option("--limit", options.limit, "Take only the first N rows")
       ->check(CLI::Range(int64_t{0}, kMostRows));
