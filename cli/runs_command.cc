@@ -2,7 +2,6 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <ctime>
 #include <filesystem>
 #include <iostream>
 #include <memory>
@@ -11,6 +10,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/utc_time.h"
 #include "commands.h"
 #include "project_file.h"
 #include "run_summary.h"
@@ -86,15 +86,6 @@ void AddResumeFlags(CLI::App& command, ResumeFlags& flags) {
   command.add_flag("--quiet", flags.quiet, "No progress and no summary on standard error");
 }
 
-std::string TimeText(int64_t seconds) {
-  const auto time = static_cast<std::time_t>(seconds);
-  std::tm parts{};
-  gmtime_r(&time, &parts);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S", &parts);
-  return text;
-}
-
 /// "12 of 64 rows, 2 failed", or nothing where no part of the run has come to an end.
 std::string RowsText(const RunState& run) {
   const auto summary = nlohmann::json::parse(run.summary_json, nullptr, false);
@@ -130,8 +121,9 @@ void Show(const std::string& given) {
   const RunState run = LookAtRun(FindRun(given, kRuns));
   const RunManifest& manifest = run.manifest;
   std::cout << "run      " << run.folder << "\nstate    " << run.state << "\nbegun    "
-            << TimeText(manifest.created) << " UTC in " << manifest.working_folder << ", "
-            << manifest.parts << (manifest.parts == 1 ? " part" : " parts") << "\n";
+            << UtcText(manifest.created, "%Y-%m-%d %H:%M:%S") << " UTC in "
+            << manifest.working_folder << ", " << manifest.parts
+            << (manifest.parts == 1 ? " part" : " parts") << "\n";
   for (const RunOptions::Input& input : manifest.options.inputs)
     std::cout << "workflow " << input.workflow << " over "
               << (input.rows.empty() ? "its dataset" : input.rows) << "\n";

@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "base/check.h"
+#include "base/duration.h"
 #include "base/random.h"
 #include "runtime/executor_impl.h"
 #include "runtime/worker_placement.h"
@@ -18,12 +19,6 @@ using State = InstanceState;
 constexpr int64_t kPollSliceUs = 100'000;
 /// Calls given to an engine beyond those it runs, so that it can choose what shares a prefix.
 constexpr int32_t kQueuedPerSequence = 3;
-
-/// Thirty years are as good as no limit, and can be counted.
-int64_t Microseconds(double seconds) {
-  constexpr double kMostSeconds = 1e9, kUsPerS = 1e6;
-  return static_cast<int64_t>(std::min(seconds, kMostSeconds) * kUsPerS);
-}
 
 Failure Cancelled() { return {"", "cancelled", "the row was cancelled", false}; }
 
@@ -228,7 +223,7 @@ void Executor::Impl::Send(Call call) {
   tokens_reserved += call.most_tokens;
   const double timeout_s = PlanOf(row).operator_of(call.op).timeout_s;
   if (timeout_s > 0.0) {
-    const int64_t until_us = clock.NowUs() + Microseconds(timeout_s);
+    const int64_t until_us = clock.NowUs() + MicrosecondsOf(timeout_s);
     call.request.deadline_us = row.deadline_us > 0 ? std::min(row.deadline_us, until_us) : until_us;
   }
   Request request = call.request;
@@ -540,7 +535,7 @@ bool Executor::Impl::MayRetry(const Call& call, const Completion& completion) co
 void Executor::Impl::RetryLater(Call call, Completion completion) {
   const RetryPolicy& retry = PlanOf(*call.row).operator_of(call.op).retry;
   const double wait_s = std::ldexp(retry.backoff_s, std::min(call.attempt, 20));
-  const int64_t due_us = clock.NowUs() + Microseconds(wait_s);
+  const int64_t due_us = clock.NowUs() + MicrosecondsOf(wait_s);
   ++call.attempt;
   Instance& instance = At(*call.row, call.op);
   if (instance.samples == nullptr) {

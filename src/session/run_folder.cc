@@ -8,11 +8,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <ctime>
 #include <filesystem>
 #include <utility>
 
 #include "base/error.h"
+#include "base/utc_time.h"
 
 namespace halo {
 namespace {
@@ -37,15 +37,6 @@ void SynchronizeFolder(const std::string& path) {
   close(fd);
 }
 
-std::string NameOf(int64_t now) {
-  const auto seconds = static_cast<std::time_t>(now);
-  std::tm parts{};
-  gmtime_r(&seconds, &parts);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y%m%d-%H%M%S", &parts);
-  return text;
-}
-
 /// A link that leads to `target` from now on, whatever was there.
 void Point(const std::string& link, const std::string& target) {
   const std::string made = link + "." + std::to_string(getpid());
@@ -61,7 +52,7 @@ RunFolder RunFolder::MakeIn(const std::string& runs, int64_t now) {
   const bool made_runs = mkdir(runs.c_str(), kOwnerOnly) == 0;
   if (!made_runs && errno != EEXIST) Fail(runs, "cannot be made");
   constexpr int kMostInASecond = 10'000;
-  const std::string name = runs + "/" + NameOf(now);
+  const std::string name = runs + "/" + UtcText(now, "%Y%m%d-%H%M%S");
   for (int number = 1;; ++number) {
     RunFolder folder(number == 1 ? name : name + "-" + std::to_string(number));
     if (mkdir(folder.path_.c_str(), kOwnerOnly) != 0) {

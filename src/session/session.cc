@@ -1,15 +1,12 @@
 #include "halo/session.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <cstdlib>
 #include <cstring>
-#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -20,50 +17,24 @@
 #include <thread>
 #include <utility>
 
-#include "base/clock.h"
-#include "base/descriptor.h"
+#include "base/duration.h"
 #include "base/error.h"
 #include "engine/llama/exactness.h"
 #include "engine/llama/llama_engine.h"
 #include "halo_build_info.h"
 #include "model/gguf_check.h"
 #include "model/lora_adapter.h"
-#include "model/model_names.h"
-#include "plan/logical_plan.h"
-#include "plan/node_signature.h"
-#include "runtime/executor.h"
-#include "runtime/worker_fleet.h"
 #include "session/call_dump.h"
-#include "session/durable_run.h"
-#include "session/engine_host.h"
-#include "session/fleet_setup.h"
 #include "session/plan_file.h"
-#include "session/planning.h"
 #include "session/prompt_estimate.h"
-#include "session/report_data.h"
-#include "session/report_page.h"
 #include "session/run_outlook.h"
 #include "session/run_reporter.h"
-#include "session/run_trace.h"
-#include "session/summary.h"
-#include "session/temporary_folder.h"
-#include "session/tool_setup.h"
+#include "session/session_impl.h"
 #include "session/workflow_files.h"
 #include "session/written_files.h"
-#include "workflow/rows.h"
-#include "workflow/workflow.h"
 
 namespace halo {
 namespace {
-
-std::string TodayUtc() {
-  const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
-  std::tm parts{};
-  gmtime_r(&now, &parts);
-  char text[16];
-  std::strftime(text, sizeof(text), "%Y-%m-%d", &parts);
-  return text;
-}
 
 /// Throws Error(kUsage) if the folder that `path` would be written to is not there or not ours to
 /// write to.
@@ -76,35 +47,12 @@ void RequireFolderOf(const std::string& path, const std::string& flag) {
                                      ": " + std::strerror(errno));
 }
 
-int64_t Microseconds(double seconds) {
-  constexpr double kMostSeconds = 1e9;  // thirty years are as good as no limit, and can be counted
-  return static_cast<int64_t>(std::min(seconds, kMostSeconds) * 1e6);
-}
-
 std::string ReadWholeFile(const std::string& path, const std::string& flag) {
   std::ifstream file(path, std::ios::binary);
   std::ostringstream text;
   text << file.rdbuf();
   if (!file || path.empty()) throw Error(ErrorCode::kUsage, flag + " " + path + ": cannot be read");
   return text.str();
-}
-
-/// How a run ended, for a person.
-std::string StatusWords(const RunOutcome& outcome) {
-  switch (outcome.status) {
-    case RunStatus::kAllOk:
-      return "All rows are ok.";
-    case RunStatus::kRowsFailed:
-      return "Finished; some rows failed.";
-    case RunStatus::kStopped:
-      return "Stopped: " + outcome.stop_reason + ".";
-    case RunStatus::kInterrupted:
-      return "Stopped by a signal.";
-    case RunStatus::kFailed:
-    case RunStatus::kUsage:
-      return "The run failed.";
-  }
-  return "";
 }
 
 /// Never "finished" with less than all rows done: what was scanned is what was run.
@@ -116,116 +64,7 @@ void CheckAllRows(const RunReport& report, int64_t rows_total) {
                                           rows_total, done));
 }
 
-/// One model file in use. Several names may resolve to one file; they share it.
-struct LoadedModel {
-  ResolvedModel resolved;
-  std::vector<LlamaAdapter> adapters;            // distinct
-  std::shared_ptr<const Vocabulary> vocabulary;  // shared by engine and prompts, immutable
-  std::shared_ptr<const ChatTemplate> chat;      // shared by the prompts of all operators
-  size_t in_fleet = 0;                           // index of the fleet's models
-  int32_t expected_tokens = 0;                   // longest prompt and answer foreseen; 0: unknown
-  Signature content;                             // of a run that is kept
-};
-
-/// Rows of one input, put into the run.
-struct Input {
-  Workflow workflow;
-  LogicalPlan plan;
-  std::string column;
-  std::unique_ptr<RowStatistics> statistics;  // of rows that were scanned; null: none were
-  std::vector<std::string> adapters;          // [plan adapters] their names in the engines
-  std::vector<Signature> adapter_contents;    // [plan adapters] of a run that is kept
-  std::unique_ptr<RowSource> rows;
-  std::unique_ptr<RowFeed> feed;
-  std::unique_ptr<ResultSink> sink;
-  std::string output;
-};
-
-/// Earlier parts of the run have left something of it. Otherwise this one would only make OUT.part
-/// anew, with less in it.
-void RequireBudget(const ExecutorOptions& how) {
-  if (how.journal == nullptr) return;
-  const auto require = [](int64_t most, int64_t spent, const char* of) {
-    if (most < 0 || spent < most || spent == 0) return;
-    throw Error(ErrorCode::kUsage,
-                fmt::format("the budget of {} {} is spent: {} are. Give the run a larger one: "
-                            "--budget {}={}",
-                            most, of, spent, of, 2 * spent));
-  };
-  require(how.budget.calls, how.journal->earlier_calls(), "calls");
-  require(how.budget.tokens, how.journal->earlier_tokens(), "tokens");
-}
-
-/// Twice what there was, as `--budget` takes it.
-std::string LargerBudget(const RunOptions& options) {
-  std::vector<std::string> parts;
-  if (options.most_calls >= 0)
-    parts.push_back(fmt::format("calls={}", std::max<int64_t>(1, 2 * options.most_calls)));
-  if (options.most_tokens >= 0)
-    parts.push_back(fmt::format("tokens={}", std::max<int64_t>(1, 2 * options.most_tokens)));
-  if (options.most_seconds >= 0)
-    parts.push_back(fmt::format("seconds={}", std::max(1.0, 2 * options.most_seconds)));
-  return fmt::format("{}", fmt::join(parts, ","));
-}
-
 }  // namespace
-
-struct Session::Impl {
-  RunOptions options;
-  SteadyClock clock;
-  std::vector<std::unique_ptr<Input>> inputs;  // stable addresses: plans point into workflows
-  EngineHost host;                             // of the models' engines
-  std::vector<std::string> news;               // of engines, not told yet
-  std::map<std::string, LoadedModel> models;   // by path
-  std::unique_ptr<Replanner> replanner;
-  std::map<ModelRequest, std::string> model_paths;
-  std::unique_ptr<TemporaryFolder> temporary;
-  std::unique_ptr<DurableRun> durable;     // null: the run is not kept
-  RunOptions asked;                        // as they were before planning
-  std::optional<Descriptor> kept_input;    // standard input of an earlier part
-  std::vector<std::string> durable_notes;  // for a person
-  bool has_begun = false;                  // `durable`
-  RunTools tools;
-  DatabaseCosts costs;
-  std::optional<Planning> planning;
-  PhysicalPlan physical;
-  std::unique_ptr<WorkerFleet> fleet;  // ends before what its engines share; null: no models
-
-  explicit Impl(RunOptions o) : options(std::move(o)) {}
-
-  void LoadWorkflows();
-  std::vector<const Workflow*> Workflows() const;
-  void Resolve();
-  void ResolveAdapters();
-  void OpenInputs();
-  void LoadVocabularies();
-  void PlanBatch();
-  void PlanForExplain();
-  void ResolveWhatIsThere();
-  void OpenHost();
-  void AddPlaces(const std::string& path, ModelToHost& model, double& first_s) const;
-  void LoadModels();
-  void CheckPaths() const;
-  void NameOutputs();
-  void OpenOutputs();
-  int32_t ExpectedTokens(const LoadedModel& model);
-  int32_t SequencesFor(const std::string& model_path) const;
-  std::unique_ptr<ReportData> OpenReport(int64_t start_us);
-  void WriteReport(const ReportData& data, const RunOutcome& outcome) const;
-  std::unique_ptr<RunTrace> OpenTrace(int64_t start_us, int64_t planned_us);
-  std::vector<RunSource> Sources();
-  void Replan(ExecutorOptions& how, RunTrace* trace);
-  int64_t RowsSideBySide() const;
-  void AddActuals(const RunReport& report, int64_t ready_us);
-  RunOutcome OutcomeOf(const RunReport& report, SummaryInput summary) const;
-  ExecutorOptions HowToExecute();
-  std::string SpoolFolder();
-  void OpenDurable();
-  void KeepRows(size_t input, RowOptions& rows);
-  RunManifest Manifest();
-  void BeginDurable(RunManifest manifest);
-  void EndDurable(RunOutcome& outcome);
-};
 
 void Session::Impl::LoadWorkflows() {
   if (!inputs.empty()) return;
@@ -325,105 +164,6 @@ void Session::Impl::OpenInputs() {
     }
     inputs[i]->rows = OpenRows(rows);
     inputs[i]->feed = FeedFrom(*inputs[i]->rows);
-  }
-}
-
-/// Before rows are looked at: the date is fixed, and what the run is kept in is there.
-void Session::Impl::OpenDurable() {
-  if (options.date.empty()) options.date = TodayUtc();
-  const auto now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
-  durable = DurableRun::Open(options, now, durable_notes);
-  asked = options;
-}
-
-/// Rows that can be had only once are kept with the run, and come from there when it goes on.
-void Session::Impl::KeepRows(size_t input, RowOptions& rows) {
-  const std::string kept = durable ? durable->KeptRows(input) : "";
-  if (kept.empty()) {
-    rows.spool_folder = durable ? durable->folder().path() : SpoolFolder();
-    return;
-  }
-  if (rows.spec != "-") {
-    rows.spec = kept;
-    return;
-  }
-  kept_input.emplace(open(kept.c_str(), O_RDONLY | O_CLOEXEC));
-  if (kept_input->get() < 0)
-    throw Error(ErrorCode::kIo, kept + ": cannot be read: " + std::strerror(errno));
-  rows.standard_input_fd = kept_input->get();
-  rows.spool_folder = SpoolFolder();
-  durable_notes.push_back(
-      "standard input is what had been read of it: rows that had not are not among them");
-}
-
-/// What the run is made of, before rules have changed its plan.
-RunManifest Session::Impl::Manifest() {
-  RunManifest manifest;
-  if (!durable) return manifest;
-  std::vector<std::string> texts;
-  const std::vector<FileFacts> known = durable->KnownFiles();
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    const Input& input = *inputs[i];
-    RunManifest::Input& found = manifest.inputs.emplace_back();
-    found.workflow = LookAt(options.inputs[i].workflow, {});
-    found.text = input.workflow.source_text;
-    texts.push_back(found.text);
-    const std::string rows = input.rows->reread_spec();
-    if (!rows.empty()) found.rows = LookAt(rows, known);
-    const std::vector<OperatorIdentity> identities = IdentifyOperators(input.plan, input.column);
-    for (const LogicalNode& node : input.plan.nodes) {
-      const auto op = static_cast<size_t>(node.op);
-      OperatorFacts& facts = found.operators.emplace_back();
-      facts.id = input.plan.operator_of(node.op).id;
-      facts.signature = identities[op].signature.ToHex();
-      for (const OperatorIndex read : node.inputs)
-        facts.reads.push_back(input.plan.operator_of(read).id);
-    }
-  }
-  for (auto& [path, model] : models) {
-    manifest.models.push_back(LookAt(path, known));
-    model.content = SignatureBuilder().Add(manifest.models.back().digest).Finish();
-  }
-  for (const auto& input : inputs) {
-    for (size_t a = 0; a < input->adapters.size(); ++a) {
-      const LogicalAdapter& wanted = input->plan.adapters[a];
-      const ModelRequest& request = input->plan.models[static_cast<size_t>(wanted.model)];
-      const std::vector<LlamaAdapter>& loaded = models.at(model_paths.at(request)).adapters;
-      const auto adapter = std::find_if(loaded.begin(), loaded.end(), [&](const LlamaAdapter& l) {
-        return l.name == input->adapters[a];
-      });
-      manifest.models.push_back(LookAt(adapter->path, known));
-      input->adapter_contents.push_back(SignatureBuilder()
-                                            .Add(manifest.models.back().digest)
-                                            .Add(double{wanted.lora.scale})
-                                            .Finish());
-    }
-  }
-  const std::string plan = durable->PlanFile(texts);
-  if (!plan.empty()) options.plan_file = plan;
-  return manifest;
-}
-
-/// Nothing is left that could keep the run from beginning.
-void Session::Impl::BeginDurable(RunManifest manifest) {
-  news = std::exchange(durable_notes, {});
-  if (!durable) return;
-  manifest.created = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
-  std::error_code fault;
-  manifest.working_folder = std::filesystem::current_path(fault).string();
-  manifest.options = asked;
-  for (std::string& note : durable->Begin(std::move(manifest), ExplainJson(physical)))
-    news.push_back(std::move(note));
-  has_begun = true;
-}
-
-void Session::Impl::EndDurable(RunOutcome& outcome) {
-  if (!durable) return;
-  try {
-    durable->Finish(outcome.status, outcome.summary_json);
-  } catch (const Error& error) {
-    // The rows are written; what is missing is that the run says so of itself.
-    outcome.notices.push_back(error.what());
   }
 }
 
@@ -669,21 +409,6 @@ void Session::Impl::OpenOutputs() {
   }
 }
 
-/// Null where none was asked for. `planned_us`: when models began to be loaded.
-std::unique_ptr<RunTrace> Session::Impl::OpenTrace(int64_t start_us, int64_t planned_us) {
-  if (options.trace.empty()) return nullptr;
-  auto trace = std::make_unique<RunTrace>(options.trace, start_us, clock);
-  for (const auto& [path, model] : models) {
-    for (int32_t w = 0; w < fleet->workers(); ++w) {
-      trace->AddEngine(model.resolved.request.name, fleet->engine(model.in_fleet), w,
-                       [this, w, m = model.in_fleet] { return fleet->replica(w, m); });
-    }
-  }
-  trace->AddPhase("plan", start_us, planned_us);
-  trace->AddPhase("make engines", planned_us, clock.NowUs());
-  return trace;
-}
-
 /// Plans of a file are carried out as they are, and so is the reference's.
 void Session::Impl::Replan(ExecutorOptions& how, RunTrace* trace) {
   if (!options.replan || options.naive || !options.plan_file.empty()) return;
@@ -692,42 +417,6 @@ void Session::Impl::Replan(ExecutorOptions& how, RunTrace* trace) {
     news.push_back(TextOf(revision));
     if (trace != nullptr) trace->AddNote(TextOf(revision), revision.at_us);
   };
-}
-
-/// Null where none was asked for.
-std::unique_ptr<ReportData> Session::Impl::OpenReport(int64_t start_us) {
-  if (options.report.empty()) return nullptr;
-  const auto text_of = [this](const CallRecord& call) {
-    if (call.prompt.tokens.empty()) return call.prompt.text;
-    const std::string& path = model_paths.at(call.op.model);
-    return models.at(path).vocabulary->Detokenize(call.prompt.tokens);
-  };
-  auto data = std::make_unique<ReportData>(start_us, options.report_samples, text_of);
-  for (const auto& [path, model] : models) {
-    for (int32_t w = 0; w < fleet->workers(); ++w) {
-      data->AddEngine(fmt::format("worker {}: {}", w, model.resolved.request.name),
-                      fleet->engine(model.in_fleet), w);
-    }
-  }
-  return data;
-}
-
-void Session::Impl::WriteReport(const ReportData& data, const RunOutcome& outcome) const {
-  int64_t prefill_us = 0, prefill_tokens = 0;
-  for (const auto& [path, model] : models) {
-    const EngineStatistics statistics = fleet->engine(model.in_fleet).Statistics();
-    prefill_us += statistics.prefill_us;
-    prefill_tokens += statistics.prefill_tokens;
-  }
-  const auto summary = nlohmann::ordered_json::parse(outcome.summary_json);
-  ReportInput input{physical, data, summary, outcome.failures, StatusWords(outcome), 0.0};
-  if (prefill_tokens > 0)
-    input.prefill_token_s =
-        static_cast<double>(prefill_us) * 1e-6 / static_cast<double>(prefill_tokens);
-  std::ofstream file(options.report, std::ios::binary);
-  file << ReportPage(input);
-  if (!file.flush())
-    throw Error(ErrorCode::kIo, options.report + ": could not be written (--report)");
 }
 
 std::vector<RunSource> Session::Impl::Sources() {
@@ -740,7 +429,7 @@ std::vector<RunSource> Session::Impl::Sources() {
     source.prompt_column = input->column;
     source.adapters = input->adapters;
     source.adapter_contents = input->adapter_contents;
-    source.row_timeout_us = Microseconds(options.row_timeout_s);
+    source.row_timeout_us = MicrosecondsOf(options.row_timeout_s);
     if (options.workers > 1) source.placement = &replanner->placement(sources.size());
     for (const ModelRequest& request : input->plan.models) {
       LoadedModel& model = models.at(model_paths.at(request));
@@ -766,7 +455,7 @@ ExecutorOptions Session::Impl::HowToExecute() {
   how.max_failures_share = options.max_failures_share;
   how.stop_when_all_fail = options.stop_when_all_fail;
   how.budget = {options.most_calls, options.most_tokens,
-                options.most_seconds < 0 ? -1 : Microseconds(options.most_seconds)};
+                options.most_seconds < 0 ? -1 : MicrosecondsOf(options.most_seconds)};
   how.tools = tools.runner.get();
   how.tool_setup = tools.setup;
   if (durable) durable->Configure(how);
@@ -922,7 +611,7 @@ RunOutcome Session::Impl::OutcomeOf(const RunReport& report, SummaryInput summar
   }
   if (fleet != nullptr) summary.fleet = fleet->statistics();
   summary.replannings = replanner->done();
-  if (report.stop_cause == StopCause::kBudget) summary.larger_budget = LargerBudget(options);
+  if (report.stop_cause == StopCause::kBudget) summary.larger_budget = LargerBudget();
   RunOutcome outcome;
   outcome.notices = tools.notices;
   outcome.notices.insert(outcome.notices.end(), report.notices.begin(), report.notices.end());

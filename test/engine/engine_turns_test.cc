@@ -51,6 +51,7 @@ class EngineTurnsTest : public testing::Test {
       shared_.is_ready.store(1);
       while (true) pause();
     });
+    // Two processes share this memory and nothing that one could wait on.
     while (shared_.is_ready.load() == 0) usleep(100);
     return child;
   }

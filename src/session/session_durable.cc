@@ -1,0 +1,149 @@
+// What is kept of a run while it goes on, and what earlier parts of it have left.
+#include <fcntl.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/utc_time.h"
+#include "plan/node_signature.h"
+#include "session/session_impl.h"
+
+namespace halo {
+
+std::string TodayUtc() {
+  return UtcText(std::chrono::system_clock::to_time_t(std::chrono::system_clock::now()),
+                 "%Y-%m-%d");
+}
+
+/// Before rows are looked at: the date is fixed, and what the run is kept in is there.
+void Session::Impl::OpenDurable() {
+  if (options.date.empty()) options.date = TodayUtc();
+  const auto now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+  durable = DurableRun::Open(options, now, durable_notes);
+  asked = options;
+}
+
+/// Rows that can be had only once are kept with the run, and come from there when it goes on.
+void Session::Impl::KeepRows(size_t input, RowOptions& rows) {
+  const std::string kept = durable ? durable->KeptRows(input) : "";
+  if (kept.empty()) {
+    rows.spool_folder = durable ? durable->folder().path() : SpoolFolder();
+    return;
+  }
+  if (rows.spec != "-") {
+    rows.spec = kept;
+    return;
+  }
+  kept_input.emplace(open(kept.c_str(), O_RDONLY | O_CLOEXEC));
+  if (kept_input->get() < 0)
+    throw Error(ErrorCode::kIo, kept + ": cannot be read: " + std::strerror(errno));
+  rows.standard_input_fd = kept_input->get();
+  rows.spool_folder = SpoolFolder();
+  durable_notes.push_back(
+      "standard input is what had been read of it: rows that had not are not among them");
+}
+
+/// What the run is made of, before rules have changed its plan.
+RunManifest Session::Impl::Manifest() {
+  RunManifest manifest;
+  if (!durable) return manifest;
+  std::vector<std::string> texts;
+  const std::vector<FileFacts> known = durable->KnownFiles();
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const Input& input = *inputs[i];
+    RunManifest::Input& found = manifest.inputs.emplace_back();
+    found.workflow = LookAt(options.inputs[i].workflow, {});
+    found.text = input.workflow.source_text;
+    texts.push_back(found.text);
+    const std::string rows = input.rows->reread_spec();
+    if (!rows.empty()) found.rows = LookAt(rows, known);
+    const std::vector<OperatorIdentity> identities = IdentifyOperators(input.plan, input.column);
+    for (const LogicalNode& node : input.plan.nodes) {
+      const auto op = static_cast<size_t>(node.op);
+      OperatorFacts& facts = found.operators.emplace_back();
+      facts.id = input.plan.operator_of(node.op).id;
+      facts.signature = identities[op].signature.ToHex();
+      for (const OperatorIndex read : node.inputs)
+        facts.reads.push_back(input.plan.operator_of(read).id);
+    }
+  }
+  for (auto& [path, model] : models) {
+    manifest.models.push_back(LookAt(path, known));
+    model.content = SignatureBuilder().Add(manifest.models.back().digest).Finish();
+  }
+  for (const auto& input : inputs) {
+    for (size_t a = 0; a < input->adapters.size(); ++a) {
+      const LogicalAdapter& wanted = input->plan.adapters[a];
+      const ModelRequest& request = input->plan.models[static_cast<size_t>(wanted.model)];
+      const std::vector<LlamaAdapter>& loaded = models.at(model_paths.at(request)).adapters;
+      const auto adapter = std::find_if(loaded.begin(), loaded.end(), [&](const LlamaAdapter& l) {
+        return l.name == input->adapters[a];
+      });
+      manifest.models.push_back(LookAt(adapter->path, known));
+      input->adapter_contents.push_back(SignatureBuilder()
+                                            .Add(manifest.models.back().digest)
+                                            .Add(double{wanted.lora.scale})
+                                            .Finish());
+    }
+  }
+  const std::string plan = durable->PlanFile(texts);
+  if (!plan.empty()) options.plan_file = plan;
+  return manifest;
+}
+
+/// Nothing is left that could keep the run from beginning.
+void Session::Impl::BeginDurable(RunManifest manifest) {
+  news = std::exchange(durable_notes, {});
+  if (!durable) return;
+  manifest.created = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+  std::error_code fault;
+  manifest.working_folder = std::filesystem::current_path(fault).string();
+  manifest.options = asked;
+  for (std::string& note : durable->Begin(std::move(manifest), ExplainJson(physical)))
+    news.push_back(std::move(note));
+  has_begun = true;
+}
+
+void Session::Impl::EndDurable(RunOutcome& outcome) {
+  if (!durable) return;
+  try {
+    durable->Finish(outcome.status, outcome.summary_json);
+  } catch (const Error& error) {
+    // The rows are written; what is missing is that the run says so of itself.
+    outcome.notices.push_back(error.what());
+  }
+}
+
+/// Earlier parts of the run have left something of it. Otherwise this one would only make OUT.part
+/// anew, with less in it.
+void Session::Impl::RequireBudget(const ExecutorOptions& how) const {
+  if (how.journal == nullptr) return;
+  const auto require = [](int64_t most, int64_t spent, const char* of) {
+    if (most < 0 || spent < most || spent == 0) return;
+    throw Error(ErrorCode::kUsage,
+                fmt::format("the budget of {} {} is spent: {} are. Give the run a larger one: "
+                            "--budget {}={}",
+                            most, of, spent, of, 2 * spent));
+  };
+  require(how.budget.calls, how.journal->earlier_calls(), "calls");
+  require(how.budget.tokens, how.journal->earlier_tokens(), "tokens");
+}
+
+/// Twice what there was, as `--budget` takes it.
+std::string Session::Impl::LargerBudget() const {
+  std::vector<std::string> parts;
+  if (options.most_calls >= 0)
+    parts.push_back(fmt::format("calls={}", std::max<int64_t>(1, 2 * options.most_calls)));
+  if (options.most_tokens >= 0)
+    parts.push_back(fmt::format("tokens={}", std::max<int64_t>(1, 2 * options.most_tokens)));
+  if (options.most_seconds >= 0)
+    parts.push_back(fmt::format("seconds={}", std::max(1.0, 2 * options.most_seconds)));
+  return fmt::format("{}", fmt::join(parts, ","));
+}
+
+}  // namespace halo
