@@ -15,6 +15,14 @@ namespace {
 
 constexpr int32_t kToolsAtOnce = 32;
 
+/// Of a tool's task: what its calls ask, which bounds how many run at once, and their estimate.
+struct ToolWork {
+  TaskIndex task = 0;
+  std::string target;
+  double calls = 0.0, each_s = 0.0;
+  double blocks = 1.0;  ///< of its rows
+};
+
 /// What a model is loaded as: one file, however many names it has.
 std::string ResidentName(const ModelFacts& model) {
   return model.digest.empty() ? model.name : model.digest;
@@ -37,6 +45,7 @@ class ProblemBuilder {
     for (size_t i = 0; i < plan_.operators.size(); ++i) {
       if (!IsLeftOut(i)) AddTask(i);
     }
+    SetToolSeconds();
     return std::move(made_);
   }
 
@@ -95,9 +104,10 @@ class ProblemBuilder {
     }
     for (const auto& [parent, lag] : parents) task.parents.push_back({parent, lag});
     if (node.model == kNoModel) {
-      // So many at once; the last round is one whole call.
       const double calls = std::max(1.0, estimate.calls.value);
-      task.tool_s = estimate.busy_s.value / calls * std::ceil(calls / kToolsAtOnce);
+      tools_.push_back({index,
+                        TargetOf(*sources_[planned.source].plan->operator_of(planned.op).tool),
+                        calls, estimate.busy_s.value / calls, blocks});
     } else {
       AddWork(planned, task);
       const TaskIndex source = node.kv_source < 0 ? -1 : TaskOf(position, node.kv_source);
@@ -106,6 +116,51 @@ class ProblemBuilder {
     task_of_[position] = index;
     made_.problem.tasks.push_back(std::move(task));
     made_.operators.push_back(position);
+  }
+
+  /// [tools_] whether one reads what the other gives, by way of however many.
+  std::vector<bool> ChainedWith(TaskIndex task) const {
+    const std::vector<SchedulingTask>& tasks = made_.problem.tasks;
+    std::vector<bool> before(tasks.size()), after(tasks.size());
+    before[static_cast<size_t>(task)] = after[static_cast<size_t>(task)] = true;
+    for (size_t t = static_cast<size_t>(task) + 1; t-- > 0;) {
+      if (!before[t]) continue;
+      for (const TaskDependency& edge : tasks[t].parents)
+        before[static_cast<size_t>(edge.parent)] = true;
+    }
+    for (size_t t = static_cast<size_t>(task) + 1; t < tasks.size(); ++t) {
+      for (const TaskDependency& edge : tasks[t].parents)
+        if (after[static_cast<size_t>(edge.parent)]) after[t] = true;
+    }
+    std::vector<bool> chained(tools_.size());
+    for (size_t k = 0; k < tools_.size(); ++k) {
+      const auto other = static_cast<size_t>(tools_[k].task);
+      chained[k] = before[other] || after[other];
+    }
+    return chained;
+  }
+
+  /// So many calls of a target at once, whoever makes them; the last round is one whole call. Tools
+  /// that do not wait for each other share their target's turns all the time; of two that do, the
+  /// later one has none while the earlier one is in its first block of rows.
+  void SetToolSeconds() {
+    for (const ToolWork& tool : tools_) {
+      double calls = tool.calls;
+      const bool is_alone = std::none_of(tools_.begin(), tools_.end(), [&](const ToolWork& other) {
+        return other.task != tool.task && other.target == tool.target;
+      });
+      if (!is_alone && tool.each_s > 0.0) {
+        const std::vector<bool> chained = ChainedWith(tool.task);
+        for (size_t k = 0; k < tools_.size(); ++k) {
+          const ToolWork& other = tools_[k];
+          if (other.task == tool.task || other.target != tool.target) continue;
+          const double beside = chained[k] ? 1.0 - 1.0 / std::min(tool.blocks, other.blocks) : 1.0;
+          calls += beside * other.calls * other.each_s / tool.each_s;
+        }
+      }
+      made_.problem.tasks[static_cast<size_t>(tool.task)].tool_s =
+          tool.each_s * std::ceil(calls / kToolsAtOnce);
+    }
   }
 
   /// Half the rows take a little more than half the time: decode steps are shared by fewer.
@@ -164,6 +219,7 @@ class ProblemBuilder {
   const PhysicalPlan& plan_;
   std::vector<TaskIndex> task_of_;  // [operators] -1: none
   std::map<std::string, ResidentIndex> residents_;
+  std::vector<ToolWork> tools_;  // in the order of their tasks
   ProblemOfPlan made_;
 };
 

@@ -177,19 +177,15 @@ ToolCallBuilder::ToolCallBuilder(const Operator& op, const ToolSetup& setup)
     : op_(op), setup_(setup) {
   const ToolSpec& tool = *op.tool;
   at_once_ = setup.concurrency;
+  target_ = TargetOf(tool);
   may_share_ = setup.share && tool.coalesce && tool.effect != ToolEffect::kWrite;
   if (const auto* sql = std::get_if<SqlSpec>(&tool.what)) {
     connection_ = &setup.connections.at(sql->connection);
     may_share_ = may_share_ && !MayDiffer(Statement(), *connection_);
-    target_ = "sql " + sql->connection;
     if (connection_->at_once > 0) at_once_ = connection_->at_once;
-  } else if (const auto* http = std::get_if<HttpSpec>(&tool.what)) {
-    target_ = "http " + http->origin;
-  } else {
-    const auto& function = std::get<FunctionSpec>(tool.what);
-    target_ = "function " + function.function;
+  } else if (const auto* function = std::get_if<FunctionSpec>(&tool.what)) {
     constexpr int32_t kProcesses = 2;  // as ExecOptions has it
-    if (function.function == "exec") at_once_ = function.config.value("processes", kProcesses);
+    if (function->function == "exec") at_once_ = function->config.value("processes", kProcesses);
   }
 }
 

@@ -108,6 +108,9 @@ struct ToolSpec {
   PromptLimits prompt;
 };
 
+/// What bounds how many of its calls run at once: the connection, the host, or the function.
+std::string TargetOf(const ToolSpec& tool);
+
 /// Every template of a tool.
 void ForEachTemplate(const ToolSpec& tool, const std::function<void(const Template&)>& visit);
 

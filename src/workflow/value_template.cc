@@ -31,6 +31,12 @@ void ValueTemplate::ForEachTemplate(const std::function<void(const Template&)>& 
   for (const auto& [name, value] : fields) value.ForEachTemplate(visit);
 }
 
+std::string TargetOf(const ToolSpec& tool) {
+  if (const auto* sql = std::get_if<SqlSpec>(&tool.what)) return "sql " + sql->connection;
+  if (const auto* http = std::get_if<HttpSpec>(&tool.what)) return "http " + http->origin;
+  return "function " + std::get<FunctionSpec>(tool.what).function;
+}
+
 void ForEachTemplate(const ToolSpec& tool, const std::function<void(const Template&)>& visit) {
   tool.timeout.ForEachTemplate(visit);
   if (const auto* sql = std::get_if<SqlSpec>(&tool.what)) {

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
 #include <memory>
 
 #include "base/error.h"
@@ -592,6 +593,46 @@ ops:
   std::set<int32_t> used;
   for (const PlacedOperator& placed : two.placements) used.insert(placed.worker);
   EXPECT_EQ(used.size(), 2U);
+}
+
+/// Tool seconds as planners see them, of calls that take 3 s each.
+std::map<std::string, double> ToolSeconds(const std::string& nodes, int64_t rows) {
+  Batch batch;
+  batch.Add(
+      "graph:\n  allow_hosts: [a.example, b.example]\n  nodes:\n"
+      "    - {id: q, type: input, outputs: [prompt]}\n" +
+          nodes,
+      Rows(rows, rows, "x"));
+  std::map<std::string, double> seconds;
+  OptimizerOptions options;
+  options.place = [&seconds](const SchedulingProblem& problem) {
+    for (const SchedulingTask& task : problem.tasks) seconds[task.name] = task.tool_s;
+    return PlanByList(problem, {});
+  };
+  batch.Plan(options);
+  return seconds;
+}
+
+std::string WebCall(const std::string& id, const std::string& url) {
+  return "    - {id: " + id + ", type: http, url: \"http://" + url +
+         "\", effect: read, latency_s: 3, outputs: [" + id + "_said]}\n";
+}
+
+TEST(OptimizerTest, ToolsOfOneHostShareItsTurns) {
+  const std::string one = WebCall("one", "a.example/1/{{ prompt }}");
+  const std::string two = WebCall("two", "a.example/2/{{ prompt }}");
+  const std::string other = WebCall("other", "b.example/{{ prompt }}");
+  using Seconds = std::map<std::string, double>;
+  // 64 calls are two rounds of 32.
+  EXPECT_EQ(ToolSeconds(one + other, 64), (Seconds{{"one", 6.0}, {"other", 6.0}}));
+  EXPECT_EQ(ToolSeconds(one + two + other, 64),
+            (Seconds{{"one", 12.0}, {"two", 12.0}, {"other", 6.0}}));
+  EXPECT_EQ(ToolSeconds(one + two, 16), (Seconds{{"one", 3.0}, {"two", 3.0}}))
+      << "both fit into one round";
+  // In a chain the second has nothing to ask while the first is in its first block of 64 rows.
+  const std::string after = WebCall("after", "a.example/2/{{ one_said.status }}");
+  EXPECT_EQ(ToolSeconds(one + after, 64), (Seconds{{"one", 6.0}, {"after", 6.0}}));
+  EXPECT_EQ(ToolSeconds(one + after, 128), (Seconds{{"one", 18.0}, {"after", 18.0}}));
 }
 
 TEST(OptimizerTest, ACallersPlannerTakesThePlaceOfTheNamedOne) {
