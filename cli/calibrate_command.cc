@@ -1,18 +1,20 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <filesystem>
 #include <iostream>
 #include <memory>
 #include <thread>
 
 #include "base/error.h"
 #include "commands.h"
+#include "halo/session.h"
 #include "model/model_names.h"
 #include "session/calibrate.h"
 #include "session/machine.h"
 
 namespace halo::cli {
 
-std::string DefaultProfilePath(int threads) {
+std::string DefaultProfilePath() {
   const std::string given = Environment("HALO_PROFILE");
   if (!given.empty()) return given;
   const std::string state = Environment("XDG_STATE_HOME");
@@ -22,11 +24,15 @@ std::string DefaultProfilePath(int threads) {
                              : home.empty()         ? ""
                                                     : home + "/.local/state";
   if (folder.empty()) return "";
-  const int used = threads > 0 ? threads : static_cast<int>(std::thread::hardware_concurrency());
-  return folder + "/halo/profiles/" + ProfileFileName(MachineFingerprint(std::max(1, used)));
+  return folder + "/halo/profiles/";
 }
 
 namespace {
+
+/// A model's own file, where a folder is given: workers have as many threads as suit the model.
+std::string ProfileOf(const std::string& path, int32_t threads) {
+  return path.ends_with('/') ? path + ProfileFileName(MachineFingerprint(threads)) : path;
+}
 
 struct CalibrateFlags {
   std::vector<std::string> models;
@@ -60,8 +66,7 @@ std::vector<ResolvedModel> ModelsOf(const CalibrateFlags& flags) {
 }
 
 int RunCalibrate(const CalibrateFlags& flags) {
-  const std::string path =
-      flags.profile.empty() ? DefaultProfilePath(flags.threads) : flags.profile;
+  const std::string path = flags.profile.empty() ? DefaultProfilePath() : flags.profile;
   if (path.empty()) {
     throw Error(ErrorCode::kUsage,
                 "no place for the profile: give --profile FILE, or set HALO_PROFILE or HOME");
@@ -70,8 +75,15 @@ int RunCalibrate(const CalibrateFlags& flags) {
     CalibrateRequest request;
     request.model = model.request.name;
     request.model_path = model.path;
-    request.profile_path = path;
     request.threads = flags.threads;
+    if (request.threads == 0) {
+      // As a run has them that is not told otherwise.
+      const auto bytes = static_cast<int64_t>(std::filesystem::file_size(model.path));
+      const auto cores = static_cast<int32_t>(std::max(1U, std::thread::hardware_concurrency()));
+      constexpr int64_t kManyCalls = 64;
+      request.threads = cores / AutomaticWorkers(cores, bytes, kManyCalls);
+    }
+    request.profile_path = ProfileOf(path, request.threads);
     request.budget_s = flags.seconds;
     if (!flags.quiet) {
       request.on_progress = [&](const std::string& text) {
@@ -82,7 +94,8 @@ int RunCalibrate(const CalibrateFlags& flags) {
     std::cout << model.request.name << " (" << model.path << ")\non " << outcome.machine << "\n"
               << outcome.report << std::flush;
     if (!flags.quiet)
-      std::cerr << "stored in " << path << " (" << outcome.profile.model_digest << ")\n";
+      std::cerr << "stored in " << request.profile_path << " (" << outcome.profile.model_digest
+                << ")\n";
   }
   return kExitOk;
 }
@@ -99,7 +112,9 @@ void AddCalibrateCommand(CLI::App& app, int& exit_code) {
                    "NAME=FILE.gguf, or a NAME that can be resolved (repeatable)")
       ->required();
   command->add_option("--models", flags->models_file, "YAML file of model names and files");
-  command->add_option("--threads", flags->threads, "Threads of the engine; default: one a core")
+  command
+      ->add_option("--threads", flags->threads,
+                   "Threads of the engine; default: as many as `halo run` gives a worker")
       ->check(CLI::Range(1, 1024));
   command->add_option("--profile", flags->profile,
                       "File to store the profile in; default: $HALO_PROFILE, else one for this\n"

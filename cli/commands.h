@@ -36,10 +36,10 @@ std::string Environment(const char* name);
 /// Nothing if the variable is not set.
 std::optional<std::string> EnvironmentIfSet(const std::string& name);
 
-/// Where this machine's cost profile for so many threads (0: one a core) is kept: $HALO_PROFILE,
-/// else a file of its own under $XDG_STATE_HOME/halo/profiles or ~/.local/state/halo/profiles; ""
-/// if none of them is set.
-std::string DefaultProfilePath(int threads);
+/// Where this machine's cost profiles are kept, as RunOptions::profile_file: $HALO_PROFILE, else
+/// the folder $XDG_STATE_HOME/halo/profiles/ or ~/.local/state/halo/profiles/; "" if none of them
+/// is set.
+std::string DefaultProfilePath();
 
 /// A folder beside the program, bin/../share/halo/NAME, whether it exists or not.
 std::string ShareFolder(const char* name);

@@ -60,6 +60,8 @@ struct RunFlags {
   std::string engine_process = "child";
   int deterministic = 0;  ///< how often it was asked for, less how often it was refused
   RunOptions options;
+
+  RunFlags() { options.workers = 0; }
 };
 
 std::pair<std::string, std::string> SplitAt(const std::string& text, char separator,
@@ -182,8 +184,7 @@ RunOptions OptionsFrom(const RunFlags& flags) {
     std::erase(rule, ' ');
     options.rules_off.insert(rule);
   }
-  if (options.profile_file.empty())
-    options.profile_file = DefaultProfilePath(ThreadsOfWorker(options));
+  if (options.profile_file.empty()) options.profile_file = DefaultProfilePath();
   // Beside the profiles of all machines: token counts are no machine's.
   if (!options.profile_file.empty()) {
     options.history_file =
@@ -201,6 +202,19 @@ RunOptions OptionsFrom(const RunFlags& flags) {
     options.hugging_face_cache = user + "/.cache/huggingface/hub";
   }
   return options;
+}
+
+/// "auto" becomes RunOptions::workers 0.
+CLI::Validator NumberOfWorkers() {
+  return CLI::Validator(
+      [](std::string& text) {
+        if (text == "auto") {
+          text = "0";
+          return std::string();
+        }
+        return text == "0" ? "expected auto or a number from 1 on" : CLI::Range(1, 1024)(text);
+      },
+      "N|auto");
 }
 
 void AddFlags(CLI::App& command, RunFlags& flags) {
@@ -230,10 +244,10 @@ void AddFlags(CLI::App& command, RunFlags& flags) {
       ->check(CLI::Range(1, 1024))
       ->envname("HALO_THREADS");
   command
-      .add_option(
-          "--workers", options.workers,
-          "Workers with equal parts of the threads, each with models of its own (default 1)")
-      ->check(CLI::Range(1, 1024))
+      .add_option("--workers", options.workers,
+                  "Workers with equal parts of the threads, each with models of its own\n"
+                  "(default auto: as many as are fastest for the models)")
+      ->transform(NumberOfWorkers())
       ->envname("HALO_WORKERS");
   command
       .add_option("--worker-memory", flags.worker_memory,

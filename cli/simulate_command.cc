@@ -1,13 +1,16 @@
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <filesystem>
 #include <iostream>
 #include <memory>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/error.h"
 #include "commands.h"
+#include "session/machine.h"
 #include "session/simulated_run.h"
 
 namespace halo::cli {
@@ -32,6 +35,18 @@ std::pair<std::string, std::string> NameAndValue(const std::string& text, const 
   return {text.substr(0, equals), text.substr(equals + 1)};
 }
 
+/// Of a folder of profiles, as RunOptions::profile_file has it, the one of this machine with the
+/// most threads; "" if there is none.
+std::string ProfileThatIsThere(const std::string& path) {
+  if (!path.ends_with('/')) return std::filesystem::exists(path) ? path : "";
+  const auto cores = static_cast<int32_t>(std::max(1U, std::thread::hardware_concurrency()));
+  for (int32_t threads = cores; threads > 0; --threads) {
+    const std::string file = path + ProfileFileName(MachineFingerprint(threads));
+    if (std::filesystem::exists(file)) return file;
+  }
+  return "";
+}
+
 SimulationOptions OptionsFrom(const SimulateFlags& flags) {
   SimulationOptions options = flags.options;
   RunOptions& run = options.run;
@@ -46,9 +61,8 @@ SimulationOptions OptionsFrom(const SimulateFlags& flags) {
     run.kept_memory_bytes = ParseSize(flags.kept_memory, "--kept-memory");
   std::istringstream rules(flags.rules_off);
   for (std::string rule; std::getline(rules, rule, ',');) run.rules_off.insert(rule);
-  const std::string own_profile = DefaultProfilePath(0);
-  if (run.profile_file.empty() && std::filesystem::exists(own_profile))
-    run.profile_file = own_profile;
+  const std::string own_profile = DefaultProfilePath();
+  if (run.profile_file.empty()) run.profile_file = ProfileThatIsThere(own_profile);
   if (!run.history_file.empty() && !std::filesystem::exists(run.history_file))
     throw Error(ErrorCode::kUsage, "--history " + run.history_file + ": cannot be read");
   if (run.history_file.empty() && !own_profile.empty()) {

@@ -93,10 +93,15 @@ struct RunOptions {
   // Planning
   std::set<std::string> rules_off;  ///< rules of the optimizer that are not applied, by name
   std::string planner = "auto";     ///< auto, dp, beam, list or milp
-  int32_t workers = 1;       ///< devices, or equal parts of this machine's threads and memory
-  std::string plan_file;     ///< a plan that `Explain("json")` gave, carried out in place of what
-                             ///< the rules would decide; "": none
-  std::string profile_file;  ///< costs of this machine, as `halo calibrate` stores them; "": none
+  /// Devices, or equal parts of this machine's threads and memory. 0: as many as are fastest for
+  /// the run's models (AutomaticWorkers), one where engines live in this process or memory is
+  /// given.
+  int32_t workers = 1;
+  std::string plan_file;  ///< a plan that `Explain("json")` gave, carried out in place of what
+                          ///< the rules would decide; "": none
+  /// Costs of this machine, as `halo calibrate` stores them; a folder, ending in "/", has one for
+  /// each number of threads that a worker may have. "": none.
+  std::string profile_file;
   std::string history_file;  ///< what operators turned out to be in earlier runs; "": none
   bool use_history = true;   ///< plans look at it; runs add to it in any case
   /// Explain asks databases what queries cost (EXPLAIN, which executes nothing); Run always does,
@@ -114,6 +119,10 @@ struct RunOptions {
   bool resume = false;        ///< `run_folder` has the beginning of this run
   bool retry_failed = false;  ///< of it, what failed rows failed by is tried again
 };
+
+/// How many workers on `threads` threads of a CPU (0: one a core) are fastest, where the largest
+/// model's file has so many bytes, and `calls` of it run at once.
+int32_t AutomaticWorkers(int32_t threads, int64_t largest_model_bytes, int64_t calls);
 
 /// Threads that each worker has. For more workers than threads (which can be planned for, not run):
 /// as if each were a machine like this one.

@@ -256,7 +256,10 @@ class EngineServer {
 
   void MakePass() {
     has_cancelled_ = false;
-    if (with_.turns != nullptr) with_.turns->Take();
+    if (with_.turns != nullptr) {
+      const int32_t threads = with_.turns->Take();
+      if (with_.use_threads) with_.use_threads(threads);
+    }
     const std::vector<Completion> finished = engine_.Poll(0);
     if (with_.turns != nullptr) {
       if (with_.rest != nullptr && with_.turns->IsAwaited()) with_.rest();

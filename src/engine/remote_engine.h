@@ -95,6 +95,8 @@ struct ServedWith {
   EngineTurns* turns = nullptr;
   /// Called before a turn goes to a process that waits for it.
   void (*rest)() = nullptr;
+  /// Told how many threads the next pass may have; empty: it always has the same.
+  std::function<void(int32_t)> use_threads;
   CrashRecord* record = nullptr;
 };
 

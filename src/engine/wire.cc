@@ -55,7 +55,7 @@ void Fields(auto& each, Is<LlamaSetup> auto& s) {
        s.refill_sequences);
 }
 
-void Fields(auto& each, Is<SetupMessage> auto& s) { each(s.version, s.takes_turns, s.setup); }
+void Fields(auto& each, Is<SetupMessage> auto& s) { each(s.version, s.worker, s.workers, s.setup); }
 
 void Fields(auto& each, Is<Signature> auto& s) { each(s.high, s.low); }
 

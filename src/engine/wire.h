@@ -29,8 +29,10 @@ inline constexpr size_t kLengthBytes = 4;
 /// What the program that hosts an engine is to make; the first message that it gets.
 struct SetupMessage {
   LlamaSetup setup;
-  std::string version;       ///< of the program that asks
-  bool takes_turns = false;  ///< with the engines of other processes (engine_turns.h)
+  std::string version;  ///< of the program that asks
+  /// Whose engine it is, of so many workers that share the cores (engine_turns.h); -1: it has them
+  /// for itself.
+  int32_t worker = -1, workers = 1;
 
   friend bool operator==(const SetupMessage&, const SetupMessage&) = default;
 };

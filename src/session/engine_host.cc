@@ -30,8 +30,9 @@ std::unique_ptr<Engine> MakeEngine(LlamaEngineOptions options, const EngineHost&
   // what is kept of a process's last words.
   supervised.launch =
       ProgramLauncher(host.program, {"halo", kEngineProcessCommand}, {"GGML_NO_BACKTRACE=1"});
-  supervised.setup = SetupMessage{std::move(options), ThisVersion(), !host.turns.empty()};
-  if (!host.turns.empty()) supervised.turns = host.turns[static_cast<size_t>(worker)].get();
+  supervised.setup =
+      SetupMessage{std::move(options), ThisVersion(), host.turns ? worker : -1, host.workers};
+  supervised.turns = host.turns.get();
   if (like != nullptr) supervised.description = *like;
   supervised.on_restart = host.on_restart;
   return std::make_unique<SupervisedEngine>(std::move(supervised), clock);

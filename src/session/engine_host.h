@@ -13,8 +13,9 @@ namespace halo {
 
 /// Where the engines of a run live.
 struct EngineHost {
-  std::string program;            ///< RunOptions::engine_program
-  std::vector<Descriptor> turns;  ///< [workers] of engines that share its cores; empty: none do
+  std::string program;  ///< RunOptions::engine_program
+  Descriptor turns;     ///< EngineTurns of all workers; none: engines are in this process
+  int32_t workers = 1;  ///< that share the cores
   /// Told, in a sentence, of each engine whose process was started again.
   std::function<void(const std::string&)> on_restart;
 };

@@ -21,9 +21,9 @@ int64_t MachineMemoryBytes() {
   return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE);
 }
 
-int32_t Threads(const RunOptions& options) {
+int32_t ThreadsThere(int32_t given) {
   const int32_t cores = static_cast<int32_t>(std::max(1U, std::thread::hardware_concurrency()));
-  return options.threads > 0 ? options.threads : cores;
+  return given > 0 ? given : cores;
 }
 
 KvLayout LayoutByName(const std::string& name) {
@@ -60,10 +60,7 @@ class EngineMaker {
         memory_(std::move(memory)),
         host_(host),
         clock_(clock) {
-    // Engines of one worker share its cores.
-    const bool shares = !host.program.empty() && models_.size() > 1;
-    for (int32_t w = 0; shares && w < options.workers; ++w)
-      host.turns.push_back(EngineTurns::MakeFile());
+    host.workers = options.workers;
   }
 
   std::unique_ptr<Engine> Make(int32_t worker, size_t index, bool load,
@@ -101,15 +98,32 @@ class EngineMaker {
 
 }  // namespace
 
+// Threads of one pass wait for each other at each of its hundreds of operations, and while one of
+// them chooses and prepares what comes next; passes of workers wait for nobody. What speaks against
+// workers: each one's passes read all weights, which has to be paid for by the calls in them. On
+// two cores, two workers take 0.73 to 0.95 of one worker's time with files of 18 MB; with 145 MB as
+// long at 24 calls, 1.24 times as long at 4 (docs/benchmarks/processor.md).
+int32_t AutomaticWorkers(int32_t threads, int64_t largest_model_bytes, int64_t calls) {
+  constexpr int64_t kBytesOfThread = int64_t{192} << 20;
+  constexpr int64_t kBytesOfCall = int64_t{16} << 20;
+  constexpr int64_t kMostWorkers = 16;  // each has KV, and static prefixes, of its own
+  const int64_t have = ThreadsThere(threads);
+  const int64_t bytes = std::max<int64_t>(1, largest_model_bytes);
+  const int64_t each = std::clamp((bytes + kBytesOfThread - 1) / kBytesOfThread,
+                                  std::max<int64_t>(1, have / kMostWorkers), have);
+  const int64_t paid_for = std::max<int64_t>(1, calls * kBytesOfCall / bytes);
+  return static_cast<int32_t>(std::min(have / each, paid_for));
+}
+
 int32_t ThreadsOfWorker(const RunOptions& options) {
-  const int32_t threads = Threads(options);
+  const int32_t threads = ThreadsThere(options.threads);
   return options.workers <= threads ? threads / options.workers : threads;
 }
 
 void CheckWorkers(const RunOptions& options) {
   if (options.naive && options.workers > 1)
     throw Error(ErrorCode::kUsage, "--naive runs one call at a time, on one worker");
-  const int32_t threads = Threads(options);
+  const int32_t threads = ThreadsThere(options.threads);
   if (options.workers > threads) {
     throw Error(ErrorCode::kUsage,
                 fmt::format("--workers {}: each worker needs a thread of its own, and there are {}"

@@ -151,9 +151,11 @@ void AddToHistory(const std::vector<OptimizerSource>& sources, const RunReport& 
 }
 
 Planning::Planning(const RunOptions& options, Clock& clock) : options_(options), clock_(clock) {
-  if (!options.profile_file.empty() && std::filesystem::exists(options.profile_file)) {
-    LoadedProfile loaded =
-        LoadProfileFor(options.profile_file, MachineFingerprint(ThreadsOfWorker(options)));
+  const std::string machine = MachineFingerprint(ThreadsOfWorker(options));
+  std::string file = options.profile_file;
+  if (file.ends_with('/')) file += ProfileFileName(machine);
+  if (!file.empty() && std::filesystem::exists(file)) {
+    LoadedProfile loaded = LoadProfileFor(file, machine);
     if (loaded.profile) profile_ = std::move(*loaded.profile);
     if (!loaded.why_not.empty()) notes_.push_back(loaded.why_not);
   }

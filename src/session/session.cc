@@ -19,8 +19,10 @@
 
 #include "base/duration.h"
 #include "base/error.h"
+#include "engine/engine_turns.h"
 #include "engine/llama/exactness.h"
 #include "engine/llama/llama_engine.h"
+#include "engine/llama/loaded_model.h"
 #include "halo_build_info.h"
 #include "model/gguf_check.h"
 #include "model/lora_adapter.h"
@@ -197,6 +199,7 @@ void Session::Impl::ResolveWhatIsThere() {
 }
 
 void Session::Impl::PlanBatch() {
+  ChooseWorkers();
   std::vector<InputToPlan> to_plan;
   for (const auto& input : inputs) {
     InputToPlan source{&input->plan, input->column, input->statistics.get(), {}, {}};
@@ -233,10 +236,33 @@ void Session::Impl::OpenHost() {
   // A run with an engine that ends all the time tells of the first few; the summary counts them.
   constexpr size_t kMostTold = 5;
   host.program = options.engine_program;
+  if (!host.program.empty()) host.turns = EngineTurns::MakeFile();
   host.on_restart = [this, told = size_t{0}](const std::string& what) mutable {
     if (told++ < kMostTold) news.push_back(what);
     if (told == kMostTold) news.push_back("further restarts are counted in the summary only");
   };
+}
+
+/// Engines in processes of their own leave threads to queries while these compute.
+std::function<void(int32_t)> Session::Impl::WatchToolThreads() const {
+  if (!host.turns) return nullptr;
+  return [busy = std::make_shared<BusyTools>(host.turns)](int32_t threads) { busy->Add(threads); };
+}
+
+/// As many workers as are fastest here, where nobody has said how many.
+void Session::Impl::ChooseWorkers() {
+  if (options.workers > 0) return;
+  int64_t largest = 0, calls = 1;
+  for (const auto& [path, model] : models) {
+    const auto bytes = static_cast<int64_t>(model.resolved.summary.file_bytes);
+    if (bytes < largest) continue;
+    largest = bytes;
+    calls = CallsOf(path);
+  }
+  // A memory that is given is one worker's. In this process engines take turns in one thread.
+  const bool is_one = options.naive || options.engine_program.empty() ||
+                      options.worker_memory_bytes > 0 || !AcceleratorNames().empty();
+  options.workers = is_one ? 1 : AutomaticWorkers(options.threads, largest, calls);
 }
 
 /// Where the plan has a model run, and since when.
@@ -256,7 +282,6 @@ void Session::Impl::AddPlaces(const std::string& path, ModelToHost& model, doubl
 
 void Session::Impl::LoadModels() {
   if (models.empty()) return;
-  OpenHost();
   std::vector<std::pair<double, ModelToHost>> by_start;
   for (auto& [path, model] : models) {
     model.expected_tokens = ExpectedTokens(model);
@@ -286,26 +311,32 @@ void Session::Impl::LoadModels() {
       [this] { return tools.runner != nullptr && tools.runner->pending() > 0; }, clock);
 }
 
+/// Calls of a model, as far as they can run at once.
+int64_t Session::Impl::CallsOf(const std::string& model_path) const {
+  const int64_t most = options.sequences > 0 ? options.sequences : LlamaEngine::kDefaultSequences;
+  int64_t calls = 0;
+  for (const auto& input : inputs) {
+    const int64_t rows = input->rows == nullptr ? -1 : input->rows->total();
+    if (rows < 0) return most;
+    for (const LogicalNode& node : input->plan.nodes) {
+      if (node.model == kNoModel) continue;
+      const auto path = model_paths.find(input->plan.models[static_cast<size_t>(node.model)]);
+      // The product stays small: once over `most` no more is counted.
+      if (path != model_paths.end() && path->second == model_path && calls < most)
+        calls += std::min(rows, most) * input->plan.operator_of(node.op).samples;
+    }
+  }
+  return std::min(calls, most);
+}
+
 /// No more than there are calls for: room for KV is written when it is laid out, and the first
 /// touch of memory that is never used took longer than a small run (10 s for 6 GB on a virtual
 /// machine).
 int32_t Session::Impl::SequencesFor(const std::string& model_path) const {
   if (options.naive) return 1;
   const int64_t most = options.sequences > 0 ? options.sequences : LlamaEngine::kDefaultSequences;
-  int64_t calls = 0;
-  for (const auto& input : inputs) {
-    const int64_t rows = input->rows->total();
-    if (rows < 0) return static_cast<int32_t>(most);
-    for (const LogicalNode& node : input->plan.nodes) {
-      if (node.model == kNoModel) continue;
-      const ModelRequest& request = input->plan.models[static_cast<size_t>(node.model)];
-      // The product stays small: once over `most` no more is counted.
-      if (model_paths.at(request) == model_path && calls < most)
-        calls += std::min(rows, most) * input->plan.operator_of(node.op).samples;
-    }
-  }
   // Workers have equal parts.
-  calls = (calls + options.workers - 1) / options.workers;
+  const int64_t calls = (CallsOf(model_path) + options.workers - 1) / options.workers;
   return static_cast<int32_t>(std::clamp<int64_t>(calls, 1, most));
 }
 
@@ -534,8 +565,10 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   impl.OpenInputs();
   impl.Resolve();
   impl.NameOutputs();
-  impl.tools = OpenTools(impl.Workflows(), impl.options,
-                         impl.options.naive ? "" : impl.SpoolFolder(), impl.clock);
+  impl.OpenHost();
+  impl.tools =
+      OpenTools(impl.Workflows(), impl.options, impl.options.naive ? "" : impl.SpoolFolder(),
+                impl.clock, impl.WatchToolThreads());
   impl.costs = impl.tools.costs;
   impl.CheckPaths();
   impl.LoadVocabularies();

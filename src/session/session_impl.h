@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -94,12 +95,15 @@ struct Session::Impl {
   void PlanForExplain();
   void ResolveWhatIsThere();
   void OpenHost();
+  std::function<void(int32_t)> WatchToolThreads() const;
+  void ChooseWorkers();
   void AddPlaces(const std::string& path, ModelToHost& model, double& first_s) const;
   void LoadModels();
   void CheckPaths() const;
   void NameOutputs();
   void OpenOutputs();
   int32_t ExpectedTokens(const LoadedModel& model);
+  int64_t CallsOf(const std::string& model_path) const;
   int32_t SequencesFor(const std::string& model_path) const;
   std::unique_ptr<ReportData> OpenReport(int64_t start_us);
   void WriteReport(const ReportData& data, const RunOutcome& outcome) const;

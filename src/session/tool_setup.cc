@@ -502,7 +502,8 @@ std::vector<std::string> EnvironmentOfPrograms(const RunOptions& options) {
 }  // namespace
 
 RunTools OpenTools(const std::vector<const Workflow*>& workflows, const RunOptions& options,
-                   const std::string& spill_folder, Clock& clock) {
+                   const std::string& spill_folder, Clock& clock,
+                   std::function<void(int32_t)> on_threads) {
   RunTools tools;
   tools.costs = NoCosts(workflows);
   ToolNeeds needs(workflows, options);
@@ -516,6 +517,7 @@ RunTools OpenTools(const std::vector<const Workflow*>& workflows, const RunOptio
   tools.setup.latency_scale = options.latency_scale;
   tools.setup.share = options.share_tool_calls;
   auto live = std::make_unique<LiveTools>(clock);
+  live->mailbox().on_threads = std::move(on_threads);
   std::vector<std::string> names;
   if (auto duckdb = OpenDuckDb(needs, spill_folder, tools, live->mailbox(), clock, names))
     live->TakeSql(std::move(duckdb), names);

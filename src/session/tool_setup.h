@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -34,10 +35,12 @@ struct RunTools {
 /// Opens what the workflows' tools need: connections, secrets, the right to reach out (contract 6).
 /// Statements are checked against their databases where those can be reached, and databases are
 /// asked what reads cost. `workflows` outlive
-/// nothing here. `spill_folder`: for DuckDB; "": none. Throws Error(kWorkflow or kConfig) with
-/// everything that is missing or not allowed, before anything is executed.
+/// nothing here. `spill_folder`: for DuckDB; "": none. `on_threads`: ToolMailbox::on_threads, or
+/// null. Throws Error(kWorkflow or kConfig) with everything that is missing or not allowed, before
+/// anything is executed.
 RunTools OpenTools(const std::vector<const Workflow*>& workflows, const RunOptions& options,
-                   const std::string& spill_folder, Clock& clock);
+                   const std::string& spill_folder, Clock& clock,
+                   std::function<void(int32_t)> on_threads = nullptr);
 
 /// Asks databases what the workflows' queries cost (`halo explain --ask-databases`): by EXPLAIN,
 /// which executes nothing; files are opened to read and none is made. Throws as OpenTools does

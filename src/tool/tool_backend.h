@@ -1,6 +1,8 @@
 #pragma once
 
 #include <condition_variable>
+#include <cstdint>
+#include <functional>
 #include <mutex>
 #include <vector>
 
@@ -18,6 +20,10 @@ class ToolMailbox {
   void Put(ToolCompletion completion);
   /// What is there; waits for the first for `most_us` at most (0: not at all).
   std::vector<ToolCompletion> Take(int64_t most_us);
+  /// Told by backends of threads that begin (1) or end (-1) to compute on this machine's cores,
+  /// from those threads. Set before there are backends.
+  std::function<void(int32_t)> on_threads;
+
   /// Readable while something is there.
   int ready_descriptor() const { return ready_.get(); }
 

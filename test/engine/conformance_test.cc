@@ -163,9 +163,8 @@ class SupervisedHarness final : public Harness {
   void GoOn() override { kill(engine_->pid(), SIGCONT); }
 
   static std::unique_ptr<Harness> Llama(int32_t sequences) {
-    return std::make_unique<SupervisedHarness>(
-        std::vector<std::string>{"engine_program", "llama"},
-        SetupMessage{LlamaOptions(sequences), "test", false});
+    return std::make_unique<SupervisedHarness>(std::vector<std::string>{"engine_program", "llama"},
+                                               SetupMessage{LlamaOptions(sequences), "test"});
   }
   static std::unique_ptr<Harness> Simulated(int32_t sequences) {
     return std::make_unique<SupervisedHarness>(

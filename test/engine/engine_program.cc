@@ -162,7 +162,7 @@ void ServeText() {
   CrashRecord record{Descriptor(kHostRecord)};
   TextEngine engine(record);
   Connection connection{Descriptor(kHostSocket)};
-  ServeEngine(engine, connection, {nullptr, nullptr, &record});
+  ServeEngine(engine, connection, {.record = &record});
 }
 
 void ServeSimulated(int32_t sequences) {

@@ -19,6 +19,8 @@ class EngineTurnsTest : public testing::Test {
     std::atomic<int> inside, clashes, turns, is_ready;
   };
 
+  static constexpr ThreadShares kShares{3, 2};
+
   /// A child that runs `work` and ends.
   template <typename Work>
   static pid_t Fork(Work work) {
@@ -42,11 +44,11 @@ class EngineTurnsTest : public testing::Test {
     }
   }
 
-  /// A child with an engine that announces `fullness`, until it is killed.
-  pid_t ForkAnother(int32_t fullness) {
+  /// A child with an engine of a worker that announces `fullness`, until it is killed.
+  pid_t ForkAnother(int32_t fullness, int32_t worker = 0) {
     const Descriptor file(dup(file_.get()));
     const pid_t child = Fork([&] {
-      EngineTurns theirs{Descriptor(file.get())};
+      EngineTurns theirs{Descriptor(file.get()), worker, kShares};
       theirs.Announce(fullness);
       shared_.is_ready.store(1);
       while (true) pause();
@@ -64,7 +66,7 @@ class EngineTurnsTest : public testing::Test {
   MappedMemory mapping_ = MappedMemory::Writable(memory_, sizeof(Shared));
   Shared& shared_ = *static_cast<Shared*>(mapping_.data());
   Descriptor file_ = EngineTurns::MakeFile();
-  EngineTurns turns_{Descriptor(dup(file_.get()))};
+  EngineTurns turns_{Descriptor(dup(file_.get())), 0, kShares};
 };
 
 TEST_F(EngineTurnsTest, OneAtATime) {
@@ -138,6 +140,61 @@ TEST_F(EngineTurnsTest, NobodyWaitsForEver) {
   turns_.GiveBack();
   EXPECT_FALSE(turns_.MayTake());
   Kill(child);
+}
+
+TEST_F(EngineTurnsTest, ThreadsOfWorkersWithNothingToDoAreLent) {
+  EXPECT_EQ(turns_.Take(), 6) << "two threads of each of three workers";
+  turns_.GiveBack();
+  const pid_t busy = ForkAnother(1, 1);
+  EXPECT_EQ(turns_.Take(), 4);
+  turns_.GiveBack();
+  Kill(busy);
+  EXPECT_EQ(turns_.Take(), 6) << "a process that has ended needs none";
+  turns_.GiveBack();
+}
+
+TEST_F(EngineTurnsTest, WhatIsLentComesBackAfterThePass) {
+  turns_.Announce(1);
+  EXPECT_EQ(turns_.Take(), 6);
+  EXPECT_FALSE(turns_.IsAwaited());
+  const Descriptor file(dup(file_.get()));
+  const pid_t child = Fork([&] {
+    EngineTurns theirs{Descriptor(file.get()), 2, kShares};
+    theirs.Announce(1);
+    shared_.is_ready.store(theirs.Take());
+    while (true) pause();
+  });
+  while (!turns_.IsAwaited()) usleep(100);
+  EXPECT_EQ(shared_.is_ready.load(), 0);
+  turns_.GiveBack();
+  while (shared_.is_ready.load() == 0) usleep(100);
+  EXPECT_EQ(shared_.is_ready.load(), 4)
+      << "its own and the second worker's, not those of one with work";
+  EXPECT_EQ(turns_.Take(), 2) << "what others have is not lent";
+  turns_.GiveBack();
+  Kill(child);
+}
+
+TEST_F(EngineTurnsTest, OtherWorkersPassesHoldNobodyUp) {
+  const pid_t child = ForkAnother(EngineTurns::kFull, 1);
+  turns_.Announce(1);
+  EXPECT_TRUE(turns_.MayTake());
+  Kill(child);
+}
+
+TEST_F(EngineTurnsTest, QueriesHaveTheirThreads) {
+  const pid_t one = ForkAnother(1, 1);
+  BusyTools tools(file_);
+  tools.Add(1);
+  EXPECT_EQ(turns_.Take(), 3);
+  turns_.GiveBack();
+  tools.Add(7);
+  EXPECT_EQ(turns_.Take(), 1) << "a pass has a thread in any case";
+  turns_.GiveBack();
+  tools.Add(-8);
+  EXPECT_EQ(turns_.Take(), 4);
+  turns_.GiveBack();
+  Kill(one);
 }
 
 }  // namespace

@@ -32,8 +32,9 @@ struct Batching {
   int32_t micro_batch_tokens = 0;
   int64_t kv_bytes = 256 << 20;
   int64_t kept_bytes = 128 << 20;
-  bool reverse = false;  ///< the requests of a round come in the opposite order
-  bool urgent = false;   ///< every third request
+  bool reverse = false;         ///< the requests of a round come in the opposite order
+  bool urgent = false;          ///< every third request
+  bool threads_change = false;  ///< from pass to pass
 };
 
 const Batching kReference{"reference", 1, 1};
@@ -140,7 +141,9 @@ Outcome RunTraffic(const Traffic& traffic, const std::string& model, const Batch
 
   Outcome outcome;
   std::map<RequestId, Request> asked;
+  int32_t passes = 0;
   const auto step = [&] {
+    if (batching.threads_change) engine.UseThreads(1 + passes++ % 3);
     for (Completion& completion : engine.Poll(0)) {
       EXPECT_FALSE(completion.failure) << (completion.failure ? completion.failure->message : "");
       EXPECT_NE(completion.logits_hash, 0U);
@@ -191,6 +194,7 @@ const std::vector<Batching>& Batchings() {
       {"odd chunks", 1, 7, 37, 37},
       {"in the opposite order", 2, 16, 0, 0, 256 << 20, 128 << 20, true},
       {"urgent ones among them", 2, 16, 0, 0, 256 << 20, 128 << 20, false, true},
+      {.name = "threads that come and go", .threads_change = true},
       {"no host memory for what is kept", 2, 3, 0, 0, 256 << 20, 1},
       {"little room", 2, 4, 128, 64, 12 << 20, 4 << 20},
   };

@@ -52,7 +52,8 @@ TEST(Wire, RoundTripsEveryField) {
 SetupMessage FilledSetup() {
   SetupMessage message;
   message.version = "0.1 (abc)";
-  message.takes_turns = true;
+  message.worker = 3;
+  message.workers = 5;
   LlamaSetup& setup = message.setup;
   setup.model_name = "m";
   setup.model_path = "/path/with \"quotes\"/m.gguf";
@@ -169,11 +170,12 @@ TEST(Wire, RefusesCountsAndChoicesThatAreNone) {
   const std::string cancel = Body(EncodeFrame(ToEngine(CancelMessage{42})));
   EXPECT_EQ(std::get<CancelMessage>(DecodeToEngine(cancel)).id, 42U);
   std::string setup = Body(EncodeFrame(ToEngine(SetupMessage{})));
-  const size_t takes_turns = 1 + sizeof(uint32_t);  // behind the kind and an empty version
-  ASSERT_EQ(setup.at(takes_turns), 0);
-  setup[takes_turns] = 2;  // neither true nor false
+  // Behind the kind, an empty version, worker, workers, two empty names, no adapters, threads.
+  const size_t load = 1 + 7 * sizeof(uint32_t);
+  ASSERT_EQ(setup.at(load), 1);
+  setup[load] = 2;  // neither true nor false
   EXPECT_THROW(DecodeToEngine(setup), Error);
-  setup[takes_turns] = 0;
+  setup[load] = 1;
   setup.replace(1, sizeof(uint32_t), "\xFF\xFF\xFF\xFF");  // a text of 4 GB
   EXPECT_THROW(DecodeToEngine(setup), Error);
   std::string completion = Body(EncodeFrame(FromEngine(Completion{})));

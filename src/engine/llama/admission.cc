@@ -91,8 +91,8 @@ bool LlamaEngine::ChooseGroup() {
 /// urgent, or goes before what runs, is not held up.
 bool LlamaEngine::WaitsForRefill() const {
   const std::map<Rank, Live*>& waiting = groups_[group_].waiting;
-  const int32_t free = batching_->RunningSequences() - running_;
-  if (waiting.empty() || free <= 0 || free >= batching_->RefillSequences()) return false;
+  const int32_t free = batching().RunningSequences() - running_;
+  if (waiting.empty() || free <= 0 || free >= batching().RefillSequences()) return false;
   if (CountRunning(Live::State::kDecoding) < running_) return false;  // prefill goes on anyway
   const int32_t first_priority = waiting.begin()->second->request.priority;
   const bool goes_before =
@@ -166,7 +166,7 @@ LlamaEngine::Admission LlamaEngine::TryAdmit(Live& live) {
 }
 
 bool LlamaEngine::MakeRoom(const Live& live) {
-  if (running_ >= std::min(room_->shape().sequences, batching_->RunningSequences())) return false;
+  if (running_ >= std::min(room_->shape().sequences, batching().RunningSequences())) return false;
   if (room_->shape().layout == KvLayout::kSplit)
     return true;  // EnsureRoom made every stream long enough
   const int64_t wanted = running_worst_case_ + WorstCaseTokens(live);

@@ -80,6 +80,11 @@ KvRoom::KvRoom(llama_model* model, const Shape& shape, SpanLog* spans)
 
 KvRoom::~KvRoom() = default;
 
+void KvRoom::UseThreads(int32_t threads) {
+  llama_set_n_threads(context_.get(), threads, threads);
+  shape_.threads = threads;
+}
+
 void KvRoom::Apply(llama_adapter_lora* adapter, float scale) {
   llama_set_adapters_lora(context_.get(), &adapter, adapter == nullptr ? 0 : 1, &scale);
 }

@@ -57,6 +57,8 @@ class KvRoom {
   const Shape& shape() const { return shape_; }
   llama_context* context() { return context_.get(); }
 
+  /// From now on Decode has so many threads.
+  void UseThreads(int32_t threads);
   /// From now on Decode computes with the adapter; null: with the model as it is.
   void Apply(llama_adapter_lora* adapter, float scale);
 

@@ -39,7 +39,8 @@ BatchingLimits LimitsOf(const LlamaSetup& setup, const KvRoom::Shape& shape) {
 LlamaEngine::LlamaEngine(LlamaEngineOptions options, const Clock& clock)
     : options_(std::move(options)),
       clock_(clock),
-      sampler_(options_.threads),
+      threads_(std::max(1, options_.threads)),
+      sampler_(threads_),
       grammars_(options_.vocabulary) {
   if (options_.exactness != Exactness::kOff) {
     std::string why_not =
@@ -218,7 +219,7 @@ void LlamaEngine::Step() {
              "a request that fits alone is admitted when nothing runs");
   const int32_t decoding = CountRunning(Live::State::kDecoding);
   const bool is_decodes_turn = (prefilled_last_ && AnyRuns(Live::State::kDecoding, true)) ||
-                               batching_->IsDecodeDue(decoding);
+                               batching().IsDecodeDue(decoding);
   prefilled_last_ = !is_decodes_turn && PrefillStep(decoding);
   if (!prefilled_last_ && decoding > 0) DecodeStep(decoding);
   statistics_.busy_us += clock_.NowUs() - start_us;
@@ -284,7 +285,7 @@ void LlamaEngine::ShapeRoom(int64_t longest_request) {
   shape.tokens = split ? each * shape.sequences
                        : std::max(each, std::min(RoundUp(description_.kv_tokens, kRoomGranularity),
                                                  each * shape.sequences));
-  shape.threads = options_.threads;
+  shape.threads = threads_;
   shape.batch_tokens = options_.batch_tokens > 0 ? options_.batch_tokens : kBatchTokens;
   if (options_.micro_batch_tokens > 0) shape.micro_batch_tokens = options_.micro_batch_tokens;
   shape.exact = exact_;
@@ -292,14 +293,24 @@ void LlamaEngine::ShapeRoom(int64_t longest_request) {
   if (before.tokens > 0 &&
       (before.layout != shape.layout || (split && before.sequences != shape.sequences)))
     DropAllKept();
-  if (batching_ == nullptr || before.layout != shape.layout || before.sequences != shape.sequences)
-    batching_ = std::make_unique<BatchingController>(LimitsOf(options_, shape));
+  if (before.layout != shape.layout || before.sequences != shape.sequences) batching_.clear();
+  batching_.try_emplace(threads_, LimitsOf(options_, shape));
   const int64_t start_us = clock_.NowUs();
   room_ = std::make_unique<KvRoom>(model_.get(), shape, options_.record_spans ? &spans_ : nullptr);
   RecordSpan(EngineSpan::Kind::kLayOut, start_us);
   room_->Apply(groups_[group_].lora, groups_[group_].scale);
   last_shape_ = shape;
   sequences_.assign(static_cast<size_t>(shape.sequences), Sequence{});
+}
+
+void LlamaEngine::UseThreads(int32_t threads) {
+  HALO_CHECK(threads >= 1, "a pass has a thread");
+  if (threads == threads_) return;
+  threads_ = threads;
+  sampler_.UseThreads(threads);
+  if (room_ == nullptr) return;
+  room_->UseThreads(threads);
+  batching_.try_emplace(threads, LimitsOf(options_, room_->shape()));
 }
 
 /// What may be in the next prefill pass, first in line first.
@@ -337,7 +348,7 @@ bool LlamaEngine::PrefillStep(int32_t decoding) {
   int64_t to_compute = 0;
   for (const Live* live : chosen)
     to_compute += static_cast<int64_t>(live->tokens.size()) - live->computed;
-  int32_t budget = to_compute > 0 ? batching_->PrefillTokens(to_compute, decoding) : 0;
+  int32_t budget = to_compute > 0 ? batching().PrefillTokens(to_compute, decoding) : 0;
   for (Live* live : chosen) {
     if (budget == 0) break;
     const int32_t known = static_cast<int32_t>(live->tokens.size());
@@ -386,7 +397,7 @@ bool LlamaEngine::PrefillStep(int32_t decoding) {
     drawn.push_back({live, room_->Logits(at->second)});
   }
   SampleNext(drawn);
-  batching_->PrefillTook(static_cast<int32_t>(batch.size()), decoding, clock_.NowUs() - start_us);
+  batching().PrefillTook(static_cast<int32_t>(batch.size()), decoding, clock_.NowUs() - start_us);
   return true;
 }
 
@@ -397,7 +408,7 @@ void LlamaEngine::DecodeStep(int32_t decoding) {
   std::vector<Live*> lives;
   // Those that are left out take the places of what ends, since nothing begins before they run.
   const bool all = AnyRuns(Live::State::kDecoding, true);
-  const int32_t most = all ? decoding : batching_->DecodeSequences(decoding);
+  const int32_t most = all ? decoding : batching().DecodeSequences(decoding);
   for (const Sequence& sequence : sequences_) {
     Live* live = sequence.live;
     if (live == nullptr || live->state != Live::State::kDecoding) continue;
@@ -422,7 +433,7 @@ void LlamaEngine::DecodeStep(int32_t decoding) {
     drawn.push_back({lives[i], room_->Logits(static_cast<int32_t>(i))});
   }
   SampleNext(drawn);
-  batching_->DecodeTook(static_cast<int32_t>(batch.size()), clock_.NowUs() - start_us);
+  batching().DecodeTook(static_cast<int32_t>(batch.size()), clock_.NowUs() - start_us);
 }
 
 bool LlamaEngine::RunBatch(const std::vector<KvRoom::BatchToken>& batch,
@@ -594,7 +605,7 @@ void LlamaEngine::Finish(Live& live, FinishReason reason) {
   completion.text = ReplaceInvalidUtf8(live.text);
   completion.finished_us = clock_.NowUs();
   completion.engine_us = std::llround(live.engine_us);
-  batching_->AnswerEnded(completion.output_tokens);
+  batching().AnswerEnded(completion.output_tokens);
   KeepOrFree(live);
   completed_.push_back(std::move(completion));
   live_.erase(live.request.id);

@@ -99,6 +99,10 @@ class LlamaEngine final : public Engine {
   }
   EngineSpans TakeSpans() override { return spans_.Take(); }
 
+  /// Passes from now on have so many threads, in place of LlamaSetup::threads; at least 1. What the
+  /// best passes are is found for each number of threads by itself.
+  void UseThreads(int32_t threads);
+
   /// One batched pass, or nothing if there is nothing to do. What Poll repeats; for tests and the
   /// engine's own thread.
   void Step();
@@ -223,6 +227,8 @@ class LlamaEngine final : public Engine {
   /// One token of each of `decoding` sequences, or of as many as are computed together.
   void DecodeStep(int32_t decoding);
   bool RunBatch(const std::vector<KvRoom::BatchToken>& batch, const std::vector<Live*>& lives);
+  BatchingController& batching() { return batching_.at(threads_); }
+  const BatchingController& batching() const { return batching_.at(threads_); }
   void RecordSpan(EngineSpan::Kind kind, int64_t start_us, size_t tokens = 0, size_t sequences = 0);
   /// A request whose next token comes from these logits, [vocabulary].
   struct Drawn {
@@ -247,9 +253,11 @@ class LlamaEngine final : public Engine {
   const Clock& clock_;
   LlamaModelPointer model_;  ///< null: unloaded
   EngineDescription description_;
-  std::unique_ptr<KvRoom> room_;                  ///< null: nothing has run since it was loaded
-  KvRoom::Shape last_shape_;                      ///< of the last room; tokens 0: there was none
-  std::unique_ptr<BatchingController> batching_;  ///< for a room of this layout and size
+  std::unique_ptr<KvRoom> room_;  ///< null: nothing has run since it was loaded
+  KvRoom::Shape last_shape_;      ///< of the last room; tokens 0: there was none
+  int32_t threads_;               ///< of a pass
+  /// By the number of threads that passes have, for a room of this layout and size.
+  std::map<int32_t, BatchingController> batching_;
   bool exact_ = false;
   bool can_cut_ = true;  ///< full attention: prefixes can be taken
 

@@ -61,8 +61,13 @@ std::string HostLlamaEngine(const std::string& version) {
     return error.what();
   }
   std::unique_ptr<EngineTurns> turns;
-  if (setup->takes_turns) turns = std::make_unique<EngineTurns>(Descriptor(kHostTurns));
-  ServeEngine(*engine, connection, {turns.get(), EndComputeThreads, record.get()});
+  if (setup->worker >= 0) {
+    turns = std::make_unique<EngineTurns>(Descriptor(kHostTurns), setup->worker,
+                                          ThreadShares{setup->workers, setup->setup.threads});
+  }
+  ServeEngine(*engine, connection,
+              {turns.get(), EndComputeThreads,
+               [&engine](int32_t threads) { engine->UseThreads(threads); }, record.get()});
   return "";
 }
 

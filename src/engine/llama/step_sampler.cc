@@ -23,6 +23,11 @@ size_t ThreadOfTeam() {
 
 StepSampler::StepSampler(int32_t threads) : samplers_(static_cast<size_t>(std::max(1, threads))) {}
 
+void StepSampler::UseThreads(int32_t threads) {
+  // The first one stays: it may have been given out.
+  samplers_.resize(static_cast<size_t>(std::max(1, threads)));
+}
+
 void StepSampler::Sample(std::span<TokenDraw> draws) {
   const auto count = static_cast<std::ptrdiff_t>(draws.size());
 #ifdef _OPENMP

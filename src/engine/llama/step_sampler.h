@@ -30,6 +30,7 @@ class StepSampler {
  public:
   explicit StepSampler(int32_t threads);
 
+  void UseThreads(int32_t threads);
   void Sample(std::span<TokenDraw> draws);
   /// For what has to be done in the calling thread, between steps.
   Sampler& sampler() { return samplers_.front(); }

@@ -211,7 +211,9 @@ void DuckDbBackend::Impl::Work(size_t thread) {
       call = std::move(waiting.extract(waiting.begin()).value().call);
       running[thread] = {call.id, nullptr, 0, false, false};
     }
+    if (mailbox.on_threads) mailbox.on_threads(1);
     Execute(thread, std::move(call));
+    if (mailbox.on_threads) mailbox.on_threads(-1);
   }
 }
 
