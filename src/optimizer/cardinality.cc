@@ -215,8 +215,10 @@ CardinalityEstimator::Facts CardinalityEstimator::FactsOf(const OptimizerSource&
     facts.row_tokens = row.mean;
     facts.row_variance = row.variance;
   }
-  if (history != nullptr)
+  if (history != nullptr) {
     facts.record = history->Find(identity.signature, model == nullptr ? "" : model->digest);
+    if (model != nullptr) facts.pace = history->Find(ModelPaceSignature(), model->digest);
+  }
   if (facts.record != nullptr) {
     const OperatorRecord& record = *facts.record;
     const double mean = record.output_tokens / record.calls;
@@ -413,7 +415,8 @@ void CardinalityEstimator::EstimateInference(const PhysicalPlan& plan, size_t po
                (model.profile.copy_s + model.profile.copy_token_s * estimate.reused_tokens.value);
   };
   const double share = model.profile.relative_error;
-  estimate.pace = PaceOf(facts.record, model.profile_id).value_or(1.0);
+  estimate.pace = PaceOf(facts.record, model.profile_id)
+                      .value_or(PaceOf(facts.pace, model.profile_id).value_or(1.0));
   estimate.busy_s = Estimate{seconds(output), seconds(estimate.output_tokens.low) * (1.0 - share),
                              seconds(estimate.output_tokens.high) * (1.0 + share)} *
                     estimate.pace;

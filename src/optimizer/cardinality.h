@@ -88,7 +88,7 @@ class CardinalityEstimator {
   struct Facts {
     const OperatorRecord* record = nullptr;  ///< history
     const QueryCost* cost = nullptr;         ///< of a query that its database was asked for
-    const OperatorRecord* pace = nullptr;    ///< history of all queries of that kind
+    const OperatorRecord* pace = nullptr;    ///< history of all queries of that kind, or model
     double written_tokens = 0.0, row_tokens = 0.0;
     double row_variance = 0.0;     ///< of row_tokens over the rows
     double answer_variance = 0.0;  ///< of its answers' tokens, where history knows

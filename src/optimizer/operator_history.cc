@@ -61,6 +61,8 @@ OperatorRecord ReadRecord(const Json& said, const std::string& path) {
 
 }  // namespace
 
+Signature ModelPaceSignature() { return SignatureBuilder().Add("pace of a model").Finish(); }
+
 const OperatorRecord* OperatorHistory::Find(const Signature& operation,
                                             const std::string& model_digest) const {
   const auto found = records_.find(KeyOf(operation, model_digest));

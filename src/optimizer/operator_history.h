@@ -17,12 +17,16 @@ struct OperatorRecord {
   double output_tokens = 0.0, output_tokens_squared = 0.0;
   double latency_s = 0.0;  ///< of tools, summed over calls
   /// Of inference: engine seconds that the calls took, and what the profile says they take. Of all
-  /// queries of a kind (QueryPaceSignature) likewise.
+  /// operators of a model (ModelPaceSignature) and all queries of a kind (QueryPaceSignature)
+  /// likewise.
   double engine_s = 0.0, profile_s = 0.0;
   std::string profile;  ///< which profile that was; "": none
 
   friend bool operator==(const OperatorRecord&, const OperatorRecord&) = default;
 };
+
+/// Under which the pace of all operators of a model is kept, with its digest.
+Signature ModelPaceSignature();
 
 /// Records by what an operator does (OperatorIdentity::signature) and the model's digest: they
 /// serve every workflow in which it occurs, and none in which it was changed.

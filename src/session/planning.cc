@@ -28,12 +28,6 @@ std::string ReadFile(const std::string& path) {
   return text.str();
 }
 
-std::string ProfileId(const ModelProfile& profile) {
-  CostProfile alone;
-  alone.models.push_back(profile);
-  return SignatureBuilder().Add(ToJson(alone)).Finish().ToHex();
-}
-
 /// Adds what calls of one query took to the pace of all of its kind.
 void AddQuery(const QueryCost& cost, const OperatorRecord& query,
               std::map<SqlDialect, OperatorRecord>& queries) {
@@ -84,7 +78,22 @@ std::optional<ChatFrame> FrameOf(const ChatTemplate& chat, const std::vector<std
   }
 }
 
+/// Adds what one operator's calls took to the pace of its model.
+void AddPace(const OperatorRecord& of_operator, OperatorRecord& of_model) {
+  of_model.profile = of_operator.profile;
+  of_model.instances += of_operator.instances;
+  of_model.calls += of_operator.calls;
+  of_model.engine_s += of_operator.engine_s;
+  of_model.profile_s += of_operator.profile_s;
+}
+
 }  // namespace
+
+std::string ProfileId(const ModelProfile& profile) {
+  CostProfile alone;
+  alone.models.push_back(profile);
+  return SignatureBuilder().Add(ToJson(alone)).Finish().ToHex();
+}
 
 void DescribePrompts(const std::shared_ptr<const Vocabulary>& vocabulary,
                      const std::shared_ptr<const ChatTemplate>& chat, ModelFacts& facts) {
@@ -112,6 +121,7 @@ void AddToHistory(const std::vector<OptimizerSource>& sources, const RunReport& 
                   const PhysicalPlan* as_run, OperatorHistory& history) {
   size_t position = 0;
   std::map<SqlDialect, OperatorRecord> queries;
+  std::map<std::string, OperatorRecord> models;  // by digest
   for (const OptimizerSource& source : sources) {
     const std::vector<OperatorIdentity> identities =
         IdentifyOperators(*source.plan, source.prompt_column);
@@ -141,6 +151,7 @@ void AddToHistory(const std::vector<OptimizerSource>& sources, const RunReport& 
           record.engine_s = as_run->operators[at].actual->busy_s;
           record.profile_s = as_run->operators[at].estimate.busy_s.value;
           record.profile = model.profile_id;
+          AddPace(record, models[digest]);
         }
       }
       history.Add(identities[static_cast<size_t>(node.op)].signature, digest, record);
@@ -148,6 +159,7 @@ void AddToHistory(const std::vector<OptimizerSource>& sources, const RunReport& 
   }
   for (const auto& [dialect, record] : queries)
     history.Add(QueryPaceSignature(dialect), "", record);
+  for (const auto& [digest, record] : models) history.Add(ModelPaceSignature(), digest, record);
 }
 
 Planning::Planning(const RunOptions& options, Clock& clock) : options_(options), clock_(clock) {

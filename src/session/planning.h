@@ -40,6 +40,9 @@ struct InputToPlan {
 void DescribePrompts(const std::shared_ptr<const Vocabulary>& vocabulary,
                      const std::shared_ptr<const ChatTemplate>& chat, ModelFacts& facts);
 
+/// ModelFacts::profile_id of a profile.
+std::string ProfileId(const ModelProfile& profile);
+
 /// Adds what the operators of a run turned out to be. `sources` are those that its plan was made
 /// of; `as_run`: that plan with actuals, and with what the profile says of the run's own calls;
 /// null: the run is no measure of the profile.

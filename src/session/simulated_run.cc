@@ -314,7 +314,14 @@ void SimulatedRun::Plan() {
   source.plan = &plan_;
   source.prompt_column = column_;
   source.rows = statistics_.get();
-  for (const ModelInUse& model : models_) source.models.push_back(model.facts);
+  for (const ModelInUse& model : models_) {
+    source.models.push_back(model.facts);
+    if (options_.believed_costs == nullptr) continue;
+    for (const ModelProfile& costs : options_.believed_costs->models) {
+      if (costs.model == model.facts.name) source.models.back().profile = costs;
+    }
+  }
+  for (ModelFacts& facts : source.models) facts.profile_id = ProfileId(facts.profile);
   sources_.push_back(std::move(source));
   memory_bytes_ = run_.worker_memory_bytes > 0
                       ? run_.worker_memory_bytes

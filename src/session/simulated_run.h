@@ -28,6 +28,8 @@ struct SimulationOptions {
   /// What planning takes for the history of earlier runs, right or wrong, while answers are as
   /// `run.history_file` has them. Null: the same. Outlives the simulation.
   const OperatorHistory* believed = nullptr;
+  /// The same of costs, by the models' names, while workers cost what `run.profile_file` says.
+  const CostProfile* believed_costs = nullptr;
 };
 
 struct SimulatedWorkerReport {

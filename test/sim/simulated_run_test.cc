@@ -160,7 +160,8 @@ class ReplanningTest : public SimulatedRunTest {
     options_.rows = 600;
   }
 
-  void LoadsTake(double seconds) const {
+  /// Two models alike, whose loads take so long.
+  static CostProfile CostsWhereLoadsTake(double seconds) {
     CostProfile profile;
     profile.machine = "a machine far away";
     profile.threads = 2;
@@ -170,7 +171,10 @@ class ReplanningTest : public SimulatedRunTest {
       profile.models.back().measured = true;
       profile.models.back().load_s = seconds;
     }
-    Write("profile.json", ToJson(profile));
+    return profile;
+  }
+  void LoadsTake(double seconds) const {
+    Write("profile.json", ToJson(CostsWhereLoadsTake(seconds)));
   }
   void AnswersAreAs(const OperatorHistory& history) {
     Write("history.json", history.ToJson());
@@ -230,6 +234,62 @@ TEST_F(ReplanningTest, WhereLoadsAreCheapAWrongPriorCostsAtMostATenth) {
   for (const auto& [a, b] : {std::pair(20.0, 300.0), {300.0, 300.0}, {3.0, 3.0}}) {
     const OperatorHistory wrong = HistoryOf(a, b);
     EXPECT_LT(RunBelieving(wrong).elapsed_s, 1.1 * known_s) << a << " " << b;
+  }
+}
+
+/// Passes take so many times as long.
+void Stretch(ModelProfile& costs, double times) {
+  for (PrefillPoint& point : costs.prefill) {
+    point.base_s *= times;
+    point.context_s *= times;
+  }
+  for (DecodePoint& point : costs.decode) {
+    point.base_s *= times;
+    point.context_s *= times;
+  }
+}
+
+/// A profile in which the passes of one of the two models take `times` as long as they do.
+class StaleProfileTest : public ReplanningTest {
+ protected:
+  struct Elapsed {
+    double known_s = 0.0;      ///< planned by what the workers do
+    double misled_s = 0.0;     ///< by the stale profile, to the end
+    double replanned_s = 0.0;  ///< the same, planned anew on the way
+  };
+  Elapsed Run(double loads_s, double times) {
+    LoadsTake(loads_s);
+    const OperatorHistory history = HistoryOf(300.0, 20.0);
+    AnswersAreAs(history);
+    Elapsed elapsed;
+    elapsed.known_s = RunBelieving(history).elapsed_s;
+    CostProfile stale = CostsWhereLoadsTake(loads_s);
+    Stretch(stale.models[0], times);
+    options_.believed_costs = &stale;
+    elapsed.replanned_s = RunBelieving(history).elapsed_s;
+    options_.run.replan = false;
+    elapsed.misled_s = RunBelieving(history).elapsed_s;
+    options_.run.replan = true;
+    options_.believed_costs = nullptr;
+    return elapsed;
+  }
+};
+
+TEST_F(StaleProfileTest, CostsAtMostATenthWhereItIsWithinTwiceTheTruth) {
+  for (const double loads_s : {60.0, 2000.0, 4000.0, 8000.0}) {
+    for (const double times : {0.5, 0.7, 1.5, 2.0}) {
+      const Elapsed elapsed = Run(loads_s, times);
+      EXPECT_LT(elapsed.replanned_s, 1.1 * elapsed.known_s) << loads_s << " " << times;
+    }
+  }
+}
+
+TEST_F(StaleProfileTest, PassesThatTakeThirtyTimesAsLongAsExpectedShowInTime) {
+  for (const double loads_s : {2000.0, 8000.0}) {
+    const Elapsed elapsed = Run(loads_s, 1.0 / 30.0);
+    EXPECT_GT(elapsed.misled_s, 1.5 * elapsed.known_s) << loads_s;
+    EXPECT_LT(elapsed.replanned_s - elapsed.known_s, 0.6 * (elapsed.misled_s - elapsed.known_s))
+        << loads_s;
   }
 }
 
