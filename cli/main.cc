@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "cache_command.h"
 #include "commands.h"
 #include "halo/session.h"
 #include "halo_build_info.h"
@@ -123,6 +124,7 @@ int Main(int argc, char** argv) {
   AddExplainCommand(app, exit_code);
   AddValidateCommand(app, exit_code);
   AddRunsCommands(app, exit_code);
+  AddCacheCommands(app, exit_code);
   AddModelsCommand(app, exit_code);
   AddCalibrateCommand(app, exit_code);
   AddSimulateCommand(app, exit_code);

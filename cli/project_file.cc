@@ -38,7 +38,35 @@ void ReadUrls(KeyContext& c, const YamlField& f, RunOptions& options) {
   }
 }
 
-constexpr KeySpec<RunOptions> kKeys[] = {{"allow", ReadAllowed}, {"connections", ReadUrls}};
+template <double ModelPrice::*Of>
+void ReadPrice(KeyContext& c, const YamlField& f, ModelPrice& price) {
+  constexpr double kMost = 1e6;
+  const char* expected = "a number from 0 to 1000000, for a million tokens";
+  const auto amount = c.reader.Number(f, expected);
+  if (!amount) return;
+  if (*amount < 0 || *amount > kMost) return c.reader.Mismatch(f, expected);
+  price.*Of = *amount;
+}
+
+constexpr KeySpec<ModelPrice> kPriceKeys[] = {{"prompt", ReadPrice<&ModelPrice::prompt>},
+                                              {"output", ReadPrice<&ModelPrice::output>}};
+
+void ReadPrices(KeyContext& c, const YamlField& f, RunOptions& options) {
+  const char* expected = "a mapping of models to {prompt: NUMBER, output: NUMBER}";
+  if (f.value->kind != YamlNode::Kind::kMapping) return c.reader.Mismatch(f, expected);
+  for (const auto& [key, value] : f.value->entries) {
+    if (value->kind != YamlNode::Kind::kMapping) {
+      c.reader.Mismatch({"prices." + key->text, key.get(), value.get()}, expected);
+      continue;
+    }
+    ModelPrice price;
+    ReadMapping<ModelPrice>(c, *value, kPriceKeys, "in a price", price);
+    options.prices.emplace(key->text, price);
+  }
+}
+
+constexpr KeySpec<RunOptions> kKeys[] = {
+    {"allow", ReadAllowed}, {"connections", ReadUrls}, {"prices", ReadPrices}};
 
 }  // namespace
 
@@ -57,8 +85,9 @@ void ReadProjectFile(const std::string& path, RunOptions& options) {
   if (root->kind == YamlNode::Kind::kMapping) {
     ReadMapping<RunOptions>(context, *root, kKeys, "in the project's settings", options);
   } else if (root->kind != YamlNode::Kind::kNull) {
-    diagnostics.Add(root->line, root->column,
-                    "expected a mapping with allow or connections, got " + DescribeNode(*root));
+    diagnostics.Add(
+        root->line, root->column,
+        "expected a mapping with allow, connections or prices, got " + DescribeNode(*root));
   }
   diagnostics.ThrowIfAny(ErrorCode::kConfig);
 }

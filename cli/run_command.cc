@@ -1,3 +1,5 @@
+#include "run_command.h"
+
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -12,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "cache_command.h"
 #include "commands.h"
 #include "halo/session.h"
 #include "log.h"
@@ -56,6 +59,7 @@ struct RunFlags {
   std::string on_error = "continue", order = "input";
   bool quiet = false, analyze = false, no_breaker = false;
   std::string budget, log_format = "text";
+  CacheFlags cache;
   std::string rules_off, format = "text";
   std::string engine_process = "child";
   int deterministic = 0;  ///< how often it was asked for, less how often it was refused
@@ -137,10 +141,12 @@ void ParseSettings(const std::vector<std::string>& texts, RunOptions& options) {
       options.share_tool_calls = value == "on";
     } else if (key == "replanning" && (value == "on" || value == "off")) {
       options.replan = value == "on";
+    } else if (key == "cache" && value == "off") {
+      options.cache_folder = "";
     } else {
       throw Error(ErrorCode::kUsage,
-                  "--set: expected latency_scale=NUMBER, tool_cache=on|off or replanning=on|off, "
-                  "got '" +
+                  "--set: expected latency_scale=NUMBER, tool_cache=on|off, replanning=on|off or "
+                  "cache=off, got '" +
                       text + "'");
     }
   }
@@ -162,6 +168,7 @@ RunOptions OptionsFrom(const RunFlags& flags) {
   ParseConnections(flags.connections, options);
   ParseAllow(flags.allow, options);
   ReadProjectFile("halo.yaml", options);
+  SetCache(flags.cache, options);
   ParseSettings(flags.settings, options);
   options.environment = [](const std::string& name) { return EnvironmentIfSet(name); };
   // This very file, also where another has been put in its place since.
@@ -234,9 +241,11 @@ void AddFlags(CLI::App& command, RunFlags& flags) {
   command.add_option("--allow", flags.allow,
                      "What the workflow's tools may reach: exec (programs), net (any host),\n"
                      "files (outside its folder), env; several with commas");
-  command.add_option("--set", flags.settings,
-                     "KEY=VALUE: latency_scale (of declared latencies), tool_cache=off\n"
-                     "(equal tool calls are made again), replanning=off (the plan stays as it is)");
+  command.add_option(
+      "--set", flags.settings,
+      "KEY=VALUE: latency_scale (of declared latencies), tool_cache=off\n"
+      "(equal tool calls are made again), replanning=off (the plan stays as it is),\n"
+      "cache=off");
   command.add_option("--column", options.column, "Column of the rows that is the prompt");
   command.add_option("--limit", options.limit, "Take only the first N rows")
       ->check(CLI::Range(int64_t{0}, kMostRows));
@@ -311,11 +320,12 @@ void AddRunFlags(CLI::App& command, RunFlags& flags) {
   command.add_flag("--no-breaker", flags.no_breaker,
                    "Go on when the first 20 rows, or a hundred in a row, have failed alike");
   command.add_option("--budget", flags.budget,
-                     "calls=N,tokens=N,seconds=S: what the run may spend at most");
+                     "calls=N,tokens=N,cost=X,seconds=S: what the run may spend at most");
   command
       .add_option("--row-timeout", options.row_timeout_s,
                   "Seconds that a row may take from its first call on; it fails then")
       ->check(CLI::PositiveNumber);
+  AddCacheFlags(command, flags.cache);
   command.add_option("--report", options.report, "Write a page about the run (HTML)");
   command
       .add_option("--report-samples", options.report_samples,
@@ -449,11 +459,12 @@ int RunLogged(const RunFlags& flags, const std::function<RunOptions()>& options)
 
 }  // namespace
 
-/// calls=N, tokens=N, seconds=S; several with commas.
+/// calls=N, tokens=N, cost=X, seconds=S; several with commas.
 void ParseBudget(const std::string& text, RunOptions& options) {
+  const std::string form = "calls=N, tokens=N, cost=X or seconds=S";
   std::istringstream parts(text);
   for (std::string part; std::getline(parts, part, ',');) {
-    const auto [key, value] = SplitAt(part, '=', "--budget", "calls=N, tokens=N or seconds=S");
+    const auto [key, value] = SplitAt(part, '=', "--budget", form);
     double amount = -1.0;
     size_t used = 0;
     try {
@@ -461,16 +472,16 @@ void ParseBudget(const std::string& text, RunOptions& options) {
     } catch (const std::exception&) {
       amount = -1.0;
     }
-    constexpr double kMost = 1e15;
-    const bool is_time = key == "seconds";
-    const bool is_known = is_time || key == "calls" || key == "tokens";
-    const bool fits = used == value.size() && amount >= 0.0 && amount <= kMost &&
-                      (is_time || amount == std::floor(amount));
-    if (!is_known || !fits) {
-      throw Error(ErrorCode::kUsage,
-                  "--budget: expected calls=N, tokens=N or seconds=S, got '" + part + "'");
-    }
-    if (is_time) options.most_seconds = amount;
+    constexpr double kMost = 1e15, kMostCost = 1e9;
+    const bool is_whole = key == "calls" || key == "tokens";
+    const bool is_known = is_whole || key == "seconds" || key == "cost";
+    const bool fits = used == value.size() && amount >= 0.0 &&
+                      amount <= (key == "cost" ? kMostCost : kMost) &&
+                      (!is_whole || amount == std::floor(amount));
+    if (!is_known || !fits)
+      throw Error(ErrorCode::kUsage, "--budget: expected " + form + ", got '" + part + "'");
+    if (key == "seconds") options.most_seconds = amount;
+    if (key == "cost") options.most_cost = amount;
     if (key == "calls") options.most_calls = static_cast<int64_t>(amount);
     if (key == "tokens") options.most_tokens = static_cast<int64_t>(amount);
   }
@@ -507,8 +518,26 @@ void AddRunCommand(CLI::App& app, int& exit_code) {
     exit_code = RunLogged(*flags, [&] {
       RunOptions options = OptionsFrom(*flags);
       SetDurability(*durability, options);
+      // Nothing is kept of the run, unless somebody has asked for this.
+      if (durability->ephemeral && flags->cache.where.empty()) options.cache_folder = "";
       return options;
     });
+  });
+}
+
+void AddCacheExplainCommand(CLI::App& cache, int& exit_code) {
+  auto flags = std::make_shared<RunFlags>();  // as above
+  CLI::App* command = cache.add_subcommand(
+      "explain",
+      "What a run would take from the cache, and why not the rest: options are those of run, or\n"
+      "give the folder of a run, or its name in runs/, in place of a workflow");
+  AddFlags(*command, *flags);
+  AddRunFlags(*command, *flags);
+  command->callback([flags, &exit_code] {
+    const bool is_file = std::filesystem::is_regular_file(flags->workflow);
+    std::cout
+        << Session(is_file ? OptionsFrom(*flags) : OptionsOfRun(flags->workflow)).ExplainCache();
+    exit_code = kExitOk;
   });
 }
 
@@ -516,6 +545,7 @@ void AddRunCommand(CLI::App& app, int& exit_code) {
 int Analyze(const RunFlags& flags) {
   RunOptions options = OptionsFrom(flags);
   options.discard_results = true;
+  options.cache_folder = "";  // what is not computed cannot be measured
   Session session(std::move(options));
   InstallSignals();
   const Log log(false, flags.quiet);

@@ -62,6 +62,17 @@ std::string ShellQuoted(const std::string& word) {
   return text + "'";
 }
 
+/// What earlier runs had left. Kept summaries of older versions say nothing of it.
+std::string FromCache(const Json& summary) {
+  const auto cache = summary.find("cache");
+  const int64_t calls = cache == summary.end() ? 0 : cache->at("calls").get<int64_t>();
+  if (calls == 0) return "";
+  const int64_t tokens = cache->at("tokens").get<int64_t>();
+  const char* were = calls == 1 ? "call was" : "calls were";
+  if (tokens == 0) return fmt::format("{} {} answered from the cache\n", calls, were);
+  return fmt::format("{} {} answered from the cache ({} tokens)\n", calls, were, tokens);
+}
+
 /// Where the time went: of engines, and of tools as their calls took it.
 std::string SlowestOperators(const Json& operators) {
   constexpr size_t kMost = 3;
@@ -98,6 +109,7 @@ std::string DescribeSummary(const std::string& summary_json) {
                       DurationWords(s.at("planning_s").get<double>()));
   text += OperatorTable(s.at("operators"));
   text += SlowestOperators(s.at("operators"));
+  text += FromCache(s);
   // Without a model there is nothing to say of tokens and of how exact answers are.
   if (s.at("engine").empty()) return text;
   const double prompt = tokens.at("prompt").get<double>();
@@ -106,6 +118,8 @@ std::string DescribeSummary(const std::string& summary_json) {
       fmt::format("tokens: {} of prompts, {:.0f} % of them reused; {} generated\n",
                   tokens.at("prompt").get<int64_t>(), prompt > 0 ? 100.0 * reused / prompt : 0.0,
                   tokens.at("output").get<int64_t>());
+  const double cost = s.value("cost", 0.0);
+  if (cost > 0.0) text += fmt::format("cost: {:.6g}\n", cost);
   for (const auto& engine : s.at("engine")) {
     text += fmt::format("engine {}: {} steps, {:.1f} calls a decode step",
                         engine.at("model").get<std::string>(), engine.at("steps").get<int64_t>(),

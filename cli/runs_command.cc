@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <ctime>
 #include <filesystem>
 #include <iostream>
 #include <memory>
@@ -47,6 +48,23 @@ void GiveConnections(const ResumeFlags& flags, RunOptions& options) {
   }
 }
 
+/// Relative paths of a run mean there what they meant when it began.
+void WorkWhereItBegan(const RunManifest& manifest) {
+  std::error_code fault;
+  std::filesystem::current_path(manifest.working_folder, fault);
+  if (fault) {
+    throw Error(ErrorCode::kUsage,
+                manifest.working_folder + ": the run was begun in this folder: " + fault.message());
+  }
+}
+
+/// What a run is not kept with, since it is this machine's or this process's.
+void AddSurroundings(RunOptions& options) {
+  ReadProjectFile("halo.yaml", options);
+  options.environment = [](const std::string& name) { return EnvironmentIfSet(name); };
+  options.shipped_models = ShareFolder("models");
+}
+
 int Resume(const ResumeFlags& flags, bool retry_failed) {
   namespace fs = std::filesystem;
   const std::string folder = fs::canonical(FindRun(flags.run, kRuns)).string();
@@ -55,21 +73,13 @@ int Resume(const ResumeFlags& flags, bool retry_failed) {
   options.retry_failed = retry_failed;
   ParseBudget(flags.budget, options);
   if (!flags.summary_json.empty()) options.summary_json = fs::absolute(flags.summary_json).string();
-  // Its relative paths mean there what they meant when it began.
-  std::error_code fault;
-  fs::current_path(run.manifest.working_folder, fault);
-  if (fault) {
-    throw Error(ErrorCode::kUsage, run.manifest.working_folder +
-                                       ": the run was begun in this folder: " + fault.message());
-  }
+  WorkWhereItBegan(run.manifest);
   if (run.is_finished && !retry_failed && IsAsItWas(run.manifest)) {
     if (!flags.quiet) std::cerr << folder << ": has finished: nothing is left to do\n";
     return kExitOk;
   }
-  ReadProjectFile("halo.yaml", options);
+  AddSurroundings(options);
   GiveConnections(flags, options);
-  options.environment = [](const std::string& name) { return EnvironmentIfSet(name); };
-  options.shipped_models = ShareFolder("models");
   return RunAndReport(std::move(options), flags.quiet);
 }
 
@@ -81,7 +91,7 @@ void AddResumeFlags(CLI::App& command, ResumeFlags& flags) {
                      "NAME=URL: a connection whose password the run does not keep (repeatable)");
   command.add_option(
       "--budget", flags.budget,
-      "calls=N,tokens=N,seconds=S: another budget, for all parts of the run together");
+      "calls=N,tokens=N,cost=X,seconds=S: another budget, for all parts of the run together");
   command.add_option("--summary-json", flags.summary_json, "Write the summary to a file");
   command.add_flag("--quiet", flags.quiet, "No progress and no summary on standard error");
 }
@@ -136,7 +146,87 @@ void Show(const std::string& given) {
     std::cout << "to go on: halo resume " << run.folder << "\n";
 }
 
+struct RemoveFlags {
+  std::vector<std::string> runs;
+  double older_than_days = -1;
+  bool force = false;
+};
+
+/// Why a run should not be deleted, or "".
+std::string WhyKeep(const std::string& folder) {
+  try {
+    const RunState run = LookAtRun(folder);
+    return run.is_finished ? "" : run.state;
+  } catch (const Error&) {
+    return "damaged";
+  }
+}
+
+/// Those that were begun so long ago; what is unfinished or damaged stays, and is named.
+std::vector<std::string> OldRuns(double days, bool force) {
+  constexpr double kSecondsPerDay = 86'400;
+  const auto now = static_cast<double>(std::time(nullptr));
+  std::vector<std::string> old;
+  for (const std::string& folder : ListRuns(kRuns)) {
+    const std::string why = WhyKeep(folder);
+    const bool may_go = why.empty() || (force && why != "damaged" && why != "running");
+    const bool is_old =
+        why == "damaged" ||
+        now - static_cast<double>(ReadManifest(folder).created) >= days * kSecondsPerDay;
+    if (!is_old) continue;
+    if (may_go) {
+      old.push_back(folder);
+    } else {
+      std::cerr << folder << " stays: " << why << "\n";
+    }
+  }
+  return old;
+}
+
+/// Runs that are named can all be deleted, or none is.
+void Remove(const RemoveFlags& flags) {
+  if (flags.runs.empty() == (flags.older_than_days < 0))
+    throw Error(ErrorCode::kUsage, "runs rm: name runs, or say --older-than DAYS");
+  std::vector<std::string> chosen;
+  if (flags.older_than_days >= 0) chosen = OldRuns(flags.older_than_days, flags.force);
+  for (const std::string& given : flags.runs) {
+    const std::string folder = std::filesystem::canonical(FindRun(given, kRuns)).string();
+    const std::string why = WhyKeep(folder);
+    if (!why.empty() && !flags.force)
+      throw Error(ErrorCode::kUsage, given + ": " + why + "; --force deletes it all the same");
+    chosen.push_back(folder);
+  }
+  for (const std::string& folder : chosen) {
+    RemoveRun(folder);
+    std::cout << "deleted " << folder << "\n";
+  }
+}
+
+void AddRemoveCommand(CLI::App& runs, int& exit_code) {
+  auto flags = std::make_shared<RemoveFlags>();  // shared with the callback, as below
+  CLI::App* command = runs.add_subcommand("rm", "Delete runs that have finished");
+  command->add_option("run", flags->runs, "Folders of runs, or their names in runs/");
+  command
+      ->add_option("--older-than", flags->older_than_days,
+                   "DAYS: those in runs/ that were begun before; what is unfinished stays")
+      ->check(CLI::NonNegativeNumber);
+  command->add_flag("--force", flags->force, "Unfinished ones, too");
+  command->callback([flags, &exit_code] {
+    Remove(*flags);
+    exit_code = kExitOk;
+  });
+}
+
 }  // namespace
+
+RunOptions OptionsOfRun(const std::string& given) {
+  const std::string folder = std::filesystem::canonical(FindRun(given, kRuns)).string();
+  const RunManifest manifest = ReadManifest(folder);
+  RunOptions options = manifest.options;
+  WorkWhereItBegan(manifest);
+  AddSurroundings(options);
+  return options;
+}
 
 void AddDurabilityFlags(CLI::App& command, DurabilityFlags& flags) {
   command.add_option("--run-dir", flags.run_folder,
@@ -177,6 +267,7 @@ void AddRunsCommands(CLI::App& app, int& exit_code) {
     List();
     exit_code = kExitOk;
   });
+  AddRemoveCommand(*runs, exit_code);
   auto shown = std::make_shared<std::string>();
   CLI::App* show = runs->add_subcommand("show", "What a run was asked for, and what came of it");
   show->add_option("run", *shown, "The run's folder, or its name in runs/")->required();

@@ -13,6 +13,10 @@ namespace halo::cli {
 /// `halo runs`, `halo resume` and `halo retry`.
 void AddRunsCommands(CLI::App& app, int& exit_code);
 
+/// What a run that is kept was asked for, to ask the same anew; from now on this process works in
+/// the folder in which it was begun. Throws Error(kUsage).
+RunOptions OptionsOfRun(const std::string& given);
+
 /// Where and whether a run is kept.
 struct DurabilityFlags {
   std::string run_folder;
@@ -21,7 +25,7 @@ struct DurabilityFlags {
 void AddDurabilityFlags(CLI::App& command, DurabilityFlags& flags);
 void SetDurability(const DurabilityFlags& flags, RunOptions& options);
 
-/// `--budget calls=N,tokens=N,seconds=S`. Throws Error(kUsage).
+/// `--budget calls=N,tokens=N,cost=X,seconds=S`. Throws Error(kUsage).
 void ParseBudget(const std::string& text, RunOptions& options);
 
 /// Runs, shows how it goes, says what came of it; returns the exit code.

@@ -19,6 +19,11 @@ enum class Determinism {
   kOff        ///< llama.cpp's own kernels
 };
 
+/// What a model's tokens cost, in any currency: for a million of them.
+struct ModelPrice {
+  double prompt = 0, output = 0;
+};
+
 /// Everything a run can be told. What is left empty takes its default.
 struct RunOptions {
   struct Input {
@@ -82,6 +87,7 @@ struct RunOptions {
   /// from the first row on.
   int64_t most_calls = -1, most_tokens = -1;
   double most_seconds = -1;
+  double most_cost = -1;     ///< of tokens, by `prices`, in their unit; negative: no limit
   double row_timeout_s = 0;  ///< from the opening of a row; a row that takes longer fails. 0: none
   std::string dump_prompts;  ///< JSONL of every call, its ids included; "": none
   std::string trace;         ///< Chrome trace events of what was done when; "": none
@@ -89,6 +95,14 @@ struct RunOptions {
   int32_t report_samples = 0;  ///< rows whose prompts and answers the page shows: the first ones
   std::string summary_json;  ///< where the caller will write the summary, so that this is no other
                              ///< file of the run; "": nowhere
+
+  /// By model's name, instead of what `models_file` says. A model without one costs nothing.
+  std::map<std::string, ModelPrice> prices;
+
+  // Answers of earlier runs (docs/cache.md)
+  /// Folder of answers that later runs may take, which is made; "": none are kept or taken.
+  std::string cache_folder;
+  int64_t cache_bytes = int64_t{1} << 30;  ///< what they may take; the least recently used go
 
   // Planning
   std::set<std::string> rules_off;  ///< rules of the optimizer that are not applied, by name
@@ -212,6 +226,9 @@ class Session {
   std::vector<std::string> MissingForTools();
   /// Checks the workflows' statements against their databases, executing none.
   void CheckConnections();
+  /// What a run would take from the cache as it is now, and why not the rest: which part of what
+  /// is asked differs from the nearest answer that is there. Loads models, and makes no call.
+  std::string ExplainCache();
   /// Runs to the end. `stop`: 1 finishes what runs and starts nothing new, 2 ends at once.
   RunOutcome Run(const std::atomic<int>& stop,
                  const std::function<void(const Progress&)>& on_progress);

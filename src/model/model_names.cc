@@ -139,7 +139,12 @@ Found FromHuggingFace(const std::string& name, const fs::path& cache) {
   return found;
 }
 
-using ModelsFile = std::map<std::string, Files>;
+/// An entry of a models file.
+struct ListedModel {
+  Files files;
+  std::optional<PricePerMillion> price;
+};
+using ModelsFile = std::map<std::string, ListedModel>;
 
 [[noreturn]] void ThrowAt(const std::string& path, const YAML::Mark& mark,
                           const std::string& message) {
@@ -166,6 +171,44 @@ Files FilesOfEntry(const std::string& path, const YAML::Node& entry) {
   return files;
 }
 
+PricePerMillion PriceOfEntry(const std::string& path, const YAML::Node& entry) {
+  constexpr double kMost = 1e6;
+  constexpr const char* kExpected = "price: expected {prompt: NUMBER, output: NUMBER}";
+  if (!entry.IsMap()) ThrowAt(path, entry.Mark(), kExpected);
+  PricePerMillion price;
+  for (const auto& part : entry) {
+    const std::string name = part.first.as<std::string>();
+    if (name != "prompt" && name != "output") ThrowAt(path, part.first.Mark(), kExpected);
+    const double amount = part.second.as<double>();
+    if (!(amount >= 0.0 && amount <= kMost))
+      ThrowAt(path, part.second.Mark(), "price: expected a number from 0 to 1000000");
+    (name == "prompt" ? price.prompt : price.output) = amount;
+  }
+  return price;
+}
+
+ListedModel ModelOfEntry(const std::string& path, const YAML::Node& entry) {
+  ListedModel model;
+  if (!entry.IsMap()) {
+    model.files = FilesOfEntry(path, entry);
+    return model;
+  }
+  for (const auto& part : entry) {
+    const std::string key = part.first.as<std::string>();
+    if (key == "file") {
+      model.files = FilesOfEntry(path, part.second);
+    } else if (key == "price") {
+      model.price = PriceOfEntry(path, part.second);
+    } else {
+      ThrowAt(
+          path, part.first.Mark(),
+          fmt::format("unknown key '{}' of a model{}", key, DidYouMean(key, {"file", "price"})));
+    }
+  }
+  if (model.files.empty()) ThrowAt(path, entry.Mark(), "a model has no file");
+  return model;
+}
+
 ModelsFile ReadModelsFile(const std::string& path) {
   ModelsFile models;
   if (path.empty()) return models;
@@ -182,7 +225,7 @@ ModelsFile ReadModelsFile(const std::string& path) {
       const std::string name = entry.first.as<std::string>();
       if (models.count(name) != 0)
         ThrowAt(path, entry.first.Mark(), fmt::format("model '{}' twice", name));
-      models[name] = FilesOfEntry(path, entry.second);
+      models[name] = ModelOfEntry(path, entry.second);
     }
   } catch (const YAML::Exception& error) {
     ThrowAt(path, error.mark, error.msg);
@@ -193,7 +236,7 @@ ModelsFile ReadModelsFile(const std::string& path) {
 Found Candidates(const std::string& name, const ModelSearchPath& search, const ModelsFile& listed) {
   if (const auto flag = search.flags.find(name); flag != search.flags.end())
     return {{flag->second}, {}};
-  if (const auto file = listed.find(name); file != listed.end()) return {file->second, {}};
+  if (const auto file = listed.find(name); file != listed.end()) return {file->second.files, {}};
   Found found = FromFolder(name, search.models_folder);
   if (!found.files.empty()) return found;
   Found cached = FromHuggingFace(name, search.hugging_face_cache);
@@ -402,10 +445,18 @@ std::vector<ResolvedModel> ResolveModels(const std::vector<ModelRequest>& reques
   return resolver.Finish();
 }
 
+std::map<std::string, PricePerMillion> ReadModelPrices(const std::string& models_file) {
+  std::map<std::string, PricePerMillion> prices;
+  for (const auto& [name, listed] : ReadModelsFile(models_file)) {
+    if (listed.price) prices[name] = *listed.price;
+  }
+  return prices;
+}
+
 std::vector<std::pair<std::string, std::string>> ListModels(const ModelSearchPath& search) {
   Listing models(search.flags.begin(), search.flags.end());
-  for (const auto& [name, files] : ReadModelsFile(search.models_file)) {
-    for (const std::string& file : files) models.emplace_back(name, file);
+  for (const auto& [name, listed] : ReadModelsFile(search.models_file)) {
+    for (const std::string& file : listed.files) models.emplace_back(name, file);
   }
   if (!search.models_folder.empty()) ListFolder(search.models_folder, models);
   if (!search.hugging_face_cache.empty()) ListHuggingFace(search.hugging_face_cache, models);

@@ -17,8 +17,8 @@ namespace halo {
 /// that a link takes outside the folder is not used.
 struct ModelSearchPath {
   std::map<std::string, std::string> flags;  ///< --model NAME=FILE
-  /// --models FILE.yaml: a mapping of name to file or list of files, relative to it; may stand
-  /// under a key `models`.
+  /// --models FILE.yaml: a mapping of name to file or list of files, relative to it, or to
+  /// {file: those, price: {prompt: N, output: N}}; may stand under a key `models`.
   std::string models_file;
   std::string models_folder;       ///< HALO_MODELS; "" if unset
   std::string hugging_face_cache;  ///< the hub folder of the Hugging Face cache; "" if unset
@@ -52,6 +52,14 @@ struct ResolvedModel {
 /// models file.
 std::vector<ResolvedModel> ResolveModels(const std::vector<ModelRequest>& requests,
                                          const ModelSearchPath& search);
+
+/// What a million tokens cost, in any currency.
+struct PricePerMillion {
+  double prompt = 0.0, output = 0.0;  ///< finite, at least 0
+};
+
+/// Prices that a models file gives, by name; none without a file. Throws Error(kConfig).
+std::map<std::string, PricePerMillion> ReadModelPrices(const std::string& models_file);
 
 /// Every (name, path) that can be resolved now, for `halo models ls`; files are not checked. Throws
 /// as ResolveModels does for the models file.

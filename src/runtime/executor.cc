@@ -62,6 +62,7 @@ void Executor::Impl::Prepare() {
     // The budget is that of the run, over all its parts.
     calls_made = options.journal->earlier_calls();
     tokens_spent = options.journal->earlier_tokens();
+    cost_spent = options.journal->earlier_cost();
   }
   for (size_t s = 0; s < sources.size(); ++s) {
     const RunSource& source = sources[s];
@@ -140,6 +141,7 @@ RunReport Executor::Run(const StopFlag& stop) {
     }
     if (!impl.stopping) impl.OpenRows();
     impl.SubmitReady();
+    if (impl.options.cache != nullptr) impl.options.cache->EndTurn();
     impl.PollEngines();
     impl.PollTools(0);
     impl.CheckJournal();
@@ -152,6 +154,7 @@ RunReport Executor::Run(const StopFlag& stop) {
     if (!working && impl.AllClosed() && impl.open_rows.empty())
       return impl.Finish(RunEnd::kFinished);
     if (!working && impl.stopping) {
+      if (impl.NothingIsLeft()) return impl.Finish(RunEnd::kFinished);
       return impl.Finish(asked >= 1 ? RunEnd::kInterrupted : RunEnd::kStopped);
     }
     if (impl.calls.empty()) impl.Wait();
@@ -197,6 +200,19 @@ void Executor::Impl::Wait() {
 bool Executor::Impl::AllClosed() const {
   return std::all_of(states.begin(), states.end(),
                      [](const SourceState& state) { return state.closed; });
+}
+
+/// The run stops, and every row has ended. A source whose last row was opened need not have said
+/// so: it is asked, and a row that it still has is one that is left.
+bool Executor::Impl::NothingIsLeft() {
+  if (!open_rows.empty()) return false;
+  for (size_t s = 0; s < sources.size(); ++s) {
+    Row row;
+    if (states[s].closed) continue;
+    states[s].closed = sources[s].rows->Next(row) == RowFeed::Pull::kClosed;
+    if (!states[s].closed) return false;
+  }
+  return true;
 }
 
 void Executor::Impl::OpenRows() {
@@ -396,6 +412,7 @@ RunReport Executor::Impl::Finish(RunEnd end) {
   RecordWrittenRows();
   CommitAll();
   report.counts.calls_running = 0;
+  report.cost = cost_spent;
   if (!answers.failure().empty()) report.notices.push_back(answers.failure());
   if (!results.failure().empty()) report.notices.push_back(results.failure());
   const std::string broken = BrokenIdentity(report);

@@ -18,11 +18,19 @@
 
 namespace halo {
 
+/// What a model's tokens cost, in billionths of a currency unit each.
+struct TokenPrice {
+  int64_t prompt = 0, output = 0;
+};
+
 /// One model as the runtime sees it.
 struct ModelBinding {
   Engine* engine = nullptr;  ///< outlives the run
   PromptModel prompts;
-  Signature content;  ///< of its file, for the journal's keys
+  Signature content;  ///< of its file, for the keys of the journal and the cache
+  /// Of whatever else rounding depends on (build, machine, exactness), for the cache's keys.
+  Signature computed_by;
+  TokenPrice price;
 };
 
 /// Where rows come from while a run goes on.
@@ -45,7 +53,10 @@ struct RunSource {
   std::vector<ModelBinding> models;   ///< [plan models]
   std::vector<std::string> adapters;  ///< [plan adapters] as their engines know them
   std::vector<Signature>
-      adapter_contents;  ///< [plan adapters] for the journal's keys; may be empty without one
+      adapter_contents;  ///< [plan adapters] for keys; may be empty without journal and cache
+  /// [plan nodes] of tools: what their results depend on besides what is asked (which database,
+  /// which program), for the cache's keys. May be empty without one.
+  std::vector<Signature> tool_contents;
   std::string prompt_column;
   const class WorkerPlacement* placement = nullptr;  ///< outlives the run; null: on any worker
   int32_t priority = 0;                              ///< of all its rows; higher goes first
@@ -66,8 +77,9 @@ struct CallRecord {
   const Prompt& prompt;
   const Completion& completion;
   size_t source;
-  bool merged;           ///< answered by an equal call
-  const Engine* engine;  ///< that was asked
+  bool merged;                                     ///< answered by an equal call
+  const Engine* engine;                            ///< that was asked
+  const struct CacheQuestion* question = nullptr;  ///< what the cache was asked; null: it was not
 };
 
 /// Everything about one call of a tool. References live only during the callback.
@@ -83,6 +95,7 @@ struct ToolCallRecord {
   size_t source;
   bool merged;      ///< answered by an equal call
   int64_t busy_us;  ///< of all attempts; waiting between them is not among it
+  const struct CacheQuestion* question = nullptr;  ///< as CallRecord
 };
 
 /// Called by the scheduler's thread.
@@ -110,6 +123,7 @@ class RunObserver {
 struct RunBudget {
   int64_t calls = -1;    ///< of models and tools, attempts and samples counted
   int64_t tokens = -1;   ///< of the prompts and answers of calls that are made
+  int64_t cost = -1;     ///< of these tokens, in TokenPrice's unit
   int64_t time_us = -1;  ///< from the start of the run; what runs then is finished
 };
 
@@ -128,6 +142,10 @@ struct ExecutorOptions {
   double max_failures = -1;          ///< failed rows after which to stop; negative: no limit
   ToolRunner* tools = nullptr;       ///< outlives the run; null: no workflow has tools
   class Journal* journal = nullptr;  ///< outlives the run; null: nothing survives it
+  /// Answers of earlier runs and for later ones; outlives the run. Null: there are none.
+  class ResultCache* cache = nullptr;
+  /// Make no call: what neither journal nor cache knows fails with the code "not_known".
+  bool only_known = false;
   /// Of all parts of the run, and no other: idempotent writes carry a key made of it. "": none do.
   std::string run_id;
   /// True for rows (source, index) whose failed calls are made again, whatever the journal says of
@@ -158,6 +176,8 @@ struct OperatorCounts {
   int64_t prompt_tokens = 0, reused_tokens = 0, prefilled_tokens = 0, recomputed_tokens = 0,
           output_tokens = 0;
   double output_tokens_squared = 0.0;  ///< summed over calls
+  int64_t from_cache = 0;              ///< calls that the cache answered
+  int64_t cost = 0;                    ///< of its calls' tokens, in TokenPrice's unit
   int64_t ended = 0;                   ///< instances that have, however
   int64_t answered = 0;                ///< calls that have ended
   int64_t running = 0;                 ///< calls in flight
@@ -169,6 +189,7 @@ struct RunCounts {
   int64_t rows_ok = 0, rows_failed = 0, rows_opened = 0;
   int64_t calls_done = 0, calls_running = 0;
   int64_t output_tokens = 0;
+  int64_t from_cache = 0;  ///< calls that the cache answered
 };
 
 enum class RunEnd : uint8_t {
@@ -215,6 +236,8 @@ struct RunReport {
   std::string stop_reason;  ///< in words; "" if no limit stopped it
   RunCounts counts;
   int64_t rows_unfinished = 0;
+  int64_t cost = 0;                       ///< of all parts of the run, in TokenPrice's unit
+  int64_t cached_tokens = 0;              ///< of prompts and answers that the cache answered with
   std::vector<OperatorCounts> operators;  ///< sources in order, operators in order
   int64_t peak_open_rows = 0;
   std::vector<std::string> notices;  ///< what went wrong without changing a result

@@ -149,7 +149,7 @@ void Executor::Impl::SubmitInstance(RowState& row, OperatorIndex op) {
     if (!TakeSamples(row, op)) SubmitSample(row, op);
     return;
   }
-  if (MergeInto(row, op, call) || TakeFromJournal(row, op, call)) return;
+  if (MergeInto(row, op, call) || TakeKnown(row, op, call)) return;
   Offer(std::move(call));
 }
 
@@ -221,6 +221,7 @@ void Executor::Impl::Send(Call call) {
   ++CountsOf(row, call.op).running;
   ++calls_made;
   tokens_reserved += call.most_tokens;
+  cost_reserved += call.most_cost;
   const double timeout_s = PlanOf(row).operator_of(call.op).timeout_s;
   if (timeout_s > 0.0) {
     const int64_t until_us = clock.NowUs() + MicrosecondsOf(timeout_s);
@@ -320,8 +321,10 @@ void Executor::Impl::Ask(RowState& row, OperatorIndex op, int32_t sample, Call& 
   // A text has at least a byte for each of its tokens.
   const size_t most = prompt.tokens.empty() ? prompt.text.size() : prompt.tokens.size();
   call.most_tokens = static_cast<int64_t>(most) + sampling.max_tokens;
+  call.most_cost = CostOf(row, op, static_cast<int64_t>(most), sampling.max_tokens);
   call.mergeable = !options.naive && sampling.temperature <= 0.0F && CallsOf(what) == 1;
-  if (options.journal != nullptr) call.key = KeyOf(row, op, sample, request);
+  if (options.journal != nullptr || options.cache != nullptr)
+    call.key = KeyOf(row, op, sample, request);
   if (call.mergeable) {
     SignatureBuilder signature;
     signature.Add(reinterpret_cast<int64_t>(call.engine)).Add(request.adapter);
@@ -477,6 +480,7 @@ void Executor::Impl::OnCompletion(Completion completion) {
   --submitted[call.engine];
   --CountsOf(*call.row, call.op).running;
   tokens_reserved -= call.most_tokens;
+  cost_reserved -= call.most_cost;
   const bool never_started = completion.failure && completion.failure->code == "cancelled" &&
                              completion.started_us == 0 && stopping && !call.row->cancelled;
   if (never_started) return TakeBack(call);
@@ -501,6 +505,11 @@ void Executor::Impl::CountCompletion(const Call& call, const Completion& complet
   counts.recomputed_tokens += completion.recomputed_tokens;
   counts.output_tokens += completion.output_tokens;
   tokens_spent += completion.prompt_tokens + completion.output_tokens;
+  const int64_t cost =
+      CostOf(*call.row, call.op, completion.prompt_tokens, completion.output_tokens);
+  cost_spent += cost;
+  counts.cost += cost;
+  if (completion.failure) RecordSpent(call.key, completion, cost);
   const auto output = static_cast<double>(completion.output_tokens);
   counts.output_tokens_squared += output * output;
   counts.engine_us += completion.engine_us;
@@ -577,7 +586,7 @@ void Executor::Impl::MakeAgain(Call call) {
   const int32_t round = RoundOf(row, call.op, call.sample);
   // The question that repairs an answer may have been answered before.
   const bool is_new = round > 0 && call.attempt == 0;
-  if (is_new && (MergeInto(row, call.op, call) || TakeFromJournal(row, call.op, call))) return;
+  if (is_new && (MergeInto(row, call.op, call) || TakeKnown(row, call.op, call))) return;
   call.request.id = next_request++;
   call.request.script_attempt = round + call.attempt;
   call.request.consumes = 0;  // given back with the first attempt
@@ -627,6 +636,7 @@ void Executor::Impl::PromoteFollower(const Call& call) {
   next.mergeable = true;
   next.request = call.request;  // what is asked is the same; who asks is not
   next.most_tokens = call.most_tokens;
+  next.most_cost = call.most_cost;
   next.request.static_prefix_tokens = AskedBy(*row, op, 0).prompt.static_prefix_tokens;
   next.request.sampling.draw_key = DrawKeyOf(*row, op, 0);
   AddressRequest(*row, op, 0, next.request);

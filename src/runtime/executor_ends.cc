@@ -182,9 +182,11 @@ void Executor::Impl::EndInstance(RowState& row, OperatorIndex op, const Completi
   instance.prompt_tokens += completion.prompt_tokens;
   instance.output_tokens += completion.output_tokens;
   if (observer != nullptr) {
+    std::optional<CacheQuestion> question;
+    if (options.only_known && MayCache(row, op)) question = QuestionOf(row, op, call);
     observer->OnCall({PlanOf(row).operator_of(op), row.row, call.request,
                       AskedBy(row, op, call.sample).prompt, completion, row.source, merged,
-                      call.engine});
+                      call.engine, question ? &*question : nullptr});
   }
   if (instance.samples != nullptr) return EndSample(row, op, completion, call);
   if (completion.failure) return FailInstance(row, op, *completion.failure);
@@ -403,7 +405,8 @@ void Executor::Impl::FailInstance(RowState& row, OperatorIndex op, Failure failu
   // Nobody waits for a row that was given up.
   const bool row_is_over = row.cancelled || failure.code == "cancelled" ||
                            (failure.code == "deadline" && row.deadline_us > 0);
-  const OnError on_error = row_is_over ? OnError::kFail : what.on_error;
+  // What is not known may be no failure at all.
+  const OnError on_error = row_is_over || options.only_known ? OnError::kFail : what.on_error;
   if (on_error != OnError::kFail) {
     if (on_error == OnError::kNull) ++CountsOf(row, op).nulled;
     Close(row, op, on_error == OnError::kNull ? InstanceEnd::kNulled : InstanceEnd::kSkipped);

@@ -3,7 +3,7 @@
 // What the parts of the executor share: executor.cc (the loop, rows and results),
 // executor_limits.cc (what ends a run early), executor_calls.cc (calls and their completions),
 // executor_tools.cc (calls of tools), executor_ends.cc (how instances end, and what follows),
-// executor_journal.cc (what survives the run).
+// executor_journal.cc (what survives the run), executor_cache.cc (what earlier runs have left).
 
 #include <algorithm>
 #include <deque>
@@ -21,6 +21,7 @@
 #include "runtime/answer_store.h"
 #include "runtime/executor.h"
 #include "runtime/journal.h"
+#include "runtime/result_cache.h"
 #include "runtime/tool_results.h"
 
 namespace halo {
@@ -100,11 +101,12 @@ struct Call {
   Engine* engine = nullptr;
   Request request;  // prompt moved out
   Signature signature;
-  Signature key;  // in the journal
+  Signature key;  // in the journal, and of that in the cache
   bool mergeable = false;
   int32_t sample = 0;
   int32_t attempt = 0;
-  int64_t most_tokens = 0;  // that it may cost
+  int64_t most_tokens = 0;  // that it may take
+  int64_t most_cost = 0;    // that these may cost
   std::vector<std::pair<RowState*, OperatorIndex>> followers;
 };
 
@@ -204,6 +206,7 @@ struct Executor::Impl {
   size_t next_engine = 0;
   std::deque<Call> held;  // built, until the budget has room
   int64_t calls_made = 0, tokens_spent = 0, tokens_reserved = 0;
+  int64_t cost_spent = 0, cost_reserved = 0;  // in TokenPrice's unit
   int64_t started_us = 0;
   bool stopping = false;
   int64_t last_progress_us = 0;
@@ -229,6 +232,7 @@ struct Executor::Impl {
   void PrepareOperator(SourceState& state, const RunSource& source, const LogicalNode& node);
   void OpenRows();
   bool AllClosed() const;
+  bool NothingIsLeft();
   /// Each source has its share of the window, so that a row that takes long holds up its own source
   /// only.
   int64_t WindowOfASource() const {
@@ -261,6 +265,9 @@ struct Executor::Impl {
   /// What waits for another try is unfinished, not failed: a larger budget would let it go on.
   bool is_left_for_later() const { return stopping && report.stop_cause == StopCause::kBudget; }
   bool FitsBudget(const Call& call) const;
+  std::string WhySpent(const Call& next) const;
+  int64_t CostOf(const RowState& row, OperatorIndex op, int64_t prompt_tokens,
+                 int64_t output_tokens) const;
   void Offer(Call call);
   bool SendHeld();
   RunWaits Waits() const;
@@ -335,16 +342,22 @@ struct Executor::Impl {
                                           const Signature& key) const;
   std::optional<Completion> Recall(const RowState& row, OperatorIndex op,
                                    const Signature& key) const;
-  bool TakeFromJournal(RowState& row, OperatorIndex op, const Call& call);
+  std::optional<Completion> CompletionOf(const RowState& row, OperatorIndex op,
+                                         JournalRecord record) const;
+  std::optional<Completion> Known(RowState& row, OperatorIndex op, const Call& call);
+  bool TakeKnown(RowState& row, OperatorIndex op, const Call& call);
   bool TakeSamples(RowState& row, OperatorIndex op);
-  bool TakeToolFromJournal(RowState& row, OperatorIndex op, const ToolWork& work);
+  bool TakeKnownTool(RowState& row, OperatorIndex op, const ToolWork& work);
   void CountCached(RowState& row, OperatorIndex op);
   bool IsFinal(const Failure& failure) const;
   void RecordFailure(const RowState& row, OperatorIndex op, const Signature& key,
                      const Failure& failure, int64_t prompt_tokens, int64_t output_tokens);
+  void RecordSpent(const Signature& key, const Completion& completion, int64_t cost);
+  JournalRecord AnswerRecord(const Call& call, const Completion& completion) const;
   void Record(const Call& call, const Completion& completion);
+  static JournalRecord ValueRecord(const ToolResult& result);
   void RecordTool(const RowState& row, OperatorIndex op, const ToolWork& work,
-                  const ToolCompletion& completion, const ToolResult& result);
+                  const ToolCompletion& completion, const ToolResult& result, bool unpaid);
   void BeginWrite(ToolWork work);
   void AddIdempotencyKey(ToolWork& work) const;
   void SendCommittedWrites();
@@ -357,6 +370,22 @@ struct Executor::Impl {
   void NoteWritten(const RowState& row);
   void RecordWrittenRows();
   void CommitAll();
+
+  // executor_cache.cc: what earlier runs have left
+  bool MayCache(const RowState& row, OperatorIndex op) const;
+  bool MayCacheTool(const RowState& row, OperatorIndex op, const ToolWork& work) const;
+  int64_t LimitOf(const RowState& row, OperatorIndex op, int32_t sample,
+                  const Request& request) const;
+  Signature CacheKeyOf(const RowState& row, OperatorIndex op, const Call& call) const;
+  Signature CacheKeyOf(const RowState& row, OperatorIndex op, const ToolWork& work) const;
+  CacheQuestion QuestionOf(const RowState& row, OperatorIndex op, const Call& call) const;
+  CacheQuestion QuestionOf(const RowState& row, OperatorIndex op, const ToolWork& work) const;
+  std::optional<JournalRecord> FindCached(RowState& row, OperatorIndex op, const Call& call);
+  std::optional<JournalRecord> FindCached(RowState& row, OperatorIndex op, const ToolWork& work);
+  void KeepForLaterRuns(const Call& call, const Completion& completion);
+  void KeepForLaterRuns(const ToolWork& work, const ToolResult& result);
+  void Refuse(const Call& call);
+  void RefuseTool(const ToolWork& work);
 
   // executor_ends.cc: ends of instances
   bool StartOrSkip(RowState& row, OperatorIndex op);

@@ -110,27 +110,50 @@ std::optional<Completion> Executor::Impl::Recall(const RowState& row, OperatorIn
                                                  const Signature& key) const {
   std::optional<JournalRecord> record = FindRecord(row, op, key);
   if (!record) return std::nullopt;
+  return CompletionOf(row, op, std::move(*record));
+}
+
+/// What a record says of a model's call; nothing if it is damaged: the call is made again.
+std::optional<Completion> Executor::Impl::CompletionOf(const RowState& row, OperatorIndex op,
+                                                       JournalRecord record) const {
   Completion completion;
-  if (record->ending == Ending::kFailed) {
-    completion.failure = std::move(record->failure);
-    completion.prompt_tokens = record->prompt_tokens;
-    completion.output_tokens = record->output_tokens;
+  completion.prompt_tokens = record.prompt_tokens;
+  completion.output_tokens = record.output_tokens;
+  if (record.ending == Ending::kFailed) {
+    completion.failure = std::move(record.failure);
     return completion;
   }
-  if (record->ending != Ending::kAnswer) return std::nullopt;
-  if (!record->text) {
+  if (record.ending != Ending::kAnswer) return std::nullopt;
+  if (!record.text) {
     const auto model = static_cast<size_t>(PlanOf(row).at(op).model);
     const auto& vocabulary = sources[row.source].models[model].prompts.vocabulary;
-    if (vocabulary != nullptr) record->text = TextOf(record->tokens, *vocabulary);
-    if (!record->text) return std::nullopt;  // damaged: it is asked again
+    if (vocabulary != nullptr) record.text = TextOf(record.tokens, *vocabulary);
+    if (!record.text) return std::nullopt;
   }
-  completion.finish = record->finish;
-  completion.cut = record->cut;
-  completion.tokens = std::move(record->tokens);
-  completion.text = std::move(*record->text);
-  completion.prompt_tokens = record->prompt_tokens;
-  completion.output_tokens = record->output_tokens;
+  completion.finish = record.finish;
+  completion.cut = record.cut;
+  completion.tokens = std::move(record.tokens);
+  completion.text = std::move(*record.text);
   return completion;
+}
+
+/// The outcome of a call that was made in an earlier part of the run, or in an earlier run; then
+/// the journal has it, too, since it must stay what it is.
+std::optional<Completion> Executor::Impl::Known(RowState& row, OperatorIndex op, const Call& call) {
+  if (std::optional<Completion> known = Recall(row, op, call.key)) return known;
+  std::optional<JournalRecord> record = FindCached(row, op, call);
+  if (!record) return std::nullopt;
+  std::optional<Completion> known = CompletionOf(row, op, *record);
+  if (!known) return std::nullopt;
+  ++CountsOf(row, op).from_cache;
+  ++report.counts.from_cache;
+  report.cached_tokens += known->prompt_tokens + known->output_tokens;
+  if (options.journal == nullptr) return known;
+  record->key = call.key;
+  record->unpaid = true;
+  record->cost = 0;
+  options.journal->Append(*record);
+  return known;
 }
 
 void Executor::Impl::CountCached(RowState& row, OperatorIndex op) {
@@ -142,9 +165,9 @@ void Executor::Impl::CountCached(RowState& row, OperatorIndex op) {
   ++counts.cached;
 }
 
-/// True if the call was made in an earlier part of the run: it has ended.
-bool Executor::Impl::TakeFromJournal(RowState& row, OperatorIndex op, const Call& call) {
-  const std::optional<Completion> known = Recall(row, op, call.key);
+/// True if the call was made before: it has ended.
+bool Executor::Impl::TakeKnown(RowState& row, OperatorIndex op, const Call& call) {
+  const std::optional<Completion> known = Known(row, op, call);
   if (!known) return false;
   if (call.mergeable && !known->failure) answers.Put(call.signature, *known);
   if (At(row, op).samples == nullptr) At(row, op).state = State::kSubmitted;
@@ -154,15 +177,15 @@ bool Executor::Impl::TakeFromJournal(RowState& row, OperatorIndex op, const Call
   return true;
 }
 
-/// Samples that earlier parts have drawn. True if that is all of them: the instance has ended.
+/// Samples that were drawn before. True if that is all of them: the instance has ended.
 bool Executor::Impl::TakeSamples(RowState& row, OperatorIndex op) {
-  if (options.journal == nullptr) return false;
+  if (options.journal == nullptr && options.cache == nullptr) return false;
   Instance& instance = At(row, op);
   std::vector<std::optional<Completion>> known(instance.samples->answers.size());
   std::vector<Call> asked(known.size());
   for (size_t k = 0; k < known.size(); ++k) {
     Ask(row, op, static_cast<int32_t>(k), asked[k]);
-    known[k] = Recall(row, op, asked[k].key);
+    known[k] = Known(row, op, asked[k]);
     instance.samples->sent += known[k] ? 1 : 0;
   }
   // The first one is who takes over its parent's KV.
@@ -176,9 +199,12 @@ bool Executor::Impl::TakeSamples(RowState& row, OperatorIndex op) {
   return is_all;
 }
 
-bool Executor::Impl::TakeToolFromJournal(RowState& row, OperatorIndex op, const ToolWork& work) {
-  if (options.journal == nullptr) return false;
-  std::optional<JournalRecord> record = FindRecord(row, op, KeyOf(row, op, work));
+/// The same of a tool's call.
+bool Executor::Impl::TakeKnownTool(RowState& row, OperatorIndex op, const ToolWork& work) {
+  std::optional<JournalRecord> record;
+  if (options.journal != nullptr) record = FindRecord(row, op, KeyOf(row, op, work));
+  const bool is_new = !record;
+  if (is_new) record = FindCached(row, op, work);
   if (!record) return false;
   ToolCompletion completion;
   ToolResult result;
@@ -194,6 +220,11 @@ bool Executor::Impl::TakeToolFromJournal(RowState& row, OperatorIndex op, const 
   }
   At(row, op).state = State::kSubmitted;
   CountCached(row, op);
+  if (is_new) {
+    ++CountsOf(row, op).from_cache;
+    ++report.counts.from_cache;
+    RecordTool(row, op, work, completion, result, true);
+  }
   EndTool(row, op, work, completion, result, true);
   return true;
 }
@@ -214,11 +245,25 @@ void Executor::Impl::RecordFailure(const RowState& row, OperatorIndex op, const 
   record.key = FailureKey(row, PlanOf(row).operator_of(op), key);
   record.ending = Ending::kFailed;
   record.failure = failure;
+  record.unpaid = true;  // its attempts have records of their own
+  options.journal->Append(record);
+}
+
+/// An attempt has failed, whatever follows: the budget of the run is less by it.
+void Executor::Impl::RecordSpent(const Signature& key, const Completion& completion, int64_t cost) {
+  if (options.journal == nullptr) return;
+  JournalRecord record;
+  record.key = key;
+  record.ending = Ending::kSpent;
+  record.prompt_tokens = completion.prompt_tokens;
+  record.output_tokens = completion.output_tokens;
+  record.cost = cost;
   options.journal->Append(record);
 }
 
 /// The call has finished; the instances that wait for it have not been told yet.
 void Executor::Impl::Record(const Call& call, const Completion& completion) {
+  if (!completion.failure) KeepForLaterRuns(call, completion);
   if (options.journal == nullptr) return;
   if (completion.failure) {
     RecordFailure(*call.row, call.op, call.key, *completion.failure, completion.prompt_tokens,
@@ -231,6 +276,10 @@ void Executor::Impl::Record(const Call& call, const Completion& completion) {
     }
     return;
   }
+  options.journal->Append(AnswerRecord(call, completion));
+}
+
+JournalRecord Executor::Impl::AnswerRecord(const Call& call, const Completion& completion) const {
   JournalRecord record;
   record.key = call.key;
   record.finish = completion.finish;
@@ -238,24 +287,32 @@ void Executor::Impl::Record(const Call& call, const Completion& completion) {
   record.tokens = completion.tokens;
   record.prompt_tokens = completion.prompt_tokens;
   record.output_tokens = completion.output_tokens;
+  record.cost = CostOf(*call.row, call.op, completion.prompt_tokens, completion.output_tokens);
   const auto model = static_cast<size_t>(PlanOf(*call.row).at(call.op).model);
   const auto& vocabulary = sources[call.row->source].models[model].prompts.vocabulary;
   const bool is_derived = vocabulary != nullptr && !completion.tokens.empty() &&
                           TextOf(completion.tokens, *vocabulary) == completion.text;
   if (!is_derived) record.text = completion.text;
-  options.journal->Append(record);
+  return record;
 }
 
-/// The same of a tool's call, for one of the instances.
+JournalRecord Executor::Impl::ValueRecord(const ToolResult& result) {
+  JournalRecord record;
+  record.ending = Ending::kValue;
+  record.text = result->dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  return record;
+}
+
+/// The same of a tool's call, for one of the instances. `unpaid`: the call was another one's.
 void Executor::Impl::RecordTool(const RowState& row, OperatorIndex op, const ToolWork& work,
-                                const ToolCompletion& completion, const ToolResult& result) {
+                                const ToolCompletion& completion, const ToolResult& result,
+                                bool unpaid) {
   if (options.journal == nullptr) return;
   if (completion.failure)
     return RecordFailure(row, op, KeyOf(row, op, work), *completion.failure, 0, 0);
-  JournalRecord record;
+  JournalRecord record = ValueRecord(result);
   record.key = KeyOf(row, op, work);
-  record.ending = Ending::kValue;
-  record.text = result->dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  record.unpaid = unpaid;
   options.journal->Append(record);
 }
 

@@ -100,12 +100,37 @@ void Executor::Impl::StopAtCalls() {
 
 /// True if a call fits beside those in flight, however long their answers become.
 bool Executor::Impl::FitsBudget(const Call& call) const {
-  return options.budget.tokens < 0 ||
-         tokens_spent + tokens_reserved + call.most_tokens <= options.budget.tokens;
+  const RunBudget& budget = options.budget;
+  return (budget.tokens < 0 ||
+          tokens_spent + tokens_reserved + call.most_tokens <= budget.tokens) &&
+         (budget.cost < 0 || cost_spent + cost_reserved + call.most_cost <= budget.cost);
+}
+
+/// Nothing is in flight, and it does not fit.
+std::string Executor::Impl::WhySpent(const Call& next) const {
+  const RunBudget& budget = options.budget;
+  if (budget.tokens >= 0 && tokens_spent + next.most_tokens > budget.tokens)
+    return fmt::format("the budget of {} tokens is spent: {} are, and the next call may take {}",
+                       budget.tokens, tokens_spent, next.most_tokens);
+  constexpr double kUnit = 1e-9;
+  return fmt::format(
+      "the budget of {:.6g} for tokens is spent: {:.6g} is, and the next call may "
+      "cost {:.6g}",
+      static_cast<double>(budget.cost) * kUnit, static_cast<double>(cost_spent) * kUnit,
+      static_cast<double>(next.most_cost) * kUnit);
+}
+
+/// In TokenPrice's unit.
+int64_t Executor::Impl::CostOf(const RowState& row, OperatorIndex op, int64_t prompt_tokens,
+                               int64_t output_tokens) const {
+  const TokenPrice& price =
+      sources[row.source].models[static_cast<size_t>(PlanOf(row).at(op).model)].price;
+  return price.prompt * prompt_tokens + price.output * output_tokens;
 }
 
 /// Gives a call to its engine, or has it wait until the budget has room.
 void Executor::Impl::Offer(Call call) {
+  if (options.only_known) return Refuse(call);
   if (held.empty() && FitsBudget(call)) return Send(std::move(call));
   At(*call.row, call.op).state = InstanceState::kReady;
   held.push_back(std::move(call));
@@ -129,9 +154,7 @@ bool Executor::Impl::SendHeld() {
       held.pop_front();
       Send(std::move(call));
     } else if (calls.empty()) {
-      StopAtSpent(
-          fmt::format("the budget of {} tokens is spent: {} are, and the next call may take {}",
-                      options.budget.tokens, tokens_spent, next.most_tokens));
+      StopAtSpent(WhySpent(next));
     } else {
       return false;
     }

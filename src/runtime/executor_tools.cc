@@ -63,9 +63,9 @@ void Executor::Impl::SubmitTool(RowState& row, OperatorIndex op) {
   if (work.signature) AddVersions(work, *work.signature);
   // Equal reads of what is written to need not have had one result: each has its own record.
   const bool is_alone = states[row.source].is_alone[static_cast<size_t>(op)];
-  if (is_alone && TakeToolFromJournal(row, op, work)) return;
+  if (is_alone && TakeKnownTool(row, op, work)) return;
   if (MergeTool(row, op, work)) return;
-  if (!is_alone && TakeToolFromJournal(row, op, work)) return;
+  if (!is_alone && TakeKnownTool(row, op, work)) return;
   if (options.journal != nullptr && work.call.effect == ToolEffect::kWrite)
     return BeginWrite(std::move(work));
   SendTool(std::move(work));
@@ -125,7 +125,7 @@ bool Executor::Impl::MergeTool(RowState& row, OperatorIndex op, const ToolWork& 
     CountMerged(row, op);
     At(row, op).state = State::kMerged;
     if (states[row.source].is_alone[static_cast<size_t>(op)])
-      RecordTool(row, op, work, ToolCompletion{}, result);
+      RecordTool(row, op, work, ToolCompletion{}, result, true);
     EndTool(row, op, work, ToolCompletion{}, result, true);
     return true;
   }
@@ -139,6 +139,7 @@ bool Executor::Impl::MergeTool(RowState& row, OperatorIndex op, const ToolWork& 
 
 /// Gives a call to its tool.
 void Executor::Impl::SendTool(ToolWork work) {
+  if (options.only_known) return RefuseTool(work);
   RowState& row = *work.row;
   At(row, work.op).state = State::kSubmitted;
   CountStart(row, work.op);
@@ -180,6 +181,7 @@ void Executor::Impl::OnToolCompletion(ToolCompletion completion) {
       tool_work_by_signature.erase(leader);
   }
   CountToolCompletion(work, completion);
+  if (completion.failure) RecordSpent(work.request, Completion{}, 0);
   const bool own_limit = completion.failure && completion.failure->code == "deadline" &&
                          work.call.timeout_us > 0 &&
                          (work.row->deadline_us == 0 || clock.NowUs() < work.row->deadline_us);
@@ -293,7 +295,8 @@ void Executor::Impl::ConcludeTool(ToolWork work, ToolCompletion completion) {
     result = std::make_shared<const nlohmann::ordered_json>(std::move(completion.value));
     if (work.signature) results.Put(*work.signature, result);
   }
-  RecordTool(*work.row, work.op, work, completion, result);
+  RecordTool(*work.row, work.op, work, completion, result, false);
+  if (result != nullptr) KeepForLaterRuns(work, result);
   EndTool(*work.row, work.op, work, completion, result, false);
   if (work.followers.empty()) return;
   if (completion.failure && IsOfTheRow(*completion.failure)) {
@@ -306,7 +309,7 @@ void Executor::Impl::ConcludeTool(ToolWork work, ToolCompletion completion) {
   }
   for (const auto& [row, op] : work.followers) {
     const bool is_alone = states[row->source].is_alone[static_cast<size_t>(op)];
-    if (is_alone || completion.failure) RecordTool(*row, op, work, completion, result);
+    if (is_alone || completion.failure) RecordTool(*row, op, work, completion, result, true);
     EndTool(*row, op, work, completion, result, true);
   }
 }
@@ -315,9 +318,11 @@ void Executor::Impl::EndTool(RowState& row, OperatorIndex op, const ToolWork& wo
                              const ToolCompletion& completion, const ToolResult& result,
                              bool merged) {
   if (observer != nullptr) {
+    std::optional<CacheQuestion> question;
+    if (options.only_known && MayCacheTool(row, op, work)) question = QuestionOf(row, op, work);
     observer->OnToolCall({PlanOf(row).operator_of(op), row.row, work.call, ToolOf(row, op).target(),
                           work.request, work.may_share, completion, result.get(), row.source,
-                          merged, merged ? 0 : work.busy_us});
+                          merged, merged ? 0 : work.busy_us, question ? &*question : nullptr});
   }
   if (row.cancelled) return FailInstance(row, op, Cancelled());
   if (completion.failure) return FailInstance(row, op, *completion.failure);

@@ -1,6 +1,5 @@
 #include "runtime/journal.h"
 
-#include <sqlite3.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -11,6 +10,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "runtime/sqlite_file.h"
 
 namespace halo {
 namespace {
@@ -18,7 +18,8 @@ namespace {
 /// "Halo" in ASCII: what the file is.
 constexpr int kApplicationId = 0x48616C6F;
 /// Of the tables and the records in them. A newer version reads all older ones.
-constexpr int kFormat = 1;
+/// 2: records say what attempts cost, and which were none.
+constexpr int kFormat = 2;
 constexpr int kBusyMs = 10'000;  // another process looks at the run
 constexpr int64_t kMappedBytes = int64_t{1} << 32;
 
@@ -27,12 +28,6 @@ constexpr const char* kTables =
     "CREATE TABLE calls(id INTEGER PRIMARY KEY, key BLOB NOT NULL, record BLOB NOT NULL) STRICT;"
     "CREATE TABLE rows(id INTEGER PRIMARY KEY, source INTEGER NOT NULL, first INTEGER NOT NULL,"
     " count INTEGER NOT NULL, failed INTEGER NOT NULL) STRICT;";
-
-std::string_view BlobOf(sqlite3_stmt* statement, int column) {
-  const void* bytes = sqlite3_column_blob(statement, column);
-  const int size = sqlite3_column_bytes(statement, column);
-  return {static_cast<const char*>(bytes), static_cast<size_t>(size)};
-}
 
 std::string EncodeRows(const WrittenRows& rows) {
   std::string bytes(sizeof rows, '\0');  // within this process only
@@ -48,61 +43,12 @@ WrittenRows DecodeRows(const std::string& bytes) {
 
 }  // namespace
 
-/// A connection. Its functions throw Error(kIo).
-struct Journal::Database {
-  sqlite3* handle = nullptr;
+struct Journal::Database : SqliteFile {
   sqlite3_stmt* statement = nullptr;       // of the reader: one record; of the writer: into `calls`
   sqlite3_stmt* rows_statement = nullptr;  // of the writer: into `rows`
 
-  explicit Database(const Options& options) {
-    const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
-    const char* vfs = options.vfs.empty() ? nullptr : options.vfs.c_str();
-    const int code = sqlite3_open_v2(options.path.c_str(), &handle, flags, vfs);
-    if (code != SQLITE_OK) {
-      const std::string why = Why();
-      Close();
-      throw Error(ErrorCode::kIo, {{{options.path, 0, 0}, "the journal cannot be opened: " + why}});
-    }
-    sqlite3_extended_result_codes(handle, 1);
-    sqlite3_busy_timeout(handle, kBusyMs);
-  }
-  ~Database() { Close(); }
-  Database(const Database&) = delete;
-  Database& operator=(const Database&) = delete;
-
-  std::string Why() const {
-    if (handle == nullptr) return "out of memory";
-    std::string why = sqlite3_errmsg(handle);
-    const int system = sqlite3_system_errno(handle);
-    if (system != 0) why += std::string(" (") + std::strerror(system) + ")";
-    return why;
-  }
-  void Run(const char* sql) { Check(sqlite3_exec(handle, sql, nullptr, nullptr, nullptr)); }
-  void Check(int code) {
-    if (code == SQLITE_OK || code == SQLITE_ROW || code == SQLITE_DONE) return;
-    throw Error(ErrorCode::kIo, "the journal: " + Why());
-  }
-  sqlite3_stmt* Prepare(const char* sql) {
-    sqlite3_stmt* prepared = nullptr;
-    Check(sqlite3_prepare_v2(handle, sql, -1, &prepared, nullptr));
-    return prepared;
-  }
-  int64_t Number(const char* sql) {
-    sqlite3_stmt* prepared = Prepare(sql);
-    const int code = sqlite3_step(prepared);
-    const int64_t number = code == SQLITE_ROW ? sqlite3_column_int64(prepared, 0) : 0;
-    sqlite3_finalize(prepared);
-    Check(code);
-    return number;
-  }
-
- private:
-  void Close() {
-    sqlite3_finalize(statement);
-    sqlite3_finalize(rows_statement);
-    sqlite3_close(handle);
-    handle = nullptr;
-  }
+  explicit Database(const Options& options)
+      : SqliteFile(options.path, options.vfs, "the journal", kBusyMs) {}
 };
 
 Journal::Journal(Options options) : options_(std::move(options)) {
@@ -119,6 +65,9 @@ Journal::Journal(Options options) : options_(std::move(options)) {
       throw Error(ErrorCode::kIo, "the journal: the file is another program's");
     } else if (format > kFormat) {
       throw Error(ErrorCode::kIo, "the journal: a newer version of Halo has written it");
+    } else if (format < kFormat) {
+      // Older versions must not take what is added for damage.
+      writer_->Run(("PRAGMA user_version=" + std::to_string(kFormat)).c_str());
     }
     writer_->statement = writer_->Prepare("INSERT INTO calls(key, record) VALUES(?, ?)");
     writer_->rows_statement =
@@ -152,22 +101,12 @@ void Journal::ReadWhatIsThere() {
   constexpr int kKeyBytes = 16;
   const auto read = [&](const char* sql, auto take) {
     sqlite3_stmt* statement = reader_->Prepare(sql);
-    int code = sqlite3_step(statement);
-    for (; code == SQLITE_ROW; code = sqlite3_step(statement)) take(statement);
-    sqlite3_finalize(statement);
-    reader_->Check(code);
+    while (reader_->Step(statement)) take(statement);
   };
   read("SELECT id, key, record FROM calls ORDER BY id", [&](sqlite3_stmt* row) {
     // Another length is damage: the call is made anew.
     if (sqlite3_column_bytes(row, 1) != kKeyBytes) return;
-    index_.push_back({DecodeKey(BlobOf(row, 1)), sqlite3_column_int64(row, 0)});
-    using Ending = JournalRecord::Ending;
-    const std::optional<JournalRecord> record = DecodeRecord(BlobOf(row, 2));
-    if (!record) return;
-    earlier_failed_ += record->ending == Ending::kFailed ? 1 : 0;
-    const bool is_end = record->ending != Ending::kBegun && record->ending != Ending::kWithdrawn;
-    earlier_calls_ += is_end ? 1 : 0;
-    earlier_tokens_ += record->prompt_tokens + record->output_tokens;
+    Take(DecodeKey(BlobOf(row, 1)), sqlite3_column_int64(row, 0), DecodeRecord(BlobOf(row, 2)));
   });
   std::sort(index_.begin(), index_.end(), [](const Entry& a, const Entry& b) {
     return std::pair(a.key, a.id) < std::pair(b.key, b.id);
@@ -177,6 +116,20 @@ void Journal::ReadWhatIsThere() {
                      sqlite3_column_int64(row, 1), sqlite3_column_int64(row, 2),
                      sqlite3_column_int(row, 3) != 0});
   });
+}
+
+/// A record of an earlier part; nothing: it is damaged, and its call is made anew.
+void Journal::Take(const Signature& key, int64_t id, const std::optional<JournalRecord>& record) {
+  using Ending = JournalRecord::Ending;
+  // Its call has another end, or none.
+  if (!record || record->ending != Ending::kSpent) index_.push_back({key, id});
+  if (!record) return;
+  earlier_failed_ += record->ending == Ending::kFailed ? 1 : 0;
+  const bool is_end = record->ending != Ending::kBegun && record->ending != Ending::kWithdrawn;
+  if (!is_end || record->unpaid) return;
+  ++earlier_calls_;
+  earlier_tokens_ += record->prompt_tokens + record->output_tokens;
+  earlier_cost_ += record->cost;
 }
 
 /// The id of the last record under a key; 0: there is none.
@@ -202,11 +155,9 @@ std::optional<JournalRecord> Journal::Find(const Signature& key) {
   if (id == 0) return std::nullopt;
   sqlite3_stmt* statement = reader_->statement;
   sqlite3_bind_int64(statement, 1, id);
-  const int code = sqlite3_step(statement);
   std::optional<JournalRecord> record;
-  if (code == SQLITE_ROW) record = DecodeRecord(BlobOf(statement, 0));
+  if (reader_->Step(statement)) record = DecodeRecord(BlobOf(statement, 0));
   sqlite3_reset(statement);
-  reader_->Check(code);
   if (record) record->key = key;
   return record;
 }
@@ -293,14 +244,11 @@ void Journal::Commit(const std::vector<Waiting>& batch) {
         sqlite3_bind_int64(statement, 3, rows.count);
         sqlite3_bind_int(statement, 4, rows.failed ? 1 : 0);
       }
-      const int code = sqlite3_step(statement);
-      sqlite3_reset(statement);
-      db.Check(code);
+      db.Execute(statement);
     }
     db.Run("COMMIT");
   } catch (const Error&) {
-    // Its outcome matters to nobody: nothing of this batch is taken for committed.
-    sqlite3_exec(db.handle, "ROLLBACK", nullptr, nullptr, nullptr);
+    db.RollBack();  // nothing of this batch is taken for committed
     throw;
   }
 }

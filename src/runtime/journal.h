@@ -59,9 +59,11 @@ class Journal {
   /// Records of earlier parts.
   int64_t earlier() const { return static_cast<int64_t>(index_.size()); }
   int64_t earlier_failed() const { return earlier_failed_; }  ///< of these: kFailed
-  /// Calls whose end earlier parts committed, and the tokens of their prompts and answers.
+  /// Attempts at calls whose end earlier parts committed, the tokens of their prompts and answers,
+  /// and what they cost (TokenPrice's unit).
   int64_t earlier_calls() const { return earlier_calls_; }
   int64_t earlier_tokens() const { return earlier_tokens_; }
+  int64_t earlier_cost() const { return earlier_cost_; }
   /// Rows that earlier parts wrote, in that order; a row may be there more than once.
   const std::vector<WrittenRows>& earlier_rows() const { return rows_; }
 
@@ -92,6 +94,7 @@ class Journal {
   };
   int64_t Enqueue(Waiting waiting);
   void ReadWhatIsThere();
+  void Take(const Signature& key, int64_t id, const std::optional<JournalRecord>& record);
   int64_t Locate(const Signature& key) const;
   void Work();
   void Commit(const std::vector<Waiting>& batch);
@@ -100,7 +103,7 @@ class Journal {
   std::unique_ptr<Database> reader_;  // of the scheduler's thread
   std::unique_ptr<Database> writer_;  // of the journal's, once it runs
   std::vector<Entry> index_;          // sorted by key; of equal ones the last counts
-  int64_t earlier_failed_ = 0, earlier_calls_ = 0, earlier_tokens_ = 0;
+  int64_t earlier_failed_ = 0, earlier_calls_ = 0, earlier_tokens_ = 0, earlier_cost_ = 0;
   std::vector<WrittenRows> rows_;
   int64_t appended_ = 0;  // of the scheduler's thread
   std::atomic<int64_t> committed_{0};

@@ -7,7 +7,7 @@ namespace {
 
 constexpr size_t kKeyBytes = 16;
 /// Bits of the second byte.
-constexpr uint8_t kCut = 1, kHasText = 2, kRetriable = 4;
+constexpr uint8_t kCut = 1, kHasText = 2, kRetriable = 4, kUnpaid = 8, kHasCost = 16;
 
 void AppendNumber(std::string& bytes, uint64_t number) {
   constexpr uint64_t kLow = 0x7F, kMore = 0x80;
@@ -71,7 +71,8 @@ std::string EncodeRecord(const JournalRecord& record) {
   const bool retriable = record.failure && record.failure->retriable;
   bytes += static_cast<char>(record.ending);
   bytes += static_cast<char>((record.cut ? kCut : 0) | (record.text ? kHasText : 0) |
-                             (retriable ? kRetriable : 0));
+                             (retriable ? kRetriable : 0) | (record.unpaid ? kUnpaid : 0) |
+                             (record.cost != 0 ? kHasCost : 0));
   bytes += static_cast<char>(record.finish);
   AppendNumber(bytes, static_cast<uint64_t>(record.prompt_tokens));
   AppendNumber(bytes, static_cast<uint64_t>(record.output_tokens));
@@ -85,6 +86,7 @@ std::string EncodeRecord(const JournalRecord& record) {
     AppendText(bytes, record.failure->code);
     AppendText(bytes, record.failure->message);
   }
+  if (record.cost != 0) AppendNumber(bytes, static_cast<uint64_t>(record.cost));
   return bytes;
 }
 
@@ -92,12 +94,13 @@ std::optional<JournalRecord> DecodeRecord(std::string_view bytes) {
   Reader reader(bytes);
   JournalRecord record;
   const uint8_t ending = reader.Byte(), flags = reader.Byte(), finish = reader.Byte();
-  if (ending > static_cast<uint8_t>(JournalRecord::Ending::kWithdrawn) ||
+  if (ending > static_cast<uint8_t>(JournalRecord::Ending::kSpent) ||
       finish > static_cast<uint8_t>(FinishReason::kFailed))
     return std::nullopt;
   record.ending = static_cast<JournalRecord::Ending>(ending);
   record.finish = static_cast<FinishReason>(finish);
   record.cut = (flags & kCut) != 0;
+  record.unpaid = (flags & kUnpaid) != 0;
   record.prompt_tokens = static_cast<int64_t>(reader.Number());
   record.output_tokens = static_cast<int64_t>(reader.Number());
   record.tokens.resize(reader.Count());
@@ -110,6 +113,7 @@ std::optional<JournalRecord> DecodeRecord(std::string_view bytes) {
     record.failure->message = reader.Text();
     record.failure->retriable = (flags & kRetriable) != 0;
   }
+  if ((flags & kHasCost) != 0) record.cost = static_cast<int64_t>(reader.Number());
   if (!reader.at_end()) return std::nullopt;
   return record;
 }

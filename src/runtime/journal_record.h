@@ -16,11 +16,12 @@ namespace halo {
 struct JournalRecord {
   /// Numbers are those of the file: none changes its meaning.
   enum class Ending : uint8_t {
-    kAnswer = 0,    ///< a model's
-    kValue = 1,     ///< a tool's
-    kFailed = 2,    ///< for good: its attempts are used up, or another would fail alike
-    kBegun = 3,     ///< a write is about to be given to its tool; another record says how it ended
-    kWithdrawn = 4  ///< it was not given to its tool after all
+    kAnswer = 0,     ///< a model's
+    kValue = 1,      ///< a tool's
+    kFailed = 2,     ///< for good: its attempts are used up, or another would fail alike
+    kBegun = 3,      ///< a write is about to be given to its tool; another record says how it ended
+    kWithdrawn = 4,  ///< it was not given to its tool after all
+    kSpent = 5       ///< of an attempt that came to nothing: what it cost. No outcome.
   };
   Signature key;  ///< of everything that the outcome depends on
   Ending ending = Ending::kAnswer;
@@ -31,6 +32,8 @@ struct JournalRecord {
   std::optional<std::string> text;
   int64_t prompt_tokens = 0, output_tokens = 0;  ///< of a model's call, failed ones too
   std::optional<Failure> failure;                ///< of what failed
+  bool unpaid = false;  ///< no call was made for it: it is another one's, or the cache's
+  int64_t cost = 0;     ///< of its last attempt, in TokenPrice's unit
 
   friend bool operator==(const JournalRecord&, const JournalRecord&) = default;
 };

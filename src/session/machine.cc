@@ -46,6 +46,12 @@ std::string MachineFingerprint(int32_t threads) {
                      WhyNotExactHere().empty() ? "exact" : "stock");
 }
 
+std::string ComputingFingerprint(bool exactly) {
+  return fmt::format("{}, {}, halo {} {}, llama.cpp {} {}, {}", Processor(), AcceleratorNames(),
+                     build_info::kVersion, build_info::kCommit, build_info::kLlamaVersion,
+                     build_info::kBackends, exactly ? "exact" : "stock kernels");
+}
+
 std::string ProfileFileName(const std::string& fingerprint) {
   return fmt::format("{:016x}.json", Hash64(fingerprint));
 }

@@ -130,7 +130,11 @@ void AddToHistory(const std::vector<OptimizerSource>& sources, const RunReport& 
       const OperatorCounts& counts = report.operators[at];
       if (counts.calls == 0) continue;
       OperatorRecord record;
-      record.instances = static_cast<double>(counts.logical);
+      // Of instances whose calls were made before nothing is known but that they were instances.
+      const auto made = static_cast<double>(counts.executed);
+      const auto known = static_cast<double>(counts.cached);
+      record.instances =
+          static_cast<double>(counts.logical) * (known > 0.0 ? made / (made + known) : 1.0);
       record.calls = static_cast<double>(counts.calls);
       record.prompt_tokens = static_cast<double>(counts.prompt_tokens);
       record.reused_tokens = static_cast<double>(counts.reused_tokens);

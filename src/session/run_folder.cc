@@ -156,6 +156,29 @@ std::vector<std::string> ListRuns(const std::string& runs) {
   return folders;
 }
 
+void RemoveRun(const std::string& folder) {
+  const RunFolder locked = RunFolder::Open(folder);
+  std::error_code fault;
+  const fs::path place = fs::canonical(folder, fault);
+  if (!fault) fs::remove(place / kManifest, fault);  // from now on it is no run
+  if (!fault) fs::remove_all(place, fault);
+  if (fault) throw Error(ErrorCode::kIo, folder + ": cannot be deleted: " + fault.message());
+  const std::string runs = place.parent_path().string();
+  const std::vector<std::string> others = ListRuns(runs);
+  std::vector<fs::path> links;
+  for (const auto& entry : fs::directory_iterator(runs, fault)) {
+    if (entry.is_symlink() && fs::read_symlink(entry.path(), fault) == place.filename())
+      links.push_back(entry.path());
+  }
+  for (const fs::path& link : links) {
+    if (link.filename() == "last" && !others.empty()) {
+      Point(link.string(), fs::path(others.back()).filename().string());
+    } else {
+      fs::remove(link, fault);
+    }
+  }
+}
+
 std::optional<std::string> FindUnfinished(const std::string& runs, const std::string& same) {
   const std::string link = runs + "/.unfinished-" + same;
   std::error_code fault;

@@ -52,6 +52,10 @@ std::string FindRun(const std::string& given, const std::string& runs);
 /// The folders of all runs in `runs`, oldest first.
 std::vector<std::string> ListRuns(const std::string& runs);
 
+/// Deletes a run's folder, and what led to it; `last` leads to the newest of the others then.
+/// Throws Error(kUsage) where it is none or a process works on it, Error(kIo).
+void RemoveRun(const std::string& folder);
+
 /// The unfinished run in `runs` that would do the same thing, by the hash of what that is.
 std::optional<std::string> FindUnfinished(const std::string& runs, const std::string& same);
 /// Sets the link to `folder`, or takes it away ("").

@@ -90,6 +90,7 @@ constexpr OptionKey kOptions[] = {
     Plain<&RunOptions::stop_when_all_fail>("stop_when_all_fail"),
     Plain<&RunOptions::most_calls>("most_calls"),
     Plain<&RunOptions::most_tokens>("most_tokens"),
+    Plain<&RunOptions::most_cost>("most_cost"),
     Plain<&RunOptions::most_seconds>("most_seconds"),
     Plain<&RunOptions::row_timeout_s>("row_timeout_s"),
     Plain<&RunOptions::replan>("replan"),
@@ -99,6 +100,8 @@ constexpr OptionKey kOptions[] = {
     Plain<&RunOptions::profile_file>("profile_file"),
     Plain<&RunOptions::history_file>("history_file"),
     Plain<&RunOptions::use_history>("use_history"),
+    Plain<&RunOptions::cache_folder>("cache_folder"),
+    Plain<&RunOptions::cache_bytes>("cache_bytes"),
 };
 
 Json FactsJson(const FileFacts& facts) {

@@ -166,6 +166,7 @@ void RunTrace::OnTurn(const RunCounts& counts) {
   if (opened > 0) file_.AddInstant(kRows, "rows opened", now_us, {{"rows", opened}});
   Count("rows open", now_us, counts.rows_opened - counts.rows_ok - counts.rows_failed, rows_open_);
   Count("calls in flight", now_us, counts.calls_running, calls_in_flight_);
+  Count("answers from the cache", now_us, counts.from_cache, from_cache_);
   for (Worker& worker : workers_) TakeSpans(worker);
   if (now_us - last_flush_us_ < kFlushEveryUs) return;
   last_flush_us_ = now_us;

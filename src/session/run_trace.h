@@ -76,7 +76,7 @@ class RunTrace final : public RunObserver {
   std::map<std::string, Target> targets_;
   int32_t tool_threads_ = 0;
   int64_t rows_opened_ = 0;
-  int64_t rows_open_ = -1, calls_in_flight_ = -1;  // as they were written last
+  int64_t rows_open_ = -1, calls_in_flight_ = -1, from_cache_ = 0;  // as they were written last
   int64_t last_flush_us_ = 0;
 };
 

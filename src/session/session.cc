@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -27,6 +28,7 @@
 #include "model/gguf_check.h"
 #include "model/lora_adapter.h"
 #include "session/call_dump.h"
+#include "session/machine.h"
 #include "session/plan_file.h"
 #include "session/prompt_estimate.h"
 #include "session/run_outlook.h"
@@ -440,9 +442,11 @@ void Session::Impl::OpenOutputs() {
   }
 }
 
-/// Plans of a file are carried out as they are, and so is the reference's.
+/// Plans that a person gives are carried out as they are, and so is the reference's. The plan of an
+/// earlier part is another matter: what it says of prompts stays, and where and in which order
+/// calls are made changes no answer.
 void Session::Impl::Replan(ExecutorOptions& how, RunTrace* trace) {
-  if (!options.replan || options.naive || !options.plan_file.empty()) return;
+  if (!options.replan || options.naive || !asked.plan_file.empty()) return;
   how.on_checkpoint = [this](const auto& so_far) { replanner->OnCheckpoint(so_far); };
   replanner->on_replanning = [this, trace](const Replanning& revision) {
     news.push_back(TextOf(revision));
@@ -460,12 +464,19 @@ std::vector<RunSource> Session::Impl::Sources() {
     source.prompt_column = input->column;
     source.adapters = input->adapters;
     source.adapter_contents = input->adapter_contents;
+    if (!tools.contents.empty()) source.tool_contents = tools.contents[sources.size()];
     source.row_timeout_us = MicrosecondsOf(options.row_timeout_s);
     if (options.workers > 1) source.placement = &replanner->placement(sources.size());
     for (const ModelRequest& request : input->plan.models) {
       LoadedModel& model = models.at(model_paths.at(request));
-      source.models.push_back(
-          {&fleet->engine(model.in_fleet), {model.vocabulary, model.chat}, model.content});
+      Engine& engine = fleet->engine(model.in_fleet);
+      const std::string computing =
+          cache == nullptr ? "" : ComputingFingerprint(engine.Describe().exact);
+      source.models.push_back({&engine,
+                               {model.vocabulary, model.chat},
+                               model.content,
+                               SignatureBuilder().Add(computing).Finish(),
+                               PriceOf(request.name)});
     }
     sources.push_back(std::move(source));
   }
@@ -486,9 +497,11 @@ ExecutorOptions Session::Impl::HowToExecute() {
   how.max_failures_share = options.max_failures_share;
   how.stop_when_all_fail = options.stop_when_all_fail;
   how.budget = {options.most_calls, options.most_tokens,
+                options.most_cost < 0 ? -1 : std::llround(options.most_cost / kCostUnit),
                 options.most_seconds < 0 ? -1 : MicrosecondsOf(options.most_seconds)};
   how.tools = tools.runner.get();
   how.tool_setup = tools.setup;
+  how.cache = cache.get();
   if (durable) durable->Configure(how);
   RequireBudget(how);
   return how;
@@ -531,6 +544,12 @@ void Session::Impl::PlanForExplain() {
   if (options.ask_databases) costs = AskDatabases(Workflows(), options);
   LoadVocabularies();
   PlanBatch();
+  std::error_code ignored;
+  if (!options.cache_folder.empty() &&
+      std::filesystem::exists(options.cache_folder + "/answers.db", ignored))
+    physical.notes.emplace_back(
+        "answers of earlier runs are not among the estimates: halo cache explain says which a run "
+        "would take");
   for (const std::string& why : costs.unasked)
     physical.notes.push_back("what queries cost is not known: " + why);
 }
@@ -576,6 +595,7 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   impl.PlanBatch();
   const int64_t planned_us = impl.clock.NowUs();
   impl.LoadModels();
+  impl.OpenCache();
   impl.BeginDurable(std::move(manifest));
   ExecutorOptions how = impl.HowToExecute();
   impl.OpenOutputs();
@@ -601,11 +621,13 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   Executor executor(impl.Sources(), how, impl.clock, &reporter);
   RunReport report = executor.Run(stop);
   CheckAllRows(report, rows_total);
+  impl.CloseCache(report);
   if (dump) dump->Finish();
   if (trace) {
     trace->AddPhase("run", ready_us, impl.clock.NowUs());
     const std::string fault = trace->Finish();
     if (!fault.empty()) report.notices.push_back(fault);
+    impl.LinkTrace(report);
   }
 
   impl.AddActuals(report, ready_us);

@@ -51,7 +51,10 @@ void Session::Impl::KeepRows(size_t input, RowOptions& rows) {
 /// What the run is made of, before rules have changed its plan.
 RunManifest Session::Impl::Manifest() {
   RunManifest manifest;
-  if (!durable) return manifest;
+  if (!durable) {
+    if (!options.cache_folder.empty()) FindContents({});
+    return manifest;
+  }
   std::vector<std::string> texts;
   const std::vector<FileFacts> known = durable->KnownFiles();
   for (size_t i = 0; i < inputs.size(); ++i) {
@@ -72,9 +75,18 @@ RunManifest Session::Impl::Manifest() {
         facts.reads.push_back(input.plan.operator_of(read).id);
     }
   }
+  manifest.models = FindContents(known);
+  const std::string plan = durable->PlanFile(texts);
+  if (!plan.empty()) options.plan_file = plan;
+  return manifest;
+}
+
+/// What is in the files of models and adapters. `known`: facts that need not be found again.
+std::vector<FileFacts> Session::Impl::FindContents(const std::vector<FileFacts>& known) {
+  std::vector<FileFacts> facts;
   for (auto& [path, model] : models) {
-    manifest.models.push_back(LookAt(path, known));
-    model.content = SignatureBuilder().Add(manifest.models.back().digest).Finish();
+    facts.push_back(LookAt(path, known));
+    model.content = SignatureBuilder().Add(facts.back().digest).Finish();
   }
   for (const auto& input : inputs) {
     for (size_t a = 0; a < input->adapters.size(); ++a) {
@@ -84,16 +96,12 @@ RunManifest Session::Impl::Manifest() {
       const auto adapter = std::find_if(loaded.begin(), loaded.end(), [&](const LlamaAdapter& l) {
         return l.name == input->adapters[a];
       });
-      manifest.models.push_back(LookAt(adapter->path, known));
-      input->adapter_contents.push_back(SignatureBuilder()
-                                            .Add(manifest.models.back().digest)
-                                            .Add(double{wanted.lora.scale})
-                                            .Finish());
+      facts.push_back(LookAt(adapter->path, known));
+      input->adapter_contents.push_back(
+          SignatureBuilder().Add(facts.back().digest).Add(double{wanted.lora.scale}).Finish());
     }
   }
-  const std::string plan = durable->PlanFile(texts);
-  if (!plan.empty()) options.plan_file = plan;
-  return manifest;
+  return facts;
 }
 
 /// Nothing is left that could keep the run from beginning.
@@ -104,6 +112,7 @@ void Session::Impl::BeginDurable(RunManifest manifest) {
   std::error_code fault;
   manifest.working_folder = std::filesystem::current_path(fault).string();
   manifest.options = asked;
+  if (!asked.plan_file.empty()) manifest.options.replan = false;  // in later parts neither
   for (std::string& note : durable->Begin(std::move(manifest), ExplainJson(physical)))
     news.push_back(std::move(note));
   has_begun = true;
@@ -122,6 +131,16 @@ void Session::Impl::EndDurable(RunOutcome& outcome) {
 /// Earlier parts of the run have left something of it. Otherwise this one would only make OUT.part
 /// anew, with less in it.
 void Session::Impl::RequireBudget(const ExecutorOptions& how) const {
+  const bool has_price =
+      std::any_of(model_paths.begin(), model_paths.end(), [&](const auto& model) {
+        const TokenPrice price = PriceOf(model.first.name);
+        return price.prompt > 0 || price.output > 0;
+      });
+  if (how.budget.cost >= 0 && !has_price) {
+    throw Error(ErrorCode::kUsage,
+                "--budget cost: no model of the run has a price: give one in the --models file "
+                "({file: FILE.gguf, price: {prompt: N, output: N}}) or in halo.yaml (prices)");
+  }
   if (how.journal == nullptr) return;
   const auto require = [](int64_t most, int64_t spent, const char* of) {
     if (most < 0 || spent < most || spent == 0) return;
@@ -132,6 +151,13 @@ void Session::Impl::RequireBudget(const ExecutorOptions& how) const {
   };
   require(how.budget.calls, how.journal->earlier_calls(), "calls");
   require(how.budget.tokens, how.journal->earlier_tokens(), "tokens");
+  const double spent = static_cast<double>(how.journal->earlier_cost()) * kCostUnit;
+  if (how.budget.cost >= 0 && how.journal->earlier_cost() >= how.budget.cost && spent > 0.0) {
+    throw Error(ErrorCode::kUsage,
+                fmt::format("the budget of {:.6g} for tokens is spent: {:.6g} is. Give the run a "
+                            "larger one: --budget cost={:.6g}",
+                            options.most_cost, spent, 2 * spent));
+  }
 }
 
 /// Twice what there was, as `--budget` takes it.
@@ -141,6 +167,8 @@ std::string Session::Impl::LargerBudget() const {
     parts.push_back(fmt::format("calls={}", std::max<int64_t>(1, 2 * options.most_calls)));
   if (options.most_tokens >= 0)
     parts.push_back(fmt::format("tokens={}", std::max<int64_t>(1, 2 * options.most_tokens)));
+  if (options.most_cost >= 0)
+    parts.push_back(fmt::format("cost={:.6g}", std::max(1e-6, 2 * options.most_cost)));
   if (options.most_seconds >= 0)
     parts.push_back(fmt::format("seconds={}", std::max(1.0, 2 * options.most_seconds)));
   return fmt::format("{}", fmt::join(parts, ","));

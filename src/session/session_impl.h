@@ -17,6 +17,7 @@
 #include "plan/logical_plan.h"
 #include "plan/physical_plan.h"
 #include "runtime/executor.h"
+#include "runtime/result_cache.h"
 #include "runtime/worker_fleet.h"
 #include "session/durable_run.h"
 #include "session/engine_host.h"
@@ -32,11 +33,14 @@
 
 namespace halo {
 
+/// TokenPrice's unit in units of the currency.
+inline constexpr double kCostUnit = 1e-9;
+
 /// YYYY-MM-DD.
 std::string TodayUtc();
 
 /// The stages of a run: session.cc (from files to a run), session_durable.cc (what is kept of it),
-/// session_records.cc (trace and report).
+/// session_records.cc (trace and report), session_cache.cc (answers of earlier runs, prices).
 struct Session::Impl {
   /// One model file in use. Several names may resolve to one file; they share it.
   struct LoadedModel {
@@ -46,7 +50,7 @@ struct Session::Impl {
     std::shared_ptr<const ChatTemplate> chat;      // shared by the prompts of all operators
     size_t in_fleet = 0;                           // index of the fleet's models
     int32_t expected_tokens = 0;                   // longest prompt and answer foreseen; 0: unknown
-    Signature content;                             // of a run that is kept
+    Signature content;                             // of its file, where keys are made of it
   };
 
   /// Rows of one input, put into the run.
@@ -56,7 +60,7 @@ struct Session::Impl {
     std::string column;
     std::unique_ptr<RowStatistics> statistics;  // of rows that were scanned; null: none were
     std::vector<std::string> adapters;          // [plan adapters] their names in the engines
-    std::vector<Signature> adapter_contents;    // [plan adapters] of a run that is kept
+    std::vector<Signature> adapter_contents;    // [plan adapters] as LoadedModel::content
     std::unique_ptr<RowSource> rows;
     std::unique_ptr<RowFeed> feed;
     std::unique_ptr<ResultSink> sink;
@@ -77,6 +81,7 @@ struct Session::Impl {
   std::optional<Descriptor> kept_input;    // standard input of an earlier part
   std::vector<std::string> durable_notes;  // for a person
   bool has_begun = false;                  // `durable`
+  std::unique_ptr<ResultCache> cache;      // null: answers of earlier runs are not taken
   RunTools tools;
   DatabaseCosts costs;
   std::optional<Planning> planning;
@@ -106,7 +111,8 @@ struct Session::Impl {
   int64_t CallsOf(const std::string& model_path) const;
   int32_t SequencesFor(const std::string& model_path) const;
   std::unique_ptr<ReportData> OpenReport(int64_t start_us);
-  void WriteReport(const ReportData& data, const RunOutcome& outcome) const;
+  void WriteReport(const ReportData& data, RunOutcome& outcome) const;
+  void LinkTrace(RunReport& report) const;
   std::unique_ptr<RunTrace> OpenTrace(int64_t start_us, int64_t planned_us);
   std::vector<RunSource> Sources();
   void Replan(ExecutorOptions& how, RunTrace* trace);
@@ -120,6 +126,10 @@ struct Session::Impl {
   void OpenDurable();
   void KeepRows(size_t input, RowOptions& rows);
   RunManifest Manifest();
+  std::vector<FileFacts> FindContents(const std::vector<FileFacts>& known);
+  void OpenCache();
+  void CloseCache(RunReport& report);
+  TokenPrice PriceOf(const std::string& model) const;
   void BeginDurable(RunManifest manifest);
   void EndDurable(RunOutcome& outcome);
 };

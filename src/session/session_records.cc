@@ -1,6 +1,7 @@
 // What a run shows of itself besides its rows: the trace and the report.
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -46,9 +47,9 @@ std::unique_ptr<RunTrace> Session::Impl::OpenTrace(int64_t start_us, int64_t pla
   return trace;
 }
 
-/// Null where none was asked for.
+/// Null where none was asked for and no run is kept.
 std::unique_ptr<ReportData> Session::Impl::OpenReport(int64_t start_us) {
-  if (options.report.empty()) return nullptr;
+  if (options.report.empty() && !durable) return nullptr;
   const auto text_of = [this](const CallRecord& call) {
     if (call.prompt.tokens.empty()) return call.prompt.text;
     const std::string& path = model_paths.at(call.op.model);
@@ -64,7 +65,8 @@ std::unique_ptr<ReportData> Session::Impl::OpenReport(int64_t start_us) {
   return data;
 }
 
-void Session::Impl::WriteReport(const ReportData& data, const RunOutcome& outcome) const {
+/// In the folder of the run, and where it was asked for.
+void Session::Impl::WriteReport(const ReportData& data, RunOutcome& outcome) const {
   int64_t prefill_us = 0, prefill_tokens = 0;
   for (const auto& [path, model] : models) {
     const EngineStatistics statistics = fleet->engine(model.in_fleet).Statistics();
@@ -76,10 +78,29 @@ void Session::Impl::WriteReport(const ReportData& data, const RunOutcome& outcom
   if (prefill_tokens > 0)
     input.prefill_token_s =
         static_cast<double>(prefill_us) * 1e-6 / static_cast<double>(prefill_tokens);
+  const std::string page = ReportPage(input);
+  if (durable) {
+    try {
+      WriteWhole(durable->folder().File("report.html"), page);
+    } catch (const Error& error) {
+      outcome.notices.emplace_back(error.what());  // nobody has asked for it
+    }
+  }
+  if (options.report.empty()) return;
   std::ofstream file(options.report, std::ios::binary);
-  file << ReportPage(input);
+  file << page;
   if (!file.flush())
     throw Error(ErrorCode::kIo, options.report + ": could not be written (--report)");
+}
+
+/// The run's folder leads to the trace of its last part.
+void Session::Impl::LinkTrace(RunReport& report) const {
+  if (!durable || options.trace.empty()) return;
+  std::error_code fault;
+  const std::string link = durable->folder().File("trace.json");
+  std::filesystem::remove(link, fault);
+  std::filesystem::create_symlink(std::filesystem::absolute(options.trace), link, fault);
+  if (fault) report.notices.push_back(link + ": cannot be made: " + fault.message());
 }
 
 }  // namespace halo

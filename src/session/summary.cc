@@ -9,6 +9,9 @@ using Json = nlohmann::ordered_json;
 
 double Seconds(int64_t us) { return static_cast<double>(us) * 1e-6; }
 
+/// In units of the currency that prices are in.
+double Cost(int64_t billionths) { return static_cast<double>(billionths) * 1e-9; }
+
 /// `coalesced`: instances that took the result of an equal call.
 Json ToolJson(const OperatorCounts& c) {
   return {
@@ -24,6 +27,7 @@ Json OperatorJson(const OperatorCounts& c) {
           {"distinct", c.distinct},
           {"executed", c.executed},
           {"cached", c.cached},
+          {"from_cache", c.from_cache},
           {"nulled", c.nulled},
           {"skipped", c.skipped},
           {"failed", c.failed},
@@ -34,6 +38,7 @@ Json OperatorJson(const OperatorCounts& c) {
           {"prefilled_tokens", c.prefilled_tokens},
           {"recomputed_tokens", c.recomputed_tokens},
           {"output_tokens", c.output_tokens},
+          {"cost", Cost(c.cost)},
           {"busy_s", Seconds(c.busy_us)},
           {"engine_s", Seconds(c.engine_us)}};
 }
@@ -112,6 +117,8 @@ Json SummaryJson(const SummaryInput& input) {
             {"prefilled", prefilled},
             {"recomputed", recomputed},
             {"output", output}}},
+          {"cache", {{"calls", report.counts.from_cache}, {"tokens", report.cached_tokens}}},
+          {"cost", Cost(report.cost)},
           {"stopped", report.stop_cause == StopCause::kNone
                           ? Json()
                           : Json{{"by", StopCauseName(report.stop_cause)},

@@ -8,10 +8,13 @@
 #include <map>
 #include <set>
 #include <sstream>
+#include <utility>
 
 #include "base/error.h"
 #include "base/text.h"
+#include "halo_build_info.h"
 #include "runtime/tool_calls.h"
+#include "session/run_manifest.h"
 #include "tool/function/exec_backend.h"
 #include "tool/http/http_backend.h"
 #include "tool/live_tools.h"
@@ -499,6 +502,59 @@ std::vector<std::string> EnvironmentOfPrograms(const RunOptions& options) {
   return variables;
 }
 
+/// A file that a word of a command names, as the program will find it: its own one by PATH, others
+/// from its folder. Nothing: it names none.
+std::optional<std::string> FileOfWord(const std::string& word, bool is_program,
+                                      const std::string& folder, const RunOptions& options) {
+  std::error_code ignored;
+  const auto at = [&](const fs::path& path) { return fs::is_regular_file(path, ignored); };
+  if (!is_program || word.find('/') != std::string::npos) {
+    const fs::path path = fs::path(folder) / word;  // an absolute path stays one
+    return at(path) ? std::optional(path.string()) : std::nullopt;
+  }
+  std::istringstream folders(options.environment ? options.environment("PATH").value_or("") : "");
+  for (std::string each; std::getline(folders, each, ':');) {
+    const fs::path path = fs::path(each) / word;
+    if (at(path)) return path.string();
+  }
+  return std::nullopt;
+}
+
+/// What a program is: what is in the files that its command names.
+void AddProgram(const FunctionSpec& function, const std::string& folder, const RunOptions& options,
+                SignatureBuilder& content) {
+  if (!function.config.contains("command")) return;
+  bool is_program = true;
+  for (const auto& word : function.config["command"]) {
+    const std::string text = word.is_string() ? word.get<std::string>() : word.dump();
+    const auto file = FileOfWord(text, std::exchange(is_program, false), folder, options);
+    content.Add(text).Add(file ? LookAt(*file, {}).digest : "");
+  }
+}
+
+/// RunTools::contents of an operator: which database by its URL and files, which server by the
+/// secrets that it is told, which program by what is in its files.
+Signature ContentOf(const Operator& op, const ToolNeeds& needs, const RunOptions& options) {
+  SignatureBuilder content;
+  if (op.is_inference()) return content.Finish();
+  if (const auto* sql = std::get_if<SqlSpec>(&op.tool->what)) {
+    const Connection& connection = needs.connections.at(sql->connection);
+    content.Add("sql").Add(MaskedUrl(connection.url));
+    for (const auto& [table, file] : connection.files) content.Add(table).Add(file);
+  } else if (const auto* http = std::get_if<HttpSpec>(&op.tool->what)) {
+    content.Add("http");
+    for (const auto& [name, text] : http->headers) {
+      for (const SecretText::Piece& piece : text.pieces)
+        if (piece.text == nullptr) content.Add(needs.secrets.at(piece.secret));
+    }
+  } else {
+    const auto& function = std::get<FunctionSpec>(op.tool->what);
+    content.Add("function").Add(build_info::kVersion).Add(build_info::kCommit);
+    if (function.function == "exec") AddProgram(function, needs.exec_folder, options, content);
+  }
+  return content.Finish();
+}
+
 }  // namespace
 
 RunTools OpenTools(const std::vector<const Workflow*>& workflows, const RunOptions& options,
@@ -508,6 +564,12 @@ RunTools OpenTools(const std::vector<const Workflow*>& workflows, const RunOptio
   tools.costs = NoCosts(workflows);
   ToolNeeds needs(workflows, options);
   if (!needs.has_tools) return tools;
+  for (const Workflow* workflow : workflows) {
+    if (options.cache_folder.empty()) break;
+    std::vector<Signature>& contents = tools.contents.emplace_back();
+    for (const Operator& op : workflow->operators)
+      contents.push_back(ContentOf(op, needs, options));
+  }
   for (const auto& [name, connection] : needs.connections) {
     if (connection.is_duckdb() && connection.url != "duckdb::memory:")
       tools.files.push_back(connection.url.substr(7));

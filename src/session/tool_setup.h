@@ -30,6 +30,8 @@ struct RunTools {
   std::vector<std::string> unreachable;  ///< servers that are not there now, and why
   std::vector<std::string> notices;  ///< what is no error, such as a server that is not there yet
   DatabaseCosts costs;
+  /// [workflows][operators] RunSource::tool_contents.
+  std::vector<std::vector<Signature>> contents;
 };
 
 /// Opens what the workflows' tools need: connections, secrets, the right to reach out (contract 6).

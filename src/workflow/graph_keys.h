@@ -43,7 +43,6 @@ struct ToolDraft {
   const YamlNode* connection = nullptr;  ///< of a query: where it is written
   const YamlNode* config = nullptr;      ///< of a function: where it is written
   std::optional<bool> coalesce;
-  bool cache_off = false;
   bool has_retry = false;
   bool has_effect = false;
 };

@@ -221,6 +221,7 @@ class GraphUnroller {
     op.when = draft.common.op.when;
     op.retry = draft.common.op.retry;
     op.on_error = draft.common.op.on_error;
+    op.cache = draft.common.op.cache;
     auto spec = std::make_shared<ToolSpec>(draft.spec);
     for (const WrittenName& output : unit.outputs) spec->outputs.push_back(output.name);
     if (auto* sql = std::get_if<SqlSpec>(&spec->what)) sql->connection = ConnectionOf(*sql);

@@ -222,18 +222,6 @@ void ReadWhen(KeyContext& context, const YamlField& field, OperatorDraft& draft)
     draft.templates.push_back({draft.op.when.expression, field.value, false});
 }
 
-/// There is no cache across runs yet, so both words hold already, and a time cannot be kept.
-void CheckCache(KeyContext& context, const YamlField& field, OperatorDraft& /*draft*/) {
-  const char* expected = "auto, off or a number of seconds";
-  const YamlNode& value = *field.value;
-  if (value.IsText() && (value.text == "auto" || value.text == "off")) return;
-  const auto number = context.reader.Number(field, expected);
-  if (!number) return;
-  if (*number < 0) return context.reader.Mismatch(field, expected);
-  context.reader.Fault(field,
-                       "answers are not kept from run to run yet: take the time out, or say off");
-}
-
 void ReadTimeout(KeyContext& context, const YamlField& field, OperatorDraft& draft) {
   const char* expected = "a number of seconds above 0";
   const auto number = context.reader.Number(field, expected);
@@ -345,7 +333,8 @@ constexpr KeySpec<OperatorDraft> kOperatorKeys[] = {
        if (const auto n = c.reader.Whole(f, {0, 10})) d.op.repair = static_cast<int32_t>(*n);
      }},
     {"on_error", ReadOnError},
-    {"cache", CheckCache},
+    {"cache", [](KeyContext& c, const YamlField& f,
+                 OperatorDraft& d) { ReadCachePolicy(c, f, d.op.cache); }},
     {"effect", CheckEffect},
     {"idempotent", [](KeyContext& c, const YamlField& f, OperatorDraft&) { c.reader.Boolean(f); }},
 };
@@ -473,6 +462,21 @@ std::string ReadWorkflowNameText(KeyContext& context, const YamlField& field) {
                          "a workflow's name has no '/', no control character and no '.' in front");
   }
   return name;
+}
+
+void ReadCachePolicy(KeyContext& context, const YamlField& field, CachePolicy& policy) {
+  const char* expected = "auto, off or a number of seconds";
+  const YamlNode& value = *field.value;
+  if (value.IsText() && value.text == "auto") return;
+  if (value.IsText() && value.text == "off") {
+    policy.off = true;
+    return;
+  }
+  const auto seconds = context.reader.Number(field, expected);
+  if (!seconds) return;
+  if (*seconds < 0) return context.reader.Mismatch(field, expected);
+  policy.off = *seconds == 0;
+  if (!policy.off) policy.most_s = *seconds;
 }
 
 std::shared_ptr<const Template> ReadCondition(KeyContext& context, const YamlField& field) {

@@ -73,6 +73,9 @@ WorkflowDraft ReadOpsFile(const YamlNode& root, std::string_view text, Diagnosti
 /// must not lead elsewhere.
 std::string ReadWorkflowNameText(KeyContext& context, const YamlField& field);
 
+/// `cache`: auto, off or a number of seconds, of which 0 is off. Faults go to the diagnostics.
+void ReadCachePolicy(KeyContext& context, const YamlField& field, CachePolicy& policy);
+
 /// A Jinja expression (`when`, `until`), with or without the braces around it. Faults go to the
 /// diagnostics and give nullptr.
 std::shared_ptr<const Template> ReadCondition(KeyContext& context, const YamlField& field);

@@ -38,19 +38,9 @@ void ReadCoalesce(KeyContext& c, const YamlField& f, ToolDraft& tool) {
   tool.coalesce = c.reader.Boolean(f);
 }
 
-/// `off`: nothing is shared, within a run neither. Results are not kept from run to run yet.
+/// `off`: nothing is shared, within a run neither.
 void ReadCache(KeyContext& c, const YamlField& f, ToolDraft& tool) {
-  const char* expected = "auto, off or a number of seconds";
-  if (f.value->IsText() && f.value->text == "auto") return;
-  if (f.value->IsText() && f.value->text == "off") {
-    tool.cache_off = true;
-    return;
-  }
-  const auto number = c.reader.Number(f, expected);
-  if (!number) return;
-  if (*number < 0) return c.reader.Mismatch(f, expected);
-  c.reader.Fault(f,
-                 "results are not kept from run to run yet: take the time out, or say auto or off");
+  ReadCachePolicy(c, f, tool.common.op.cache);
 }
 
 void ReadTimeout(KeyContext& c, const YamlField& f, ToolDraft& tool) {
@@ -164,8 +154,8 @@ void ResolveEffect(ToolDraft& tool) {
                                                                     : ToolEffect::kRead;
   }
   const bool by_default = tool.kind == OperatorKind::kSql;
-  spec.coalesce =
-      tool.coalesce.value_or(by_default) && !tool.cache_off && spec.effect != ToolEffect::kWrite;
+  spec.coalesce = tool.coalesce.value_or(by_default) && !tool.common.op.cache.off &&
+                  spec.effect != ToolEffect::kWrite;
 }
 
 /// Reads and idempotent writes over a network are tried again unless the file says otherwise.
@@ -194,6 +184,8 @@ void CheckSharing(KeyContext& c, const YamlNode& node, const ToolDraft& tool) {
   const bool writes = tool.spec.effect == ToolEffect::kWrite;
   if (writes && tool.coalesce.value_or(false))
     fault("coalesce: a write is never shared: take it out, or declare effect: read");
+  if (writes && tool.common.op.cache.most_s)
+    fault("cache: what a write did is not kept: take it out, or declare effect: read");
   if (writes && !tool.spec.idempotent && tool.common.op.retry.max > 0)
     fault(
         "retry: a write is made again only if it may be made twice: add idempotent: true, or "

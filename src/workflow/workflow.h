@@ -84,6 +84,12 @@ struct RetryPolicy {
   double backoff_s = 1.0;  ///< before the first of them; doubles with each
 };
 
+/// What later runs may take of what an operator said (`cache`).
+struct CachePolicy {
+  bool off = false;              ///< nothing is kept, and nothing taken
+  std::optional<double> most_s;  ///< only what was said in the last so many seconds; above 0
+};
+
 /// A LoRA adapter on top of an operator's model (`lora_config`).
 struct LoraSpec {
   std::string file;    ///< as written: relative to the workflow's folder, or to that of the models
@@ -125,6 +131,7 @@ struct Operator {
   bool vote = false;  ///< the most frequent sample counts, ties to the lowest; else a list of all
   OnError on_error = OnError::kFail;
   RetryPolicy retry;
+  CachePolicy cache;
   double timeout_s = 0.0;  ///< of one attempt; 0: none
   int32_t repair = 0;      ///< how often an answer that does not fit `schema` is asked for again
   SamplingSpec sampling;

@@ -81,7 +81,7 @@ class Durable(unittest.TestCase):
         self.halo("run", self.workflow, "-i", self.rows, "-o", "out.jsonl", *self.model)
         last = os.path.realpath(self.path("runs/last"))
         self.assertEqual(stat.S_IMODE(os.stat(last).st_mode), 0o700)
-        self.assertEqual(sorted(os.listdir(last)), ["failed.jsonl", "journal.db", "lock", "manifest.json", "plan.json", "summary.json"])
+        self.assertEqual(sorted(os.listdir(last)), ["failed.jsonl", "journal.db", "lock", "manifest.json", "plan.json", "report.html", "summary.json"])
         manifest = json.loads(lines(os.path.join(last, "manifest.json")))
         self.assertEqual(manifest["inputs"][0]["text"], WORKFLOW)
         self.assertEqual(manifest["working_folder"], self.folder)
@@ -92,6 +92,53 @@ class Durable(unittest.TestCase):
         self.assertIn(os.path.basename(last), listed)
         self.assertIn("out.jsonl", self.halo("runs", "show", "last").stdout)
         self.assertIn("nothing is left to do", self.halo("resume", "last").stderr)
+
+    def test_runs_are_deleted(self):
+        same = ["run", self.workflow, "-i", self.rows, *self.small, *self.model]
+        self.halo(*same, "-o", "one.jsonl")
+        one = os.path.realpath(self.path("runs/last"))
+        self.halo(*same, "-o", "two.jsonl", "--trace", "two.json")
+        two = os.path.realpath(self.path("runs/last"))
+        self.assertEqual(os.readlink(os.path.join(two, "trace.json")), self.path("two.json"))
+        self.halo(*same, "-o", "three.jsonl", "--budget", "calls=30", expect=4)
+        three = os.path.realpath(self.path("runs/last"))
+        self.assertIn("name runs, or say --older-than", self.halo("runs", "rm", expect=2).stderr)
+        self.assertIn("stopped by a limit; --force", self.halo("runs", "rm", os.path.basename(one), "last", expect=2).stderr)
+        self.assertTrue(os.path.exists(one), "all of them, or none")
+        self.assertEqual(self.halo("runs", "rm", "--older-than", "1").stdout, "")
+        done = self.halo("runs", "rm", "--older-than", "0")
+        self.assertIn("stays: stopped by a limit", done.stderr)
+        self.assertEqual(done.stdout.count("deleted "), 2)
+        self.assertEqual((os.path.exists(one), os.path.exists(two), os.path.exists(three)), (False, False, True))
+        self.assertEqual(os.path.realpath(self.path("runs/last")), three)
+        self.halo("runs", "rm", "last", "--force")
+        self.assertEqual(os.listdir(self.path("runs")), [])
+        self.halo(*same, "-o", "three.jsonl")
+
+    def test_a_budget_in_money(self):
+        self.write("models.yaml", f"m: {{file: {model()}, price: {{prompt: 2, output: 10}}}}\n")
+        self.model = ["--models", "models.yaml"]
+        wanted = self.undisturbed()
+        run = ["run", self.workflow, "-i", self.rows, "-o", "out.jsonl", *self.small]
+        refused = self.halo(*run, "--model", f"m={model()}", "--budget", "cost=1", expect=2)
+        self.assertIn("no model of the run has a price", refused.stderr)
+        stopped = self.halo(*run, *self.model, "--budget", "cost=0.01", "--summary-json", "summary.json", expect=4)
+        self.assertIn("stopped: the budget of 0.01 for tokens is spent", stopped.stderr)
+        self.assertRegex(stopped.stderr, r"next: halo resume \S+ --budget cost=0.02\n$")
+        first = json.loads(lines(self.path("summary.json")))
+        self.assertLessEqual(first["cost"], 0.01)
+        self.assertAlmostEqual(first["cost"], (2 * first["tokens"]["prompt"] + 10 * first["tokens"]["output"]) * 1e-6)
+        self.halo("resume", "last", "--budget", "cost=5", "--summary-json", "summary.json")
+        second = json.loads(lines(self.path("summary.json")))
+        self.assertAlmostEqual(second["cost"], first["cost"] + sum(op["cost"] for op in second["operators"]))
+        self.assertEqual(lines(self.path("out.jsonl")), wanted)
+        # The project's settings win over the models' file.
+        self.write("halo.yaml", "prices: {m: {prompt: 0, output: 1}}\n")
+        self.halo(*run, *self.model, "--summary-json", "summary.json")
+        third = json.loads(lines(self.path("summary.json")))
+        self.assertAlmostEqual(third["cost"], third["tokens"]["output"] * 1e-6)
+        self.write("halo.yaml", "prices: {m: {prompt: much}}\n")
+        self.assertIn("for a million tokens", self.halo(*run, *self.model, expect=2).stderr)
 
     def test_a_budget_is_that_of_all_parts(self):
         wanted = self.undisturbed()

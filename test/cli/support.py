@@ -10,6 +10,7 @@ HALO = os.path.join(BIN, "halo")
 SCRATCH = tempfile.mkdtemp(prefix="halo-cli-test-")
 # Runs leave nothing behind them: durable_test asks for what it wants to see.
 os.environ["HALO_EPHEMERAL"] = "1"
+os.environ["HALO_CACHE"] = "off"
 
 
 def seconds(count):
@@ -20,7 +21,7 @@ def seconds(count):
 def own_environment():
     """Nothing of the caller's settings; runs are not kept, profiles and history are the test's own."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HALO_")}
-    return environment | {"HALO_EPHEMERAL": "1", "XDG_STATE_HOME": os.path.join(SCRATCH, "own-state")}
+    return environment | {"HALO_EPHEMERAL": "1", "HALO_CACHE": "off", "XDG_STATE_HOME": os.path.join(SCRATCH, "own-state")}
 
 
 def halo(*args, stdin=None, env=None, timeout=120):

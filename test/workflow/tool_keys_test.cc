@@ -259,11 +259,20 @@ TEST(ToolKeysTest, WritesAreNeitherSharedNorRepeated) {
   EXPECT_TRUE(Read(Http({"method: POST", "effect: read", "coalesce: true"})).coalesce);
 }
 
-TEST(ToolKeysTest, CachesAreNotKeptYet) {
-  ExpectFaults(Query({"cache: 60"}), {{8, 14, "results are not kept from run to run yet"}});
+TEST(ToolKeysTest, WhatLaterRunsMayTake) {
+  const auto policy = [](const std::string& text) {
+    return ParseWorkflow(text, "f").operators[0].cache;
+  };
+  EXPECT_EQ(policy(Query({"cache: 60"})).most_s, 60.0);
+  EXPECT_FALSE(policy(Query({"cache: 60"})).off);
+  EXPECT_TRUE(policy(Query({"cache: off"})).off);
+  EXPECT_TRUE(policy(Query({"cache: 0"})).off);
+  EXPECT_FALSE(policy(Query({"cache: auto"})).off);
+  EXPECT_EQ(policy(Query({})).most_s, std::nullopt);
+  ExpectFaults(Http({"method: POST", "cache: 60"}),
+               {{5, 7, "cache: what a write did is not kept"}});
   ExpectFaults(Query({"cache: -1"}), {{8, 14, "cache: expected auto, off or a number of seconds"}});
   ExpectFaults(Query({"cache: on"}), {{8, 14, "cache: expected auto, off or a number of seconds"}});
-  Read(Query({"cache: auto"}));
 }
 
 // ---- connections

@@ -142,7 +142,6 @@ TEST(WorkflowErrorsTest, SamplesConditionsAndFailures) {
                {{6, 18, "max: expected"}, {6, 22, "unknown key 'back' in retry"}});
   ExpectFaults(OneOperator({"on_error: ignore"}), {{6, 15, "expected fail, null or skip"}});
   ExpectFaults(OneOperator({"cache: never"}), {{6, 12, "auto, off or a number of seconds"}});
-  ExpectFaults(OneOperator({"cache: 60"}), {{6, 12, "answers are not kept from run to run yet"}});
   ExpectFaults(OneOperator({"timeout_s: 0"}), {{6, 16, "above 0"}});
   ExpectFaults(OneOperator({"effect: write"}), {{6, 13, "a call of a language model is pure"}});
   const std::string head = "start_ops: [a]\nend_ops: [b]\nops:\n";

@@ -106,6 +106,7 @@ ops:
     max_model_len: 4096
     use_chat_template: false
     keep_cache: true
+    cache: 3600
     prompt_layout: context_first
   b:
     model: other
@@ -130,6 +131,7 @@ ops:
   EXPECT_EQ(a.max_model_len, 4096);
   EXPECT_FALSE(a.use_chat_template);
   EXPECT_TRUE(a.keep_cache);
+  EXPECT_EQ(a.cache.most_s, 3600.0);
   EXPECT_EQ(a.prompt_layout, PromptLayout::kContextFirst);
   const Operator& b = workflow.operators[1];
   EXPECT_EQ(b.inputs, std::vector<OperatorIndex>{0});  // from a's output_ops
