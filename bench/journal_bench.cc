@@ -7,6 +7,9 @@
 //            at once, with a journal and without one, in turns; processor time of the whole process
 //   resume   such a run is gone on with: seconds until the first call that the journal has not
 //
+//   cache    processor time of a call, with no cache of answers, with one that has none, with one
+//            that has 1,000,000 of others, and with one that has them all
+//
 // Each part prints one JSON object a line. Targets are those of issue 8.
 
 #include <fmt/format.h>
@@ -26,6 +29,7 @@
 #include "engine/simulated/simulated_engine.h"
 #include "runtime/executor.h"
 #include "runtime/journal.h"
+#include "runtime/result_cache.h"
 
 namespace halo {
 namespace {
@@ -76,8 +80,8 @@ struct Figures {
   int64_t calls = 0;
 };
 
-/// `journal` "": none.
-Figures RunOnce(const std::string& journal, int64_t rows) {
+/// `journal` "": none; `cache` null: none.
+Figures RunOnce(const std::string& journal, int64_t rows, ResultCache* cache = nullptr) {
   const Workflow workflow = ParseWorkflow(kWorkflow, "journal_bench.yaml");
   const LogicalPlan plan = MakeLogicalPlan(workflow);
   Figures figures;
@@ -103,13 +107,15 @@ Figures RunOnce(const std::string& journal, int64_t rows) {
   std::unique_ptr<Journal> kept;
   if (!journal.empty()) kept = std::make_unique<Journal>(Journal::Options{journal, ""});
   options.journal = kept.get();
+  options.cache = cache;
   const StopFlag stop{0};
   const RunReport report = Executor({source}, options, clock, nullptr).Run(stop);
   kept.reset();
+  if (cache != nullptr) cache->Flush();
   if (report.counts.rows_ok != rows) throw std::runtime_error("rows failed");
   figures.seconds = Now() - begin;
   figures.cpu_s = CpuSeconds() - begin_cpu;
-  figures.calls = report.counts.calls_done;
+  figures.calls = report.counts.calls_done + report.counts.from_cache;
   return figures;
 }
 
@@ -191,6 +197,66 @@ nlohmann::ordered_json Resume(const std::string& folder, int64_t rows) {
           {"run_s", first.seconds}};
 }
 
+ResultCache::Options CacheIn(const std::string& folder) {
+  ResultCache::Options options;
+  options.folder = folder;
+  options.most_waiting = size_t{1} << 22;  // no model answers as fast as this engine
+  return options;
+}
+
+/// Answers that nobody asks for.
+void Fill(const std::string& folder, int64_t answers) {
+  ResultCache cache(CacheIn(folder));
+  JournalRecord record;
+  record.finish = FinishReason::kEndToken;
+  record.text = "It seems likely, but see the sources.";
+  constexpr int64_t kAtOnce = 50'000;
+  for (int64_t i = 0; i < answers; ++i) {
+    CacheQuestion question;
+    question.key = SignatureBuilder().Add("another's").Add(i).Finish();
+    cache.Put(question, record);
+    if (i % kAtOnce == 0) cache.Flush();
+  }
+}
+
+/// Each run finds its cache as it is named; runs take turns.
+nlohmann::ordered_json Cache(const std::string& folder, int64_t answers, int64_t rows,
+                             int repeats) {
+  Fill(folder + "/full", answers);
+  std::vector<double> none_us, empty_us, full_us, hits_us, hits;
+  const auto cpu_us = [](const Figures& run) {
+    return run.cpu_s / static_cast<double>(run.calls) * 1e6;
+  };
+  for (int i = 0; i < repeats; ++i) {
+    none_us.push_back(cpu_us(RunOnce("", rows)));
+    const std::string fresh = folder + "/empty-" + std::to_string(i);
+    {
+      ResultCache cache(CacheIn(fresh));
+      empty_us.push_back(cpu_us(RunOnce("", rows, &cache)));
+    }
+    const std::string full = folder + "/full-" + std::to_string(i);
+    std::filesystem::copy(folder + "/full", full);
+    {
+      ResultCache cache(CacheIn(full));
+      full_us.push_back(cpu_us(RunOnce("", rows, &cache)));
+    }
+    ResultCache cache(CacheIn(full));
+    const Figures run = RunOnce("", rows, &cache);
+    hits_us.push_back(cpu_us(run));
+    hits.push_back(static_cast<double>(run.calls) / run.seconds);
+    std::filesystem::remove_all(fresh);
+    std::filesystem::remove_all(full);
+  }
+  return {{"part", "cache"},
+          {"calls", rows * kOperators},
+          {"answers", answers},
+          {"cpu_us_per_call_without", Median(none_us)},
+          {"cpu_us_per_call_empty", Median(empty_us)},
+          {"cpu_us_per_call_full", Median(full_us)},
+          {"cpu_us_per_hit", Median(hits_us)},
+          {"hits_per_s", Median(hits)}};
+}
+
 int Main(int argc, char** argv) {
   CLI::App app("What the journal costs");
   std::string folder;
@@ -200,12 +266,17 @@ int Main(int argc, char** argv) {
       ->required()
       ->check(CLI::ExistingDirectory);
   app.add_option("--calls", calls, "Of the parts size and resume");
-  app.add_option("--rows", rows, "Of the part rate");
-  app.add_option("--repeats", repeats, "Of the part rate");
+  app.add_option("--rows", rows, "Of the parts rate and cache");
+  app.add_option("--repeats", repeats, "Of the parts rate and cache");
+  std::string part;
+  app.add_option("--part", part, "This one alone")
+      ->check(CLI::IsMember({"size", "rate", "resume", "cache"}));
   CLI11_PARSE(app, argc, argv);
-  fmt::print("{}\n", Size(folder, calls).dump());
-  fmt::print("{}\n", Rate(folder, rows, repeats).dump());
-  fmt::print("{}\n", Resume(folder, calls / kOperators).dump());
+  const auto asked = [&](const char* name) { return part.empty() || part == name; };
+  if (asked("size")) fmt::print("{}\n", Size(folder, calls).dump());
+  if (asked("rate")) fmt::print("{}\n", Rate(folder, rows, repeats).dump());
+  if (asked("resume")) fmt::print("{}\n", Resume(folder, calls / kOperators).dump());
+  if (asked("cache")) fmt::print("{}\n", Cache(folder, calls, rows, repeats).dump());
   return 0;
 }
 
