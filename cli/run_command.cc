@@ -290,6 +290,7 @@ void AddFlags(CLI::App& command, RunFlags& flags) {
                      "Costs of this machine, as halo calibrate stored them");
   command.add_flag("!--no-history", options.use_history,
                    "Plan without what earlier runs turned out to be");
+  AddCacheFlags(command, flags.cache);
   command.add_option("--seed", options.seed, "Seed of all draws")->envname("HALO_SEED");
   command.add_option("--date", options.date,
                      "The date that chat templates see, YYYY-MM-DD (default: today)");
@@ -325,7 +326,6 @@ void AddRunFlags(CLI::App& command, RunFlags& flags) {
       .add_option("--row-timeout", options.row_timeout_s,
                   "Seconds that a row may take from its first call on; it fails then")
       ->check(CLI::PositiveNumber);
-  AddCacheFlags(command, flags.cache);
   command.add_option("--report", options.report, "Write a page about the run (HTML)");
   command
       .add_option("--report-samples", options.report_samples,

@@ -154,8 +154,8 @@ RunReport Executor::Run(const StopFlag& stop) {
     if (!working && impl.AllClosed() && impl.open_rows.empty())
       return impl.Finish(RunEnd::kFinished);
     if (!working && impl.stopping) {
-      if (impl.NothingIsLeft()) return impl.Finish(RunEnd::kFinished);
-      return impl.Finish(asked >= 1 ? RunEnd::kInterrupted : RunEnd::kStopped);
+      if (asked >= 1) return impl.Finish(RunEnd::kInterrupted);
+      return impl.Finish(impl.NothingIsLeft() ? RunEnd::kFinished : RunEnd::kStopped);
     }
     if (impl.calls.empty()) impl.Wait();
   }
@@ -202,8 +202,8 @@ bool Executor::Impl::AllClosed() const {
                      [](const SourceState& state) { return state.closed; });
 }
 
-/// The run stops, and every row has ended. A source whose last row was opened need not have said
-/// so: it is asked, and a row that it still has is one that is left.
+/// A limit has stopped the run, and every row has ended. A source whose last row was opened need
+/// not have said so: it is asked, and a row that it still has is one that is left.
 bool Executor::Impl::NothingIsLeft() {
   if (!open_rows.empty()) return false;
   for (size_t s = 0; s < sources.size(); ++s) {

@@ -249,6 +249,8 @@ class ReportPrinter {
     Tile(std::to_string(merged),
          fmt::format("of {} instances took an equal call's answer", logical));
     if (coalesced > 0) Tile(std::to_string(coalesced), "tool calls shared");
+    const int64_t known = in_.summary.at("cache").at("calls").get<int64_t>();
+    if (known > 0) Tile(std::to_string(known), "calls answered from the cache of earlier runs");
     Tile(std::to_string(kv.at("forks").get<int64_t>()), "prefixes taken over");
     body_ += "</div>\n";
   }

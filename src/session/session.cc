@@ -113,6 +113,7 @@ void Session::Impl::Resolve() {
     models[path].resolved = std::move(resolved);
   }
   ResolveAdapters();
+  CheckPrices();
 }
 
 void Session::Impl::ResolveAdapters() {

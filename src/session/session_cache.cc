@@ -171,6 +171,19 @@ TokenPrice Session::Impl::PriceOf(const std::string& model) const {
           std::llround(price.output * kBillionthsOfMillionth)};
 }
 
+/// Throws Error(kUsage) for a budget that nothing could ever be taken from.
+void Session::Impl::CheckPrices() const {
+  const bool has_price =
+      std::any_of(model_paths.begin(), model_paths.end(), [&](const auto& model) {
+        const TokenPrice price = PriceOf(model.first.name);
+        return price.prompt > 0 || price.output > 0;
+      });
+  if (options.most_cost < 0 || has_price) return;
+  throw Error(ErrorCode::kUsage,
+              "--budget cost: no model of the run has a price: give one in the --models file "
+              "({file: FILE.gguf, price: {prompt: N, output: N}}) or in halo.yaml (prices)");
+}
+
 std::string Session::ExplainCache() {
   Impl& impl = *impl_;
   if (impl.options.cache_folder.empty())

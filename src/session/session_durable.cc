@@ -131,16 +131,6 @@ void Session::Impl::EndDurable(RunOutcome& outcome) {
 /// Earlier parts of the run have left something of it. Otherwise this one would only make OUT.part
 /// anew, with less in it.
 void Session::Impl::RequireBudget(const ExecutorOptions& how) const {
-  const bool has_price =
-      std::any_of(model_paths.begin(), model_paths.end(), [&](const auto& model) {
-        const TokenPrice price = PriceOf(model.first.name);
-        return price.prompt > 0 || price.output > 0;
-      });
-  if (how.budget.cost >= 0 && !has_price) {
-    throw Error(ErrorCode::kUsage,
-                "--budget cost: no model of the run has a price: give one in the --models file "
-                "({file: FILE.gguf, price: {prompt: N, output: N}}) or in halo.yaml (prices)");
-  }
   if (how.journal == nullptr) return;
   const auto require = [](int64_t most, int64_t spent, const char* of) {
     if (most < 0 || spent < most || spent == 0) return;

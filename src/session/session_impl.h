@@ -130,6 +130,7 @@ struct Session::Impl {
   void OpenCache();
   void CloseCache(RunReport& report);
   TokenPrice PriceOf(const std::string& model) const;
+  void CheckPrices() const;
   void BeginDurable(RunManifest manifest);
   void EndDurable(RunOutcome& outcome);
 };

@@ -171,10 +171,24 @@ TEST_F(ModelNames, ReadsAListOfFiles) {
   EXPECT_THAT(Refusal({{"m", "", ""}}), HasSubstr("models.yaml:2:1: model 'm' twice"));
   test::WriteFile(search_.models_file, "- m\n");
   EXPECT_THAT(Refusal({{"m", "", ""}}), HasSubstr("expected a mapping"));
-  test::WriteFile(search_.models_file, "m: {a: b}\n");
-  EXPECT_THAT(Refusal({{"m", "", ""}}), HasSubstr("models.yaml:1:4: expected a file"));
+  test::WriteFile(search_.models_file, "m: {fil: b}\n");
+  EXPECT_THAT(Refusal({{"m", "", ""}}),
+              HasSubstr("models.yaml:1:5: unknown key 'fil' of a model (did you mean 'file'?)"));
+  test::WriteFile(search_.models_file, "m: {price: {prompt: 1}}\n");
+  EXPECT_THAT(Refusal({{"m", "", ""}}), HasSubstr("models.yaml:1:4: a model has no file"));
+  test::WriteFile(search_.models_file, "m: {file: x.gguf, price: {prompt: -1}}\n");
+  EXPECT_THAT(Refusal({{"m", "", ""}}), HasSubstr("price: expected a number from 0"));
+  test::WriteFile(search_.models_file, "m: {file: x.gguf, price: 3}\n");
+  EXPECT_THAT(Refusal({{"m", "", ""}}), HasSubstr("price: expected {prompt: NUMBER"));
   test::WriteFile(search_.models_file, "m: [\n");
   EXPECT_THAT(Refusal({{"m", "", ""}}), HasSubstr("models.yaml:"));
+  test::WriteFile(search_.models_file,
+                  "m: {file: x.gguf, price: {prompt: 0.15, output: 0.6}}\nn: y.gguf\n");
+  const auto prices = ReadModelPrices(search_.models_file);
+  ASSERT_EQ(prices.size(), 1U);
+  EXPECT_EQ(prices.at("m").prompt, 0.15);
+  EXPECT_EQ(prices.at("m").output, 0.6);
+  EXPECT_TRUE(ReadModelPrices("").empty());
   search_.models_file = folder_ + "/none.yaml";
   EXPECT_THAT(Refusal({{"m", "", ""}}), HasSubstr("none.yaml: cannot be read"));
 }

@@ -179,6 +179,31 @@ TEST_F(DurableExecutor, FinishedRunAsksNothingAgain) {
   EXPECT_EQ(again.report.counts.rows_failed, first.report.counts.rows_failed);
 }
 
+/// A call that fails twice before it works has cost three, in this part and in the next one's
+/// budget.
+TEST_F(DurableExecutor, FailedAttemptsAreSpent) {
+  yaml = R"(start_ops: [verdict]
+end_ops: [verdict]
+ops:
+  verdict: {model: m, prompt: "Judge.", retry: {max: 5, backoff_s: 0}}
+)";
+  rows = ManyRows(10);
+  script = [](const Request& request) {
+    ScriptedReply reply = Reply(request);
+    if (request.script_attempt < 2) reply.failure = Failure{"", "busy", "it was busy", true};
+    return reply;
+  };
+  EXPECT_EQ(Run().made, 30);
+  EXPECT_EQ(Journal({folder_ + "/journal.db", ""}).earlier_calls(), 30);
+  how.budget.calls = 30;
+  rows = ManyRows(11);
+  const Part second = Run();
+  EXPECT_EQ(second.made, 0);
+  EXPECT_EQ(second.report.stop_cause, StopCause::kBudget);
+  how.budget.calls = 33;
+  EXPECT_EQ(Run().made, 3);
+}
+
 /// Stopped by a fault of the disk at every `step`-th change of the journal's files.
 struct Stops {
   const char* name;

@@ -58,7 +58,11 @@ TEST(JournalRecord, ComesBackAsItWas) {
   JournalRecord failed;
   failed.ending = JournalRecord::Ending::kFailed;
   failed.failure = Failure{"op", "timeout", "the call took longer", true};
-  for (JournalRecord record : {answer, empty, value, failed}) {
+  JournalRecord spent;
+  spent.ending = JournalRecord::Ending::kSpent;
+  spent.cost = 123'456'789'012;
+  failed.unpaid = true;
+  for (JournalRecord record : {answer, empty, value, failed, spent}) {
     std::optional<JournalRecord> read = DecodeRecord(EncodeRecord(record));
     ASSERT_TRUE(read);
     record.key = {};
@@ -127,6 +131,32 @@ TEST_F(JournalTest, LastRecordOfAKeyCounts) {
   EXPECT_EQ(Journal(Options()).Find(later.key), later);
 }
 
+/// What a budget of the whole run is less by: attempts that failed are among it, what no call was
+/// made for is not.
+TEST_F(JournalTest, KnowsWhatEarlierPartsSpent) {
+  JournalRecord spent = Answer(1);
+  spent.ending = JournalRecord::Ending::kSpent;
+  spent.tokens.clear();
+  spent.cost = 70;
+  JournalRecord paid = Answer(2);
+  paid.cost = 90;
+  JournalRecord taken = Answer(3);
+  taken.unpaid = true;
+  JournalRecord begun = Answer(4);
+  begun.ending = JournalRecord::Ending::kBegun;
+  begun.prompt_tokens = begun.output_tokens = 0;
+  {
+    Journal journal(Options());
+    journal.Append(Answer(1));
+    for (const JournalRecord& record : {spent, spent, paid, taken, begun}) journal.Append(record);
+  }
+  Journal journal(Options());
+  EXPECT_EQ(journal.earlier_calls(), 4);
+  EXPECT_EQ(journal.earlier_tokens(), 4 * 306);
+  EXPECT_EQ(journal.earlier_cost(), 70 + 70 + 90);
+  EXPECT_EQ(journal.Find(Answer(1).key), Answer(1)) << "what was spent is no outcome";
+}
+
 TEST_F(JournalTest, DescriptorTellsOfCommits) {
   Journal journal(Options());
   journal.Append(Answer(1));
@@ -159,6 +189,27 @@ TEST_F(JournalTest, OtherFilesAreRefused) {
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), HasSubstr("another program's"));
   }
+}
+
+/// What this version adds, an older one would take for damage: it must not read on.
+TEST_F(JournalTest, AnOlderFormatBecomesThisOne) {
+  const auto version = [&](const char* sql) {
+    sqlite3* handle = nullptr;
+    sqlite3_open(Options().path.c_str(), &handle);
+    sqlite3_exec(handle, sql, nullptr, nullptr, nullptr);
+    sqlite3_stmt* statement = nullptr;
+    sqlite3_prepare_v2(handle, "PRAGMA user_version", -1, &statement, nullptr);
+    sqlite3_step(statement);
+    const int number = sqlite3_column_int(statement, 0);
+    sqlite3_finalize(statement);
+    sqlite3_close(handle);
+    return number;
+  };
+  { Journal(Options()).Append(Answer(1)); }
+  const int now = version("");
+  EXPECT_EQ(version("PRAGMA user_version=1"), 1);
+  EXPECT_TRUE(Journal(Options()).Find(Answer(1).key));
+  EXPECT_EQ(version(""), now);
 }
 
 TEST_F(JournalTest, NewerFormatIsRefused) {
