@@ -129,10 +129,9 @@ std::optional<JournalRecord> Executor::Impl::FindCached(RowState& row, OperatorI
   return record;
 }
 
-void Executor::Impl::KeepForLaterRuns(const Call& call, const Completion& completion) {
+void Executor::Impl::KeepForLaterRuns(const Call& call, JournalRecord record) {
   if (!MayCache(*call.row, call.op)) return;
-  JournalRecord record = AnswerRecord(call, completion);
-  record.cost = 0;
+  record.cost = 0;  // it was this run's
   options.cache->Put(QuestionOf(*call.row, call.op, call), record);
 }
 

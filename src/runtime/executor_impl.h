@@ -382,7 +382,7 @@ struct Executor::Impl {
   CacheQuestion QuestionOf(const RowState& row, OperatorIndex op, const ToolWork& work) const;
   std::optional<JournalRecord> FindCached(RowState& row, OperatorIndex op, const Call& call);
   std::optional<JournalRecord> FindCached(RowState& row, OperatorIndex op, const ToolWork& work);
-  void KeepForLaterRuns(const Call& call, const Completion& completion);
+  void KeepForLaterRuns(const Call& call, JournalRecord record);
   void KeepForLaterRuns(const ToolWork& work, const ToolResult& result);
   void Refuse(const Call& call);
   void RefuseTool(const ToolWork& work);

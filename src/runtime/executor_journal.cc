@@ -263,20 +263,22 @@ void Executor::Impl::RecordSpent(const Signature& key, const Completion& complet
 
 /// The call has finished; the instances that wait for it have not been told yet.
 void Executor::Impl::Record(const Call& call, const Completion& completion) {
-  if (!completion.failure) KeepForLaterRuns(call, completion);
-  if (options.journal == nullptr) return;
-  if (completion.failure) {
-    RecordFailure(*call.row, call.op, call.key, *completion.failure, completion.prompt_tokens,
-                  completion.output_tokens);
-    // Those who wait share the failure, unless it is of the row that asked.
-    for (const auto& [row, op] : call.followers) {
-      if (IsOfOneRow(*completion.failure)) break;
-      RecordFailure(*row, op, call.key, *completion.failure, completion.prompt_tokens,
-                    completion.output_tokens);
-    }
+  if (options.journal == nullptr && options.cache == nullptr) return;
+  if (!completion.failure) {
+    const JournalRecord record = AnswerRecord(call, completion);
+    KeepForLaterRuns(call, record);
+    if (options.journal != nullptr) options.journal->Append(record);
     return;
   }
-  options.journal->Append(AnswerRecord(call, completion));
+  if (options.journal == nullptr) return;
+  RecordFailure(*call.row, call.op, call.key, *completion.failure, completion.prompt_tokens,
+                completion.output_tokens);
+  // Those who wait share the failure, unless it is of the row that asked.
+  for (const auto& [row, op] : call.followers) {
+    if (IsOfOneRow(*completion.failure)) break;
+    RecordFailure(*row, op, call.key, *completion.failure, completion.prompt_tokens,
+                  completion.output_tokens);
+  }
 }
 
 JournalRecord Executor::Impl::AnswerRecord(const Call& call, const Completion& completion) const {

@@ -52,7 +52,7 @@ void Session::Impl::KeepRows(size_t input, RowOptions& rows) {
 RunManifest Session::Impl::Manifest() {
   RunManifest manifest;
   if (!durable) {
-    if (!options.cache_folder.empty()) FindContents({});
+    if (!options.cache_folder.empty() && !options.naive) FindContents({});
     return manifest;
   }
   std::vector<std::string> texts;
