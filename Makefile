@@ -1,15 +1,21 @@
 # Each target installs what is missing first (scripts/bootstrap); a second run does nothing that was done.
-.PHONY: help demo build test test-long bench asan tsan cuda format clean
+.PHONY: help demo build python test test-long bench asan tsan cuda format clean
 .NOTPARALLEL:
 
 help:
-	@echo "make demo | build | test | test-long | bench | asan | tsan | cuda | format | clean"
+	@echo "make demo | build | python | test | test-long | bench | asan | tsan | cuda | format | clean"
 
 demo: build
 	@scripts/demo
 
 build:
 	@scripts/build release
+
+# The package for PYTHONPATH=build/release/python, and a wheel of it in build/python.
+python:
+	@scripts/bootstrap python
+	@scripts/build release halo halo_python
+	@python/halo_wheel.py build/python
 
 # The fuzz targets are a build of their own: libFuzzer and its sanitizers are clang's.
 test:

@@ -79,6 +79,8 @@ void AddFlags(CLI::App& command, SimulateFlags& flags) {
   command.add_option("workflow", flags.workflow, "Workflow file (YAML)")->required();
   command.add_option("-i,--input", flags.rows,
                      "Rows: .jsonl, .json, .csv or .parquet (default: the workflow's `dataset`)");
+  command.add_option("-o,--output", options.results,
+                     "Write the rows with their made-up answers: .jsonl, .csv or .parquet");
   command.add_option("--profile", run.profile_file,
                      "Costs, as halo calibrate stored them, of this machine or another one\n"
                      "(default: this machine's)");

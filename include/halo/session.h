@@ -10,6 +10,9 @@
 #include <string>
 #include <vector>
 
+#include "halo/host_function.h"
+#include "halo/row_stream.h"
+
 namespace halo {
 
 /// Whether every call's logits are bitwise those of the reference (contract 4).
@@ -24,18 +27,36 @@ struct ModelPrice {
   double prompt = 0, output = 0;
 };
 
+/// What came of a row, for a program that takes rows itself.
+struct FinishedRow {
+  size_t input = 0;     ///< of RunOptions::inputs
+  int64_t index = 0;    ///< of the row in its input
+  bool is_ok = false;   ///< false: it has failed
+  std::string json;     ///< the row's object, as a line of a .jsonl file has it (contract 2)
+  double opened_s = 0;  ///< when its first operator could begin, in seconds from the run's start
+  double ended_s = 0;   ///< when its last operator had ended
+};
+
 /// Everything a run can be told. What is left empty takes its default.
 struct RunOptions {
   struct Input {
     std::string workflow;  ///< path of a workflow file
     std::string rows;  ///< .jsonl, .json, .csv or .parquet path, "sql:SELECT ..." (DuckDB), "-" for
                        ///< JSONL on standard input, "" for the workflow's dataset
+    /// Rows in memory, in place of `rows`; shared with whoever adds to them. Null: none.
+    std::shared_ptr<RowStream> stream;
   };
   std::vector<Input> inputs;  ///< one, or several as one batch
   std::string output =
       "-";  ///< .jsonl, .csv or .parquet path, "-" for standard output; a folder for several inputs
 
   bool discard_results = false;  ///< rows are run and written nowhere
+  /// Takes every finished row, in place of `output`, in input order or as they end. Called by the
+  /// thread that runs, which it holds up while it works. Null: rows are written.
+  std::function<void(FinishedRow)> on_row;
+
+  /// By name; names of Halo's own functions are taken.
+  std::map<std::string, HostFunction> functions;
 
   std::map<std::string, std::string> models;  ///< name -> GGUF file
   std::string models_file;                    ///< YAML mapping of names to files

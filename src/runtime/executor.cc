@@ -139,6 +139,7 @@ RunReport Executor::Run(const StopFlag& stop) {
       impl.Abort();
       return impl.Finish(RunEnd::kInterrupted);
     }
+    impl.TakeCancelledRows();
     if (!impl.stopping) impl.OpenRows();
     impl.SubmitReady();
     if (impl.options.cache != nullptr) impl.options.cache->EndTurn();
@@ -190,7 +191,11 @@ void Executor::Impl::Wait() {
     if (tool_work.empty()) return options.journal->Wait(kWaitSliceUs);
     until_us = std::min(until_us, clock.NowUs() + kLookAgainUs);
   }
-  if (!tool_work.empty()) return PollTools(until_us);
+  if (!tool_work.empty()) {
+    // Beside rows, too, where tools can be waited for beside others.
+    if (options.tools->ready_descriptor() >= 0) return WaitForOthers(until_us);
+    return PollTools(until_us);
+  }
   if (working()) return clock.SleepUntil(until_us);
   for (size_t s = 0; s < sources.size(); ++s) {
     if (states[s].idle) sources[s].rows->Wait(kWaitSliceUs / idle);
@@ -256,7 +261,10 @@ void Executor::Impl::StartRow(std::unique_ptr<RowState> owned) {
   row.id_text = row.row.id.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
   ++report.counts.rows_opened;
   ++states[row.source].opened;
-  if (source.row_timeout_us > 0) row.deadline_us = clock.NowUs() + source.row_timeout_us;
+  row.priority = source.priority + row.row.priority;
+  row.opened_us = clock.NowUs();
+  const int64_t timeout_us = row.row.timeout_us > 0 ? row.row.timeout_us : source.row_timeout_us;
+  if (timeout_us > 0) row.deadline_us = row.opened_us + timeout_us;
   row.instances.resize(plan.nodes.size());
   row.open_instances = static_cast<int32_t>(plan.nodes.size());
   for (const LogicalNode& node : plan.nodes) {
@@ -272,6 +280,7 @@ void Executor::Impl::StartRow(std::unique_ptr<RowState> owned) {
   report.peak_open_rows = std::max(report.peak_open_rows, static_cast<int64_t>(open_rows.size()));
   if (row.row.failure) {
     row.failure = row.row.failure;
+    row.cancelled = row.failure->code == "cancelled";
     for (const LogicalNode& node : plan.nodes) {
       if (node.removed) {
         Omit(row, node.op);
@@ -287,6 +296,12 @@ void Executor::Impl::StartRow(std::unique_ptr<RowState> owned) {
     } else if (node.waits_for.empty() && !StartOrSkip(row, node.op)) {
       Propagate(row, node.op);
     }
+  }
+}
+
+void Executor::Impl::TakeCancelledRows() {
+  for (size_t source = 0; source < sources.size(); ++source) {
+    for (const int64_t index : sources[source].rows->TakeCancelled()) CancelRow(source, index);
   }
 }
 
@@ -318,6 +333,8 @@ void Executor::Impl::WriteRow(RowState& row) {
   result.index = row.row.index;
   result.id = row.row.id;
   result.failure = row.failure;
+  result.opened_us = row.opened_us - started_us;
+  result.ended_us = row.ended_us - started_us;
   result.prompt_tokens = row.prompt_tokens;
   result.output_tokens = row.output_tokens;
   const Workflow& workflow = *plan.workflow;
@@ -432,6 +449,8 @@ class SourceFeed final : public RowFeed {
  public:
   explicit SourceFeed(RowSource& source) : source_(source) {}
   void Wait(int64_t most_us) override { source_.Ready(most_us); }
+  std::vector<int64_t> TakeCancelled() override { return source_.TakeCancelled(); }
+  int ready_descriptor() const override { return source_.ready_descriptor(); }
   Pull Next(Row& row) override {
     if (!source_.Ready(0)) return Pull::kNothingYet;
     std::optional<Row> next = source_.Next();

@@ -43,6 +43,11 @@ class RowFeed {
   /// Called after kNothingYet when there is nothing else to do: returns when a row may be there,
   /// after `most_us` at the latest. The default looks again after a millisecond.
   virtual void Wait(int64_t most_us);
+  /// RowSource::TakeCancelled; asked once a turn.
+  virtual std::vector<int64_t> TakeCancelled() { return {}; }
+  /// Readable when there may be rows, or cancelled ones, since the last TakeCancelled; -1: nobody
+  /// tells, and rows wait until the scheduler looks.
+  virtual int ready_descriptor() const { return -1; }
 };
 
 /// One (workflow, row source) pair of a run. `halo run` is the case of one source that closes.
@@ -59,8 +64,8 @@ struct RunSource {
   std::vector<Signature> tool_contents;
   std::string prompt_column;
   const class WorkerPlacement* placement = nullptr;  ///< outlives the run; null: on any worker
-  int32_t priority = 0;                              ///< of all its rows; higher goes first
-  int64_t row_timeout_us = 0;                        ///< from the opening of a row; 0: none
+  int32_t priority = 0;        ///< added to that of each of its rows; higher goes first
+  int64_t row_timeout_us = 0;  ///< from the opening of a row that says no other; 0: none
 };
 
 /// How an operator instance (one operator, one row) ended (contract 2). kNulled: failed under

@@ -93,7 +93,7 @@ bool Executor::Impl::NextReady(size_t& best_source, OperatorIndex& best_op) {
       if (queue.empty() || !MaySubmit(s, op)) continue;
       // What tools wait for goes ahead of its block while they have too little to do.
       const bool later = !(hungry && states[s].feeds_tools[i]);
-      const std::tuple rank(-sources[s].priority, later, OrderOf(*queue.top(), op),
+      const std::tuple rank(-queue.top()->priority, later, OrderOf(*queue.top(), op),
                             queue.top()->row.index);
       if (found && rank >= best) continue;
       found = true;
@@ -355,7 +355,7 @@ void Executor::Impl::AddressRequest(RowState& row, OperatorIndex op, int32_t sam
   const LogicalNode& node = PlanOf(row).at(op);
   const Operator& what = PlanOf(row).operator_of(op);
   request.id = next_request++;
-  request.priority = sources[row.source].priority;
+  request.priority = row.priority;
   request.order = OrderOf(row, op);
   // As in NextReady: the engine's own queue and steps must not hold up what tools wait for.
   constexpr int64_t kAhead = int64_t{1} << 40;
@@ -424,7 +424,8 @@ bool Executor::Impl::EnginesWorkElsewhere() const {
   return any;
 }
 
-/// Waits, using no processor, until an engine or a tool has something to say, or it is `until_us`.
+/// Waits, using no processor, until an engine, a tool or a source of rows has something to say, or
+/// it is `until_us`.
 void Executor::Impl::WaitForOthers(int64_t until_us) {
   constexpr int64_t kUsPerMs = 1000, kLookAgainUs = 1000;
   std::vector<pollfd> waited;
@@ -438,6 +439,10 @@ void Executor::Impl::WaitForOthers(int64_t until_us) {
     } else {
       until_us = std::min(until_us, clock.NowUs() + kLookAgainUs);
     }
+  }
+  for (size_t s = 0; s < sources.size() && !stopping; ++s) {
+    const int rows = states[s].closed ? -1 : sources[s].rows->ready_descriptor();
+    if (rows >= 0) waited.push_back({rows, POLLIN, 0});
   }
   const bool for_journal = AwaitsCommit();
   if (for_journal) waited.push_back({options.journal->ready_descriptor(), POLLIN, 0});
@@ -645,17 +650,19 @@ void Executor::Impl::PromoteFollower(const Call& call) {
   Offer(std::move(next));
 }
 
-void Executor::CancelRow(size_t source, int64_t row_index) {
-  const auto found = impl_->open_rows.find({source, row_index});
-  if (found == impl_->open_rows.end()) return;
+void Executor::CancelRow(size_t source, int64_t row_index) { impl_->CancelRow(source, row_index); }
+
+void Executor::Impl::CancelRow(size_t source, int64_t row_index) {
+  const auto found = open_rows.find({source, row_index});
+  if (found == open_rows.end()) return;
   RowState& row = *found->second;
   row.cancelled = true;
-  impl_->CancelToolsOf(row);
+  CancelToolsOf(row);
   const auto cancel = [&](RequestId request) {
-    const auto call = impl_->calls.find(request);
+    const auto call = calls.find(request);
     // Others may be waiting for the same answer; this row fails when it comes.
-    if (call == impl_->calls.end() || !call->second.followers.empty()) return;
-    impl_->StopMergingInto(call->second);
+    if (call == calls.end() || !call->second.followers.empty()) return;
+    StopMergingInto(call->second);
     call->second.engine->Cancel(request);
   };
   for (const Instance& instance : row.instances) {

@@ -308,6 +308,7 @@ void Executor::Impl::Close(RowState& row, OperatorIndex op, InstanceEnd end) {
   instance.repairs.reset();
   ++CountsOf(row, op).ended;
   if (--row.open_instances > 0) return;
+  row.ended_us = clock.NowUs();
   Settle(row);
   if (options.journal != nullptr) row.journaled = options.journal->appended();
   NoteRowEnd(row);

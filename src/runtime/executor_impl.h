@@ -76,6 +76,8 @@ struct RowState {
   size_t source = 0;
   std::vector<Instance> instances;  // [operators]
   int32_t open_instances = 0;
+  int32_t priority = 0;  // the source's and its own
+  int64_t opened_us = 0, ended_us = 0;
   int64_t deadline_us = 0;
   int64_t journaled = 0;  // number of the last record it may depend on, once it has ended
   std::vector<std::pair<OperatorIndex, Failure>> failures;  // of operators, needed or not
@@ -86,9 +88,11 @@ struct RowState {
   bool cancelled = false;
 };
 
-/// Rows that wait for one operator's call, the lowest on top whenever it became ready.
+/// Rows that wait for one operator's call: on top the one of the highest priority, of these the
+/// lowest, whenever it became ready.
 struct HigherRow {
   bool operator()(const RowState* a, const RowState* b) const {
+    if (a->priority != b->priority) return a->priority < b->priority;
     return a->row.index > b->row.index;
   }
 };
@@ -241,6 +245,8 @@ struct Executor::Impl {
   bool OpenOneRow(size_t source);
   bool WantsMoreRows(size_t source) const;
   void StartRow(std::unique_ptr<RowState> row);
+  void CancelRow(size_t source, int64_t row_index);
+  void TakeCancelledRows();
   void WriteRows();
   void WriteRow(RowState& row);
   void FlushRows(bool idle);

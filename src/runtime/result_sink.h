@@ -21,6 +21,9 @@ struct RowResult {
   std::optional<Failure> failure;
   int64_t prompt_tokens = 0;
   int64_t output_tokens = 0;
+  /// From the run's start: when the row's first operator could begin, and when its last had ended.
+  /// No part of what is written, which depends on no schedule.
+  int64_t opened_us = 0, ended_us = 0;
 
   /// {"id","status","outputs","skipped"?,"error","usage"} as the contract orders them.
   nlohmann::ordered_json ToJson() const;

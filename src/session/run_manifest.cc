@@ -59,6 +59,16 @@ constexpr OptionKey kOptions[] = {
     Plain<&RunOptions::allow>("allow"),
     Plain<&RunOptions::latency_scale>("latency_scale"),
     Plain<&RunOptions::share_tool_calls>("share_tool_calls"),
+    // By their names: whoever goes on with the run has to have them.
+    {"functions",
+     [](const RunOptions& options) {
+       Json names = Json::array();
+       for (const auto& [name, function] : options.functions) names.push_back(name);
+       return names;
+     },
+     [](const Json& value, RunOptions& options) {
+       for (const auto& name : value.get<std::vector<std::string>>()) options.functions[name] = {};
+     }},
     Plain<&RunOptions::column>("column"),
     Plain<&RunOptions::limit>("limit"),
     Plain<&RunOptions::threads>("threads"),

@@ -28,6 +28,7 @@
 #include "model/gguf_check.h"
 #include "model/lora_adapter.h"
 #include "session/call_dump.h"
+#include "session/given_results.h"
 #include "session/machine.h"
 #include "session/plan_file.h"
 #include "session/prompt_estimate.h"
@@ -73,11 +74,12 @@ void CheckAllRows(const RunReport& report, int64_t rows_total) {
 void Session::Impl::LoadWorkflows() {
   if (!inputs.empty()) return;
   if (options.inputs.empty()) throw Error(ErrorCode::kUsage, "no workflow given");
+  const std::set<std::string> functions = NamesOfFunctions(options);
   std::vector<Diagnostic> faults;
   for (const RunOptions::Input& given : options.inputs) {
     auto input = std::make_unique<Input>();
     try {
-      input->workflow = LoadWorkflow(given.workflow);
+      input->workflow = LoadWorkflow(given.workflow, functions);
     } catch (const Error& error) {
       faults.insert(faults.end(), error.diagnostics().begin(), error.diagnostics().end());
       continue;
@@ -149,18 +151,21 @@ void Session::Impl::OpenInputs() {
   bool standard_input_taken = false;
   for (size_t i = 0; i < inputs.size(); ++i) {
     RunOptions::Input& given = options.inputs[i];
-    if (given.rows == "-" && std::exchange(standard_input_taken, true)) {
+    const bool is_stream = given.stream != nullptr;
+    if (given.rows == "-" && !is_stream && std::exchange(standard_input_taken, true)) {
       throw Error(ErrorCode::kUsage, "standard input can give the rows of one workflow only");
     }
-    if (given.rows.empty()) given.rows = DatasetOf(inputs[i]->workflow, given.workflow);
+    if (given.rows.empty() && !is_stream)
+      given.rows = DatasetOf(inputs[i]->workflow, given.workflow);
     RowOptions rows;
     rows.spec = given.rows;
     rows.required_columns = RequiredColumns(inputs[i]->workflow, inputs[i]->column);
     rows.limit = options.limit;
+    rows.stream = given.stream;
     const bool is_given_once = rows.spec == "-" || rows.spec.starts_with("sql:");
     if (is_given_once) KeepRows(i, rows);
-    // Standard input is not scanned: nothing is known of its rows.
-    if (rows.spec != "-") {
+    // Standard input is not scanned: nothing is known of its rows, nor of those of an open stream.
+    if (rows.spec != "-" || is_stream) {
       inputs[i]->statistics =
           std::make_unique<RowStatistics>(ColumnSetsOf(inputs[i]->plan, inputs[i]->column));
       rows.on_scan = [&statistics = *inputs[i]->statistics](const auto& values) {
@@ -168,6 +173,7 @@ void Session::Impl::OpenInputs() {
       };
     }
     inputs[i]->rows = OpenRows(rows);
+    if (is_stream && inputs[i]->rows->total() < 0) inputs[i]->statistics.reset();
     inputs[i]->feed = FeedFrom(*inputs[i]->rows);
   }
 }
@@ -348,7 +354,9 @@ int32_t Session::Impl::ExpectedTokens(const LoadedModel& model) {
   for (size_t i = 0; i < inputs.size(); ++i) {
     RowOptions rows;
     rows.spec = inputs[i]->rows->reread_spec();
-    if (rows.spec.empty()) continue;  // standard input is read once
+    if (inputs[i]->rows->total() >= 0) rows.stream = options.inputs[i].stream;
+    rows.takes_stream = false;
+    if (rows.spec.empty() && rows.stream == nullptr) continue;  // they are read once
     rows.limit = options.limit;
     longest = std::max(longest, EstimateLongestRequest(inputs[i]->plan, rows, inputs[i]->column,
                                                        *model.vocabulary));
@@ -404,8 +412,9 @@ void Session::Impl::CheckPaths() const {
 
 /// Where each workflow's results go: `output`, or a file of its own there.
 void Session::Impl::NameOutputs() {
-  const bool several = inputs.size() > 1 && !options.discard_results;
-  if (options.discard_results) options.output = "-";
+  const bool is_kept = !options.discard_results && !options.on_row;
+  const bool several = inputs.size() > 1 && is_kept;
+  if (!is_kept) options.output = "-";
   if (several && options.output == "-") {
     throw Error(ErrorCode::kUsage,
                 "several workflows need -o FOLDER: each gets a file of its own there");
@@ -424,11 +433,12 @@ void Session::Impl::NameOutputs() {
 }
 
 void Session::Impl::OpenOutputs() {
-  const bool is_kept = !options.discard_results;
+  const bool is_kept = !options.discard_results && !options.on_row;
   if (inputs.size() > 1 && is_kept) std::filesystem::create_directories(options.output);
   for (const auto& input : inputs) {
+    const auto source = static_cast<size_t>(&input - inputs.data());
     if (!is_kept) {
-      input->sink = DiscardResults();
+      input->sink = options.on_row ? GiveResults(source, options.on_row) : DiscardResults();
       continue;
     }
     std::vector<std::string> names;
@@ -436,10 +446,7 @@ void Session::Impl::OpenOutputs() {
     for (const NameBinding& output : options.all_outputs ? workflow.all_outputs : workflow.outputs)
       names.push_back(output.name);
     input->sink = OpenResultSink(input->output, names, STDOUT_FILENO);
-    if (durable) {
-      const auto source = static_cast<size_t>(&input - inputs.data());
-      input->sink = durable->Unwritten(source, std::move(input->sink));
-    }
+    if (durable) input->sink = durable->Unwritten(source, std::move(input->sink));
   }
 }
 
@@ -508,7 +515,12 @@ ExecutorOptions Session::Impl::HowToExecute() {
   return how;
 }
 
-Session::Session(RunOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {}
+Session::Session(RunOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {
+  // To whoever goes on with the run they are rows that can be had only once.
+  for (RunOptions::Input& input : impl_->options.inputs) {
+    if (input.stream != nullptr) input.rows = "-";
+  }
+}
 Session::~Session() = default;
 
 std::vector<std::string> Session::Notices() {
@@ -538,7 +550,8 @@ void Session::Impl::PlanForExplain() {
   bool has_rows = true;
   for (size_t i = 0; i < inputs.size(); ++i) {
     const std::string& rows = options.inputs[i].rows;
-    has_rows = has_rows && rows != "-" && (!rows.empty() || !inputs[i]->workflow.dataset.empty());
+    const bool is_file = rows != "-" && (!rows.empty() || !inputs[i]->workflow.dataset.empty());
+    has_rows = has_rows && (is_file || options.inputs[i].stream != nullptr);
   }
   if (has_rows) OpenInputs();
   ResolveWhatIsThere();

@@ -32,9 +32,13 @@ void Session::Impl::OpenDurable() {
 void Session::Impl::KeepRows(size_t input, RowOptions& rows) {
   const std::string kept = durable ? durable->KeptRows(input) : "";
   if (kept.empty()) {
-    rows.spool_folder = durable ? durable->folder().path() : SpoolFolder();
+    // A stream's rows are in memory until they are taken: without a run that is kept nobody needs
+    // another copy.
+    const bool is_copied = durable != nullptr || rows.stream == nullptr;
+    if (is_copied) rows.spool_folder = durable ? durable->folder().path() : SpoolFolder();
     return;
   }
+  rows.stream = nullptr;
   if (rows.spec != "-") {
     rows.spec = kept;
     return;

@@ -22,6 +22,7 @@
 #include "runtime/executor.h"
 #include "runtime/simulated_tools.h"
 #include "runtime/worker_placement.h"
+#include "session/given_results.h"
 #include "session/planning.h"
 #include "session/simulated_parts.h"
 #include "session/workflow_files.h"
@@ -147,6 +148,7 @@ class SimulatedRun {
   std::map<std::string, AnswerLengths> Lengths() const;
   SimulatedFleetOptions FleetOptions();
   ExecutorOptions HowToExecute(ToolRunner& tools) const;
+  std::unique_ptr<ResultSink> Sink() const;
   void Execute();
   void Report(const RunReport& run, double elapsed_s);
   void NoteSharedReads(const RunReport& run);
@@ -181,10 +183,12 @@ void SimulatedRun::LoadWorkflowAndRows() {
   if (run_.inputs.size() != 1)
     throw Error(ErrorCode::kUsage, "simulate takes one workflow and its rows");
   const RunOptions::Input& input = run_.inputs.front();
-  workflow_ = LoadWorkflow(input.workflow);
+  workflow_ = LoadWorkflow(input.workflow, NamesOfFunctions(run_));
   plan_ = MakeLogicalPlan(workflow_, run_.all_outputs);
   column_ = ResolveColumn(workflow_, run_.column);
-  rows_.spec = input.rows.empty() ? DatasetOf(workflow_, input.workflow) : input.rows;
+  rows_.stream = input.stream;
+  if (rows_.stream == nullptr)
+    rows_.spec = input.rows.empty() ? DatasetOf(workflow_, input.workflow) : input.rows;
   if (rows_.spec == "-")
     throw Error(ErrorCode::kUsage,
                 "-i -: a simulation reads its rows twice, standard input can be read once: "
@@ -443,6 +447,15 @@ ExecutorOptions SimulatedRun::HowToExecute(ToolRunner& tools) const {
   return how;
 }
 
+std::unique_ptr<ResultSink> SimulatedRun::Sink() const {
+  if (run_.on_row) return GiveResults(0, run_.on_row);
+  if (options_.results.empty()) return DiscardResults();
+  std::vector<std::string> names;
+  for (const NameBinding& output : run_.all_outputs ? workflow_.all_outputs : workflow_.outputs)
+    names.push_back(output.name);
+  return OpenResultSink(options_.results, names, STDOUT_FILENO);
+}
+
 void SimulatedRun::Execute() {
   const int64_t real_start_us = real_clock_.NowUs();
   clock_.AdvanceTo(kStartUs);
@@ -454,7 +467,7 @@ void SimulatedRun::Execute() {
       {kToolsAtOnce, [&results](const ToolCall& call) { return results.Answer(call); }, timeline_},
       clock_);
   RepeatedRows feed(rows_, row_count_);
-  const std::unique_ptr<ResultSink> sink = DiscardResults();
+  const std::unique_ptr<ResultSink> sink = Sink();
   RunSource source;
   source.plan = &plan_;
   source.rows = &feed;

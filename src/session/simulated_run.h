@@ -15,14 +15,17 @@ namespace halo {
 
 /// A run that is only simulated.
 struct SimulationOptions {
-  /// What a run is told, as far as it matters here: the first of `inputs`, models (used for their
+  /// What a run is told, as far as it matters here: the first of `inputs` (of a stream rows that
+  /// come before), `on_row`, functions (by name; they are not called), models (used for their
   /// tokenizers where they are there), column, limit, seed, date, planner, rules_off, naive,
   /// workers, worker_memory_bytes (of each worker, weights included; 0: this machine's memory),
   /// kept_memory_bytes (of each; 0: half of that), sequences, context_tokens, window,
   /// latency_scale, share_tool_calls, replan, all_outputs, profile_file, history_file, use_history.
   RunOptions run;
   std::map<std::string, std::string> costs_as;  ///< model of the workflow -> name in the profile
-  int64_t rows = -1;  ///< rows to run: those of the input, over and over; -1: as they are
+  std::string results;  ///< file of rows as `halo run -o` writes them, with made-up answers; "":
+                        ///< none. Not read where `run.on_row` takes them.
+  int64_t rows = -1;    ///< rows to run: those of the input, over and over; -1: as they are
   /// As OptimizerOptions::place: in place of the planner that `run` names. May be null.
   std::function<Schedule(const SchedulingProblem&)> place;
   /// What planning takes for the history of earlier runs, right or wrong, while answers are as

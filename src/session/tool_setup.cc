@@ -16,6 +16,8 @@
 #include "runtime/tool_calls.h"
 #include "session/run_manifest.h"
 #include "tool/function/exec_backend.h"
+#include "tool/function/host_backend.h"
+#include "tool/function/local_function.h"
 #include "tool/http/http_backend.h"
 #include "tool/live_tools.h"
 #include "tool/sql/duckdb_backend.h"
@@ -70,7 +72,7 @@ class ToolNeeds {
   std::vector<std::string> hosts;
   std::vector<HttpHostLimit> host_limits;
   std::string exec_folder;  ///< where programs run: the folder of the first workflow that has one
-  bool has_tools = false, has_http = false, has_exec = false;
+  bool has_tools = false, has_http = false, has_exec = false, has_host_functions = false;
 
  private:
   void Fault(const SourceLocation& place, std::string message) {
@@ -93,6 +95,8 @@ class ToolNeeds {
                  {number, static_cast<size_t>(&op - workflow.operators.data()), &op, sql});
       } else if (const auto* http = std::get_if<HttpSpec>(&op.tool->what)) {
         AddHttp(workflow, op, *http);
+      } else if (FindLocalFunction(std::get<FunctionSpec>(op.tool->what).function) == nullptr) {
+        AddHostFunction(op, std::get<FunctionSpec>(op.tool->what).function);
       } else if (std::get<FunctionSpec>(op.tool->what).function == "exec") {
         has_exec = true;
         if (exec_owner_.empty()) exec_owner_ = workflow.path;
@@ -106,6 +110,15 @@ class ToolNeeds {
                                  "it shall");
       }
     }
+  }
+
+  void AddHostFunction(const Operator& op, const std::string& function) {
+    has_host_functions = true;
+    const auto found = options_.functions.find(function);
+    if (found == options_.functions.end() || found->second.run == nullptr)
+      Fault(op.location, "'" + op.id + "' calls '" + function +
+                             "', a function of the program that began the run: go on with it from "
+                             "there, or from one that has it");
   }
 
   void AddQuery(const Workflow& workflow, const Query& query) {
@@ -597,6 +610,8 @@ RunTools OpenTools(const std::vector<const Workflow*>& workflows, const RunOptio
     live->TakeExec(std::make_unique<ExecBackend>(
         ExecOptions{needs.exec_folder}, EnvironmentOfPrograms(options), live->mailbox(), clock));
   }
+  if (needs.has_host_functions)
+    live->TakeHost(std::make_unique<HostBackend>(options.functions, live->mailbox(), clock));
   tools.runner = std::move(live);
   return tools;
 }

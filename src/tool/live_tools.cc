@@ -25,7 +25,12 @@ ToolBackend* LiveTools::BackendOf(const ToolCall& call) const {
     HALO_CHECK(http_ != nullptr, "a run with HTTP calls has someone to make them");
     return http_.get();
   }
-  const bool is_program = std::get<FunctionCall>(call.what).function == "exec";
+  const std::string& function = std::get<FunctionCall>(call.what).function;
+  if (FindLocalFunction(function) == nullptr) {
+    HALO_CHECK(host_ != nullptr, "a run with functions of its program has someone to call them");
+    return host_.get();
+  }
+  const bool is_program = function == "exec";
   HALO_CHECK(!is_program || exec_ != nullptr, "a run with programs has someone to run them");
   return is_program ? exec_.get() : nullptr;
 }

@@ -24,6 +24,8 @@ class LiveTools final : public ToolRunner {
   void TakeSql(std::unique_ptr<ToolBackend> backend, const std::vector<std::string>& connections);
   void TakeHttp(std::unique_ptr<ToolBackend> backend) { http_ = std::move(backend); }
   void TakeExec(std::unique_ptr<ToolBackend> backend) { exec_ = std::move(backend); }
+  /// `backend` has every function that does not come with Halo.
+  void TakeHost(std::unique_ptr<ToolBackend> backend) { host_ = std::move(backend); }
 
   void Submit(ToolCall call) override;
   void Cancel(ToolCallId id) override;
@@ -40,7 +42,7 @@ class LiveTools final : public ToolRunner {
   ToolMailbox mailbox_;  // outlives the backends
   std::vector<std::unique_ptr<ToolBackend>> sql_;
   std::map<std::string, ToolBackend*> by_connection_;
-  std::unique_ptr<ToolBackend> http_, exec_;
+  std::unique_ptr<ToolBackend> http_, exec_, host_;
   std::map<ToolCallId, ToolBackend*> by_call_;  // null: run here
 };
 

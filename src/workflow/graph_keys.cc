@@ -442,10 +442,11 @@ YamlNode WithDefaults(const YamlNode& graph) {
 
 }  // namespace
 
-GraphDraft ReadGraph(const YamlNode& graph, std::string_view text, DiagnosticList& diagnostics,
+GraphDraft ReadGraph(const YamlNode& graph, std::string_view text,
+                     const std::set<std::string>& host_functions, DiagnosticList& diagnostics,
                      YamlNode& storage) {
   ValueReader reader(diagnostics);
-  KeyContext context{reader, text};
+  KeyContext context{reader, text, &host_functions};
   GraphDraft draft;
   if (graph.kind != YamlNode::Kind::kMapping) {
     diagnostics.Add(graph.line, graph.column,

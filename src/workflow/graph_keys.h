@@ -1,6 +1,7 @@
 #pragma once
 
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -93,7 +94,8 @@ struct GraphDraft {
 /// Reads every key of a file in the `graph` dialect by its own rules (contract 3.2). Faults go to
 /// the diagnostics; what had a fault keeps its default. The draft points into `storage`, which is
 /// the graph with `defaults` written into its nodes.
-GraphDraft ReadGraph(const YamlNode& graph, std::string_view text, DiagnosticList& diagnostics,
+GraphDraft ReadGraph(const YamlNode& graph, std::string_view text,
+                     const std::set<std::string>& host_functions, DiagnosticList& diagnostics,
                      YamlNode& storage);
 
 /// The keys that the dialect knows, for the test that compares them with the published JSON Schema.

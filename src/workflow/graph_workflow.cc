@@ -321,9 +321,10 @@ class GraphUnroller {
 
 }  // namespace
 
-Workflow ParseGraph(const YamlNode& graph, std::string_view text, DiagnosticList& diagnostics) {
+Workflow ParseGraph(const YamlNode& graph, std::string_view text,
+                    const std::set<std::string>& host_functions, DiagnosticList& diagnostics) {
   YamlNode storage;
-  GraphDraft draft = ReadGraph(graph, text, diagnostics, storage);
+  GraphDraft draft = ReadGraph(graph, text, host_functions, diagnostics, storage);
   const GraphUnits units = ReadGraphUnits(draft, text, diagnostics);
   return GraphUnroller(units, diagnostics).Build();
 }

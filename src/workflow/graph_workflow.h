@@ -1,5 +1,6 @@
 #pragma once
 
+#include <set>
 #include <string_view>
 
 #include "workflow/workflow.h"
@@ -11,6 +12,7 @@ namespace halo {
 /// of node n is the operator n__iter<i>, the first one n), embedded tools become operators of their
 /// own (n__pre__NAME, n__post__NAME), names are bound to columns and operators. Throws
 /// Error(kWorkflow) with every fault found. Path, source text and a missing name are the caller's.
-Workflow ParseGraph(const YamlNode& graph, std::string_view text, DiagnosticList& diagnostics);
+Workflow ParseGraph(const YamlNode& graph, std::string_view text,
+                    const std::set<std::string>& host_functions, DiagnosticList& diagnostics);
 
 }  // namespace halo

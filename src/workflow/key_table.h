@@ -16,6 +16,8 @@ namespace halo {
 struct KeyContext {
   ValueReader& reader;
   std::string_view text;  ///< the file
+  /// Of the embedding program. Null: it has none.
+  const std::set<std::string>* host_functions = nullptr;
 };
 
 /// How one key is read.

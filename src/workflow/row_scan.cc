@@ -201,4 +201,38 @@ void RowScan::Finish() {
   throw Error(ErrorCode::kRows, std::move(diagnostics_));
 }
 
+Row UnscannedRows::Read(int64_t index, int64_t number, std::string_view text) {
+  JsonRow parsed = ParseJsonRow(text);
+  if (!parsed.faults.empty()) {
+    const JsonFault& fault = parsed.faults.front();
+    return Failed(index, number, "bad_row",
+                  "column " + std::to_string(fault.offset + 1) + ": " + fault.message);
+  }
+  const std::string id_fault = RowIdFault(parsed);
+  if (!id_fault.empty()) return Failed(index, number, "bad_row", id_fault);
+  for (const auto& [key, value] : parsed.values.items()) columns_.Add(key);
+  for (const std::string& column : required_) {
+    if (parsed.values.contains(column)) continue;
+    return Failed(
+        index, number, "bad_row",
+        "the row has no column '" + column + "'; it has: " + ListNames(KeysOf(parsed.values)));
+  }
+  Row row = MakeRow(index, std::move(parsed.values));
+  if (const auto earlier = ids_.Insert(IdSignature(row.id), number))
+    return Failed(index, number, "duplicate_id",
+                  "its id is already that of " + where_ + " " + std::to_string(*earlier));
+  return row;
+}
+
+Row UnscannedRows::Failed(int64_t index, int64_t number, const char* code,
+                          const std::string& message) const {
+  const std::string place = where_ + " " + std::to_string(number);
+  Row row;
+  row.index = index;
+  row.id = where_ + ":" + std::to_string(number);
+  row.values = nlohmann::ordered_json::object();
+  row.failure = Failure{"", code, place + ": " + message, false};
+  return row;
+}
+
 }  // namespace halo

@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <unordered_set>
 #include <utility>
 #include <vector>
@@ -113,6 +114,26 @@ class RowScan {
   std::vector<Diagnostic> diagnostics_;
   int64_t faults_ = 0;
   int64_t rows_ = 0;
+};
+
+/// Rows whose texts come one by one, with nothing known ahead: what cannot be read becomes a failed
+/// row with the id "WHERE:NUMBER".
+class UnscannedRows {
+ public:
+  /// `where`: what a number counts, "line" or "row".
+  UnscannedRows(std::vector<std::string> required_columns, std::string where)
+      : required_(std::move(required_columns)), where_(std::move(where)) {}
+
+  /// The row of a text, the `number`th.
+  Row Read(int64_t index, int64_t number, std::string_view text);
+  Row Failed(int64_t index, int64_t number, const char* code, const std::string& message) const;
+  const std::vector<std::string>& columns() const { return columns_.names(); }
+
+ private:
+  const std::vector<std::string> required_;
+  const std::string where_;
+  ColumnList columns_;
+  IdTable ids_;
 };
 
 }  // namespace halo

@@ -15,6 +15,7 @@ std::unique_ptr<RowSource> OpenCsv(const RowOptions& options);
 std::unique_ptr<RowSource> OpenParquet(const RowOptions& options);
 std::unique_ptr<RowSource> OpenSql(const RowOptions& options);
 std::unique_ptr<RowSource> OpenStandardInput(const RowOptions& options);
+std::unique_ptr<RowSource> OpenStream(const RowOptions& options);
 
 /// The next row of a file of JSON lines that was scanned. Throws Error(kIo) if it has changed.
 nlohmann::ordered_json NextJsonLine(LineReader& lines, const InputFile& file);

@@ -54,6 +54,7 @@ class MemorySource final : public RowSource {
 
 std::unique_ptr<RowSource> OpenRows(const RowOptions& options) {
   const std::string& spec = options.spec;
+  if (options.stream != nullptr) return OpenStream(options);
   if (spec == "-") return OpenStandardInput(options);
   if (spec.starts_with("sql:")) return OpenSql(options);
   if (EndsWith(spec, ".jsonl")) return OpenJsonLines(options);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "halo/row_stream.h"
 
 namespace halo {
 
@@ -19,6 +20,8 @@ struct Row {
   nlohmann::ordered_json id;
   nlohmann::ordered_json values;   ///< an object: column -> value
   std::optional<Failure> failure;  ///< a bad line of standard input: the row exists and has failed
+  int32_t priority = 0;            ///< higher goes first
+  int64_t timeout_us = 0;          ///< of this row, from its opening; 0: that of its source
 };
 
 struct RowOptions {
@@ -29,6 +32,10 @@ struct RowOptions {
   std::string spool_folder;   ///< where rows that can be had only once (standard input, SQL) are
                               ///< kept; must exist for these
   int standard_input_fd = 0;  ///< what "-" reads; the caller keeps it open
+  /// Rows in memory, in place of `spec`; kept as they are taken in `spool_folder`, if there is one.
+  /// Null: none.
+  std::shared_ptr<RowStream> stream;
+  bool takes_stream = true;  ///< false: its rows are only looked at, and stay in it
   /// Sees the values of every row that the scan takes; may be null. Not those of standard input,
   /// which is not scanned.
   std::function<void(const nlohmann::ordered_json&)> on_scan;
@@ -40,10 +47,15 @@ class RowSource {
   virtual ~RowSource() = default;
   /// The next row, or nothing at the end. Blocks where Ready is false.
   virtual std::optional<Row> Next() = 0;
-  /// True if Next will not block. Waits for that at most `wait_us`. Only standard input is ever not
-  /// ready.
+  /// True if Next will not block. Waits for that at most `wait_us`. Only standard input and streams
+  /// are ever not ready.
   virtual bool Ready(int64_t /*wait_us*/) { return true; }
-  /// Rows in total, where that is known before reading them (-1: standard input).
+  /// Indices of rows that somebody has cancelled since the last call, ended ones among them.
+  virtual std::vector<int64_t> TakeCancelled() { return {}; }
+  /// Readable when rows came or were cancelled since the last TakeCancelled; -1: nobody tells.
+  virtual int ready_descriptor() const { return -1; }
+  /// Rows in total, where that is known before reading them (-1: standard input and open
+  /// streams).
   virtual int64_t total() const = 0;
   /// Names of all columns seen by the scan, in order of first appearance.
   virtual const std::vector<std::string>& columns() const = 0;

@@ -54,6 +54,19 @@ std::unique_ptr<SqlReader> SqlReader::OpenQuery(const std::string& sql,
   return reader;
 }
 
+std::unique_ptr<SqlReader> SqlReader::OpenArrow(ArrowArrayStream* table) {
+  std::unique_ptr<SqlReader> reader(new SqlReader("table", {}));
+  // Marked as deprecated since 1.4, and DuckDB's C interface has no other that reads lazily. What
+  // it takes is the interface's own stream, under another name.
+  constexpr const char* kName = "given_table";
+  if (duckdb_arrow_scan(reader->database_.connection(), kName,
+                        reinterpret_cast<duckdb_arrow_stream>(table)) != DuckDBSuccess)
+    reader->Fail("it cannot be read through the Arrow C data interface", false);
+  reader->database_.Lock({});
+  reader->Start(std::string("SELECT * FROM ") + kName);
+  return reader;
+}
+
 void SqlReader::Start(const std::string& sql) {
   DuckStatements statements;
   if (duckdb_extract_statements(database_.connection(), sql.c_str(), statements.out()) != 1)

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "halo/row_stream.h"
 #include "sql/duck_database.h"
 #include "sql/json_row.h"
 #include "sql/sql_values.h"
@@ -25,6 +26,10 @@ class SqlReader {
   /// Error(kRows).
   static std::unique_ptr<SqlReader> OpenQuery(const std::string& sql,
                                               const std::string& spill_folder);
+
+  /// Reads a table of the Arrow C data interface, in the order of its batches. The caller releases
+  /// it, after this reader. Throws Error(kRows).
+  static std::unique_ptr<SqlReader> OpenArrow(ArrowArrayStream* table);
 
   /// The next row, with its faults; nothing at the end. Throws Error(kRows) if the rest cannot be
   /// read.

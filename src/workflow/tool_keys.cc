@@ -95,9 +95,12 @@ constexpr KeySpec<ToolDraft> kFunctionKeys[] = {
        const auto name = c.reader.Word(f);
        if (!name) return;
        d.function.function = *name;
-       if (FindLocalFunction(*name) == nullptr)
-         c.reader.Fault(
-             f, "there is no function '" + *name + "'" + DidYouMean(*name, LocalFunctionNames()));
+       const bool is_host = c.host_functions != nullptr && c.host_functions->contains(*name);
+       if (is_host || FindLocalFunction(*name) != nullptr) return;
+       std::vector<std::string> known = LocalFunctionNames();
+       if (c.host_functions != nullptr)
+         known.insert(known.end(), c.host_functions->begin(), c.host_functions->end());
+       c.reader.Fault(f, "there is no function '" + *name + "'" + DidYouMean(*name, known));
      }},
     {"config",
      [](KeyContext& c, const YamlField& f, ToolDraft& d) {

@@ -219,13 +219,14 @@ std::optional<OperatorIndex> Workflow::Find(const std::string& operator_id) cons
   return std::nullopt;
 }
 
-Workflow ParseWorkflow(const std::string& text, const std::string& path) {
+Workflow ParseWorkflow(const std::string& text, const std::string& path,
+                       const std::set<std::string>& host_functions) {
   DiagnosticList diagnostics(path);
   std::string_view body = text;
   if (body.starts_with(kByteOrderMark)) body.remove_prefix(kByteOrderMark.size());
   const YamlNode::Pointer root = ParseYaml(body, diagnostics);
   if (const YamlNode* graph_node = FindGraph(*root, diagnostics)) {
-    Workflow graph = ParseGraph(*graph_node, body, diagnostics);
+    Workflow graph = ParseGraph(*graph_node, body, host_functions, diagnostics);
     graph.path = path;
     if (graph.name.empty()) graph.name = std::filesystem::path(path).stem().string();
     graph.source_text = text;
@@ -251,8 +252,8 @@ Workflow ParseWorkflow(const std::string& text, const std::string& path) {
   return workflow;
 }
 
-Workflow LoadWorkflow(const std::string& path) {
-  return ParseWorkflow(ReadWorkflowFile(path), path);
+Workflow LoadWorkflow(const std::string& path, const std::set<std::string>& host_functions) {
+  return ParseWorkflow(ReadWorkflowFile(path), path, host_functions);
 }
 
 std::vector<std::string> RequiredColumns(const Workflow& workflow,

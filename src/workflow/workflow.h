@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -197,10 +198,11 @@ struct Workflow {
 };
 
 /// Reads and validates a workflow file. Throws Error(kWorkflow) with every fault found, in file
-/// order.
-Workflow LoadWorkflow(const std::string& path);
+/// order. `host_functions`: names of functions that the embedding program has besides Halo's own.
+Workflow LoadWorkflow(const std::string& path, const std::set<std::string>& host_functions = {});
 /// The same for a text; `path` is what the faults name.
-Workflow ParseWorkflow(const std::string& text, const std::string& path);
+Workflow ParseWorkflow(const std::string& text, const std::string& path,
+                       const std::set<std::string>& host_functions = {});
 
 /// The columns that every row must have, sorted: the prompt column (`ops`) or the outputs of input
 /// nodes (`graph`), and those that templates read.

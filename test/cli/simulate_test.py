@@ -103,6 +103,15 @@ class Simulate(unittest.TestCase):
             self.assertEqual(self.simulate(*self.given("--seed", "7", "--format", form, workers=64))[1], first)
             self.assertNotEqual(self.simulate(*self.given("--seed", "8", "--format", form, workers=64))[1], first)
 
+    def test_rows_are_written_where_that_is_asked_for(self):
+        path = os.path.join(support.SCRATCH, "answers.jsonl")
+        first = self.json_of("-o", path, "--limit", "5")
+        with open(path, encoding="utf-8") as file:
+            rows = [json.loads(line) for line in file]
+        self.assertEqual([row["status"] for row in rows], ["ok"] * 5)
+        self.assertTrue(all(row["outputs"] for row in rows))
+        self.assertEqual(self.json_of("--limit", "5"), first, "what is written changes nothing")
+
     def test_text_is_a_table_that_a_person_can_read(self):
         code, out, error = self.simulate(*self.given())
         self.assertEqual((code, error), (0, ""))

@@ -133,6 +133,47 @@ TEST(ExecutorTest, SourcesShareEnginesByPriority) {
   EXPECT_EQ(report.counts.rows_ok, 9);
 }
 
+TEST(ExecutorTest, RowsOfHigherPriorityGoFirst) {
+  std::vector<std::string> started;
+  SimulatedEngineOptions options = Latency(1000, 1);
+  options.script = [&](const Request& request) {
+    started.push_back(request.script_row);
+    return ScriptedReply{"x", 1000, FinishReason::kEndToken, std::nullopt};
+  };
+  SimulatedRig rig(kChain, "f", options);
+  /// Each row has the next of these priorities.
+  class PriorityFeed final : public RowFeed {
+   public:
+    Pull Next(Row& row) override {
+      constexpr int32_t kPriorities[] = {0, 0, 3, -1, 3};
+      if (rows_ == std::size(kPriorities)) return Pull::kClosed;
+      row = MakeTestRow(static_cast<int64_t>(rows_), {{"prompt", "p"}});
+      row.priority = kPriorities[rows_++];
+      return Pull::kRow;
+    }
+
+   private:
+    size_t rows_ = 0;
+  };
+  PriorityFeed feed;
+  ListSink sink;
+  ExecutorOptions how;
+  how.rows_side_by_side = 8;
+  RunSources({rig.Source(feed, sink)}, rig.clock, how);
+  // Three calls wait in the engine besides the one that runs, so that four rows are there at first.
+  // What is open goes by priority, then by operator.
+  EXPECT_EQ(sink.rows.size(), 5U);
+  const auto first = [&](const std::string& row) {
+    return std::find(started.begin(), started.end(), row) - started.begin();
+  };
+  const auto last = [&](const std::string& row) {
+    return started.rend() - std::find(started.rbegin(), started.rend(), row);
+  };
+  EXPECT_LT(last("2"), first("1"));
+  EXPECT_LT(last("4"), last("0"));
+  EXPECT_EQ(last("3"), static_cast<int64_t>(started.size()));
+}
+
 /// Calls back on events of a run.
 class Observer final : public RunObserver {
  public:

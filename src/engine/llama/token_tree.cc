@@ -120,7 +120,8 @@ void TokenTree::Collect(const Node& node, size_t most, std::vector<HolderId>& ho
         if (holders.size() < most) holders.push_back(holder);
       }
       for (const auto& [first, child] : current->children) {
-        if (next.size() < most) next.push_back(child.get());
+        if (next.size() >= most) break;  // a node may have a child for each row of a run
+        next.push_back(child.get());
       }
     }
     level = std::move(next);

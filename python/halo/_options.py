@@ -1,0 +1,172 @@
+"""What a run is told: names of docs/python.md, and what the machine and the environment add, as the program `halo` does."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import pathlib
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Union
+
+from . import _core
+from .errors import UsageError
+
+Function = Callable[..., Any]
+PathLike = Union[str, "os.PathLike[str]"]
+
+# Where the compiled module is: the sources beside it may be links.
+_HERE = pathlib.Path(str(_core.__file__)).parent
+_PATHS = ("models_file", "models_folder", "profile", "history", "plan", "trace", "report", "dump_prompts", "run_dir")
+_SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def _size(name: str, value: Any) -> int:
+    """Bytes: a number, or "2G"."""
+    if isinstance(value, int):
+        return value
+    text = str(value).upper().rstrip("B").rstrip("I")
+    digits = text.rstrip("KMGT")
+    try:
+        return int(float(digits) * _SIZES[text[len(digits) :]])
+    except (ValueError, KeyError):
+        raise UsageError(f"{name}: expected bytes as a number, or a size such as '2G', got {value!r}") from None
+
+
+def _failures(options: Dict[str, Any]) -> None:
+    """``max_failures``: rows, or a share such as "5%"."""
+    given = options.pop("max_failures", None)
+    if isinstance(given, str) and given.endswith("%"):
+        try:
+            options["max_failures_share"] = float(given[:-1]) / 100
+        except ValueError:
+            raise UsageError(f"max_failures: expected rows, or a share such as '5%', got {given!r}") from None
+    elif given is not None:
+        options["max_failures"] = given
+
+
+def _number_of(name: str, options: Dict[str, Any]) -> None:
+    text = os.environ.get(f"HALO_{name.upper()}")
+    if text and name not in options:
+        try:
+            options[name] = int(text)
+        except ValueError:
+            raise UsageError(f"HALO_{name.upper()}: expected a whole number, got {text!r}") from None
+
+
+def _hub() -> str:
+    if os.environ.get("HF_HUB_CACHE"):
+        return os.environ["HF_HUB_CACHE"]
+    if os.environ.get("HF_HOME"):
+        return os.path.join(os.environ["HF_HOME"], "hub")
+    return os.path.expanduser("~/.cache/huggingface/hub")
+
+
+def _profile(threads: int) -> str:
+    """Where `halo calibrate` keeps what it has measured for as many threads; "" without a home."""
+    if os.environ.get("HALO_PROFILE"):
+        return os.environ["HALO_PROFILE"]
+    state = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(state):
+        state = os.path.expanduser("~/.local/state")
+    if not os.path.isabs(state):
+        return ""
+    return os.path.join(state, "halo", "profiles", _core.profile_name(threads))
+
+
+def _absolute(path: Any) -> str:
+    return str(os.path.abspath(os.fspath(path)))
+
+
+def _rows_of(path: str) -> str:
+    return path if path in ("", "-") or path.startswith("sql:") else _absolute(path)
+
+
+def program() -> str:
+    """The program `halo` that came with the package: it hosts the engines, so that a crash of one ends no interpreter.
+
+    >>> import os
+    >>> os.access(program(), os.X_OK)
+    True
+    """
+    return str(_HERE / "_halo" / "bin" / "halo")
+
+
+def _from_environment(options: Dict[str, Any], simulated: bool) -> None:
+    for name in ("threads", "workers", "sequences", "seed"):
+        _number_of(name, options)
+    options.setdefault("models_folder", os.environ.get("HALO_MODELS", ""))
+    options.setdefault("hugging_face_cache", _hub())
+    options["shipped_models"] = str(_HERE / "_halo" / "share" / "halo" / "models")
+    # What is no whole number the core refuses.
+    threads, workers = (options[name] if isinstance(options.get(name), int) else 0 for name in ("threads", "workers"))
+    own = _profile(max(1, (threads or os.cpu_count() or 1) // max(1, workers)))
+    if "profile" not in options and own and (os.path.exists(own) or not simulated):
+        options["profile"] = own
+    if "history" not in options and options.get("profile"):
+        options["history"] = os.path.join(os.path.dirname(options["profile"]), "history.json")
+
+
+def make(
+    workflows: Sequence[PathLike], rows: Sequence[Optional[str]], given: Mapping[str, Any], simulated: bool = False
+) -> Dict[str, Any]:
+    """The options of a run as the core takes them."""
+    options = {name: value for name, value in given.items() if value is not None}
+    if "inputs" in options or "engine_program" in options:
+        raise UsageError("inputs and engine_program are set by the package")
+    options["inputs"] = [
+        {"workflow": _absolute(workflow), "rows": _rows_of(path or "")} for workflow, path in zip(workflows, rows)
+    ]
+    options["models"] = {name: _absolute(file) for name, file in (options.get("models") or {}).items()}
+    _from_environment(options, simulated)
+    for name in _PATHS:
+        if options.get(name):
+            options[name] = _absolute(options[name])
+    for name in ("worker_memory", "kept_memory"):
+        if name in options:
+            options[name] = _size(name, options[name])
+    for name in ("allow", "rules_off"):
+        if name in options:
+            options[name] = [options[name]] if isinstance(options[name], str) else sorted(options[name])
+    _failures(options)
+    return finish(options)
+
+
+def finish(options: Dict[str, Any]) -> Dict[str, Any]:
+    """Where engines live: a child process each, unless ``engine_process="in"``."""
+    where = options.pop("engine_process", os.environ.get("HALO_ENGINE_PROCESS", "child"))
+    if where not in ("child", "in"):
+        raise UsageError(f"engine_process: expected 'child' or 'in', got {where!r}")
+    options["engine_program"] = program() if where == "child" else ""
+    return options
+
+
+def _adapter(name: str, function: Function) -> Callable[[str], str]:
+    """A function of JSON texts that calls `function` with the inputs by name."""
+    takes_config = "config" in inspect.signature(function).parameters
+
+    def call(text: str) -> str:
+        asked = json.loads(text)
+        more = {"config": asked["config"]} if takes_config and "config" not in asked["inputs"] else {}
+        value = function(**asked["inputs"], **more)
+        try:
+            return json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{name} gave what is no JSON: {error}") from None
+
+    return call
+
+
+def functions(given: Optional[Mapping[str, Function]]) -> Dict[str, Any]:
+    """Functions of Python as the core calls them; ``function.at_once`` (see `halo.tool`) may run side by side."""
+    made: Dict[str, Any] = {}
+    for name, function in (given or {}).items():
+        if not callable(function):
+            raise UsageError(f"functions: '{name}' is no function")
+        made[name] = (_adapter(name, function), int(getattr(function, "at_once", 1)))
+    return made
+
+
+def names() -> List[str]:
+    """What `halo.run` and the others take by name, besides what they say themselves."""
+    own = {"inputs", "engine_program", "resume", "retry_failed", "shipped_models", "max_failures_share"}
+    return sorted(set(_core.option_names()) - own | {"engine_process"})
