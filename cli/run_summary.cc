@@ -120,10 +120,13 @@ std::string DescribeSummary(const std::string& summary_json) {
                   tokens.at("output").get<int64_t>());
   const double cost = s.value("cost", 0.0);
   if (cost > 0.0) text += fmt::format("cost: {:.6g}\n", cost);
+  const bool has_workers = std::any_of(s.at("engine").begin(), s.at("engine").end(),
+                                       [](const Json& engine) { return engine.at("worker") > 0; });
   for (const auto& engine : s.at("engine")) {
-    text += fmt::format("engine {}: {} steps, {:.1f} calls a decode step",
-                        engine.at("model").get<std::string>(), engine.at("steps").get<int64_t>(),
-                        engine.at("decode_batch_mean").get<double>());
+    text += fmt::format(
+        "engine {}{}: {} steps, {:.1f} calls a decode step", engine.at("model").get<std::string>(),
+        has_workers ? fmt::format(" of worker {}", engine.at("worker").get<int64_t>()) : "",
+        engine.at("steps").get<int64_t>(), engine.at("decode_batch_mean").get<double>());
     const int64_t restarts = engine.at("restarts").get<int64_t>();
     if (restarts > 0) text += fmt::format("; its process was started again {} times", restarts);
     text += "\n";

@@ -40,7 +40,8 @@ inline constexpr double kCostUnit = 1e-9;
 std::string TodayUtc();
 
 /// The stages of a run: session.cc (from files to a run), session_durable.cc (what is kept of it),
-/// session_records.cc (trace and report), session_cache.cc (answers of earlier runs, prices).
+/// session_workers.cc (workers and engines), session_records.cc (trace and report), session_cache.cc
+/// (answers of earlier runs, prices).
 struct Session::Impl {
   /// One model file in use. Several names may resolve to one file; they share it.
   struct LoadedModel {
@@ -101,6 +102,7 @@ struct Session::Impl {
   void ResolveWhatIsThere();
   void OpenHost();
   std::function<void(int32_t)> WatchToolThreads() const;
+  void OpenRunTools();
   void ChooseWorkers();
   void AddPlaces(const std::string& path, ModelToHost& model, double& first_s) const;
   void LoadModels();
