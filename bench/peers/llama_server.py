@@ -1,0 +1,63 @@
+"""llama-server as the peers use it: settings, a running one, and what a workload takes on it."""
+
+import dataclasses
+import os
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is swept; everything else stands in `LlamaServer`."""
+
+    slots: int = 16  # -np
+    unified: bool = False  # one room of cells for all slots, else one each
+    host_cache_mib: int = 0  # --cache-ram
+    reuse_tokens: int = 0  # --cache-reuse: least length of what is moved within a slot; not exact
+
+    def arguments(self):
+        return ["-np", self.slots, "-kvu" if self.unified else "-no-kvu", "--cache-ram", self.host_cache_mib, "--cache-reuse", self.reuse_tokens]
+
+    def __str__(self):
+        return " ".join(map(str, self.arguments()))
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class LlamaServer:
+    """A llama-server for one model, up when made."""
+
+    def __init__(self, program, model, threads, settings, slot_tokens, log, limit_s=300, environment=None):
+        """`slot_tokens`: the longest call, prompt and answer. Throws RuntimeError if it is not up within `limit_s` seconds."""
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        command = [program, "-m", model, "--host", "127.0.0.1", "--port", port, "-c", settings.slots * slot_tokens, "-t", threads, "-fa", "on",
+                   "--no-webui", *settings.arguments()]
+        # The kernels are the server's own, whatever the caller's are.
+        inherited = {name: value for name, value in os.environ.items() if name != "GGML_CPU_EXACT"}
+        with open(log, "w", encoding="utf-8") as file:
+            self.process = subprocess.Popen(list(map(str, command)), stdout=file, stderr=file, env=inherited | (environment or {}))
+        give_up = time.monotonic() + limit_s
+        while not self.is_up():
+            if time.monotonic() > give_up or self.process.poll() is not None:
+                self.end()
+                raise RuntimeError(f"llama-server for {model} does not come up, see {log}")
+            time.sleep(0.05)
+
+    def is_up(self):
+        try:
+            with urllib.request.urlopen(f"{self.url}/health", timeout=5) as answer:
+                return answer.status == 200
+        except OSError:  # not listening yet, or still loading (503)
+            return False
+
+    def end(self):
+        self.process.terminate()
+        self.process.wait(timeout=60)
