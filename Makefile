@@ -24,13 +24,16 @@ test:
 	@scripts/run-tests release,fuzz -LE long
 
 # halo_peers: llama-server and llama-batched-bench, which long tests and benchmarks compare with; they take minutes to compile.
+# bench/peers/install: LangGraph.js, another of their peers.
 test-long:
 	@scripts/build release all halo_tests halo_peers
+	@bench/peers/install
 	@scripts/build fuzz halo_fuzzers
-	@scripts/run-tests release,fuzz -L long
+	@scripts/run-tests release,fuzz -L 'long|peers'
 
 bench:
 	@scripts/build release all halo_benchmarks halo_peers
+	@bench/peers/install
 
 asan:
 	@scripts/build asan-ubsan all halo_tests
