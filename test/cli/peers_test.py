@@ -1,4 +1,4 @@
-"""The peers of the benchmark ask what Halo asks, and get its answers.
+"""The peers of the benchmark ask what Halo asks, and get its answers; the workloads are what they say.
 
 bench/peers/driver.js runs every form of prompt over 3 rows against a real llama-server with exact kernels, and is compared with the
 calls of a naive run.
@@ -13,8 +13,9 @@ import unittest
 import support
 from support import halo, model, write
 
-sys.path.insert(0, os.path.join(support.SOURCE, "bench", "peers"))
-import llama_server  # noqa: E402 (its folder is known only now)
+sys.path += [os.path.join(support.SOURCE, "bench", folder) for folder in ("peers", "workloads")]
+import generate  # noqa: E402 (their folders are known only now)
+import llama_server  # noqa: E402
 
 DRIVER = os.path.join(support.SOURCE, "bench", "peers", "driver.js")
 
@@ -118,6 +119,48 @@ class PeersAskTheSame(unittest.TestCase):
             done = subprocess.run(["node", DRIVER, job], capture_output=True, text=True, timeout=support.seconds(60))
             self.assertEqual(done.returncode, 1, change)
             self.assertIn(next(iter(change)), done.stderr)
+
+
+class GeneratedWorkloads(unittest.TestCase):
+    def test_calls_of_a_row_are_those_of_the_evaluation_they_come_from(self):
+        counts = {name: len(generate.generate(name, 1)[0]["ops"]) for name in generate.WORKLOADS}
+        self.assertEqual(counts, {"map_reduce": 15, "debate": 6, "reflection": 4, "refinement": 6, "parallel": 50, "trading": 88})
+
+    def test_halo_takes_them(self):
+        for name in generate.WORKLOADS:
+            workflow, _ = generate.generate(name, 1)
+            code, _, error = halo("validate", write(f"{name}.yaml", json.dumps(workflow)))
+            self.assertEqual(code, 0, error)
+
+    def test_a_row_is_the_same_in_files_of_any_size(self):
+        for name in generate.WORKLOADS:
+            self.assertEqual(generate.generate(name, 2)[1], generate.generate(name, 5)[1][:2])
+            self.assertNotEqual(generate.generate(name, 2)[1], generate.generate(name, 2, seed=1)[1])
+
+    def test_rows_repeat_at_the_rate_that_is_asked_for(self):
+        for share, least, most in ((0, 200, 200), (0.5, 80, 120)):
+            _, rows = generate.generate("debate", 200, repeat_share=share)
+            distinct = len({json.dumps({**row, "id": None}) for row in rows})
+            self.assertTrue(least <= distinct <= most, distinct)
+            self.assertEqual(len({row["id"] for row in rows}), 200)
+
+
+class Compare(unittest.TestCase):
+    def compare(self, before, after):
+        paths = []
+        for name, seconds in (("before", before), ("after", after)):
+            record = {"workload": "debate", "system": "Halo", "median_s": sorted(seconds)[1], "elapsed_s": seconds}
+            paths.append(write(f"{name}.json", json.dumps({"records": [record]})))
+        bench = [sys.executable, os.path.join(support.SOURCE, "scripts", "bench"), "compare", *paths]
+        done = subprocess.run(bench, capture_output=True, text=True, timeout=support.seconds(60))
+        return done.returncode, done.stdout
+
+    def test_only_what_is_beyond_the_spread_is_a_regression(self):
+        self.assertEqual(self.compare([1.0, 1.1, 1.2], [1.15, 1.3, 1.4])[0], 0)
+        self.assertEqual(self.compare([1.0, 1.1, 1.2], [0.5, 0.6, 0.7])[0], 0)
+        code, text = self.compare([1.0, 1.1, 1.2], [1.3, 1.4, 1.5])
+        self.assertEqual(code, 1)
+        self.assertIn("| 1.273 | slower |", text)
 
 
 if __name__ == "__main__":
