@@ -5,7 +5,8 @@ const agent = new http.Agent({ keepAlive: true });
 
 /** fetch() as the OpenAI client wants it, over node:http: Node's own gives a request up after five minutes without an answer,
  * which a long queue before a slow machine takes. */
-export function patientFetch(url, { method = "GET", headers = {}, body } = {}) {
+export function patientFetch(url, init = {}) {
+  const { method = "GET", headers = {}, body } = init;
   return new Promise((resolve, reject) => {
     const request = http.request(url, { method, agent, headers: Object.fromEntries(new Headers(headers)) }, (answer) => {
       const chunks = [];
@@ -13,7 +14,11 @@ export function patientFetch(url, { method = "GET", headers = {}, body } = {}) {
       answer.on("error", reject);
       answer.on("end", () => resolve(new Response(Buffer.concat(chunks), { status: answer.statusCode, headers: answer.headers })));
     });
-    request.on("error", reject);
+    request.on("error", (error) => {
+      // The server closed an idle connection just as it was taken again: nothing has been asked yet.
+      if (request.reusedSocket && error.code === "ECONNRESET") resolve(patientFetch(url, init));
+      else reject(error);
+    });
     request.end(body);
   });
 }
