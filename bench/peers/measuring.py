@@ -154,12 +154,6 @@ def run_peer(program, work, mode, settings, concurrency, threads, rows=None, env
     return Run(result["elapsed_s"], setup_s, memory.bytes, result["tokens"], result["calls"], result["outputs"])
 
 
-def variations(base):
-    """Settings of llama-server that are tried beside `base`, one of the kinds at a time."""
-    return [dataclasses.replace(base, slots=64), dataclasses.replace(base, unified=True), dataclasses.replace(base, slots=64, unified=True),
-            dataclasses.replace(base, host_cache_mib=8192), dataclasses.replace(base, reuse_tokens=256)]
-
-
 def sweep(run, concurrencies, say):
     """The best settings and concurrency of LangGraph, and the best concurrency operator by operator; with all that was tried.
     `run(mode, settings, concurrency)` gives seconds."""
@@ -172,10 +166,12 @@ def sweep(run, concurrencies, say):
             say(f"sweep: {mode}, {concurrency} at once, {settings}: {tried[key]:.2f} s")
         return tried[key]
 
-    settings = Settings()
     best_of = lambda mode, settings: min(concurrencies, key=lambda concurrency: elapsed(mode, settings, concurrency))
-    concurrency = best_of("langgraph", settings)
-    settings = min([settings, *variations(settings)], key=lambda one: elapsed("langgraph", one, concurrency))
+    concurrency = best_of("langgraph", Settings())
+    fastest = lambda several: min(several, key=lambda one: elapsed("langgraph", one, concurrency))
+    # First how slots share the room, then what is kept of prompts.
+    settings = fastest([Settings(slots, unified) for unified in (False, True) for slots in (16, 64)])
+    settings = fastest([settings, dataclasses.replace(settings, host_cache_mib=8192), dataclasses.replace(settings, reuse_tokens=256)])
     best = {"langgraph": (settings, best_of("langgraph", settings)), "opwise": (settings, best_of("opwise", settings)), "row-by-row": (settings, 1)}
     return best, [{"mode": mode, "settings": str(one), "concurrency": at_once, "elapsed_s": taken} for (mode, one, at_once), taken in tried.items()]
 

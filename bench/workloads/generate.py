@@ -138,17 +138,22 @@ def drawn_lengths(bounds, seed, name, length_share):
     return {op: max(1, round(draw.randint(low, high) * length_share)) for op, (low, high) in bounds.items()}
 
 
+def with_repeats(rows, share, seed):
+    """The rows, of which each but the first is with this probability an earlier one under its own id."""
+    result = []
+    for row in rows:
+        draw = random.Random(f"{seed} {row['id']} repeats")
+        repeats = result and draw.random() < share
+        result.append({**draw.choice(result), "id": row["id"]} if repeats else row)
+    return result
+
+
 def generate(name, count, seed=0, repeat_share=0.0, length_share=1.0):
     """A workflow of the `ops` dialect, and its rows."""
     flow, row_of = WORKLOADS[name]()
-    rows = []
-    for i in range(count):
-        draw = random.Random(f"{seed} {name} {i}")
-        if rows and draw.random() < repeat_share:
-            rows.append({**rows[draw.randrange(i)], "id": f"{name}-{i}"})
-            continue
-        rows.append({"id": f"{name}-{i}", **row_of(draw), "lengths": drawn_lengths(flow.bounds, seed, f"{name} {i}", length_share)})
-    return flow.file(name), rows
+    rows = [{"id": f"{name}-{i}", **row_of(random.Random(f"{seed} {name} {i}")),
+             "lengths": drawn_lengths(flow.bounds, seed, f"{name} {i}", length_share)} for i in range(count)]
+    return flow.file(name), with_repeats(rows, repeat_share, seed)
 
 
 def write(workflow, rows, folder, stem):
