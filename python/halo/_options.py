@@ -46,7 +46,9 @@ def _failures(options: Dict[str, Any]) -> None:
 
 def _number_of(name: str, options: Dict[str, Any]) -> None:
     text = os.environ.get(f"HALO_{name.upper()}")
-    if text and name not in options:
+    if text == "auto" and name == "workers":
+        options.setdefault(name, text)
+    elif text and name not in options:
         try:
             options[name] = int(text)
         except ValueError:
@@ -61,8 +63,8 @@ def _hub() -> str:
     return os.path.expanduser("~/.cache/huggingface/hub")
 
 
-def _profile(threads: int) -> str:
-    """Where `halo calibrate` keeps what it has measured for as many threads; "" without a home."""
+def _profiles() -> str:
+    """Where `halo calibrate` keeps what it has measured: a file, or a folder of them, ending in "/"; "" without a home."""
     if os.environ.get("HALO_PROFILE"):
         return os.environ["HALO_PROFILE"]
     state = os.environ.get("XDG_STATE_HOME", "")
@@ -70,7 +72,7 @@ def _profile(threads: int) -> str:
         state = os.path.expanduser("~/.local/state")
     if not os.path.isabs(state):
         return ""
-    return os.path.join(state, "halo", "profiles", _core.profile_name(threads))
+    return os.path.join(state, "halo", "profiles", "")
 
 
 def _absolute(path: Any) -> str:
@@ -97,10 +99,14 @@ def _from_environment(options: Dict[str, Any], simulated: bool) -> None:
     options.setdefault("models_folder", os.environ.get("HALO_MODELS", ""))
     options.setdefault("hugging_face_cache", _hub())
     options["shipped_models"] = str(_HERE / "_halo" / "share" / "halo" / "models")
-    # What is no whole number the core refuses.
-    threads, workers = (options[name] if isinstance(options.get(name), int) else 0 for name in ("threads", "workers"))
-    own = _profile(max(1, (threads or os.cpu_count() or 1) // max(1, workers)))
-    if "profile" not in options and own and (os.path.exists(own) or not simulated):
+    own = _profiles()
+    if simulated:
+        if own.endswith(os.sep):
+            own = os.path.join(own, _core.profile_name(os.cpu_count() or 1))
+        own = own if os.path.exists(own) else ""
+    elif options.setdefault("workers", "auto") == "auto":
+        options["workers"] = 0
+    if "profile" not in options and own:
         options["profile"] = own
     if "history" not in options and options.get("profile"):
         options["history"] = os.path.join(os.path.dirname(options["profile"]), "history.json")
@@ -120,7 +126,8 @@ def make(
     _from_environment(options, simulated)
     for name in _PATHS:
         if options.get(name):
-            options[name] = _absolute(options[name])
+            folder = os.sep if str(options[name]).endswith(os.sep) else ""
+            options[name] = _absolute(options[name]) + folder
     for name in ("worker_memory", "kept_memory"):
         if name in options:
             options[name] = _size(name, options[name])

@@ -27,6 +27,8 @@ _TAKE = 1024
 _WAIT_S = 0.1
 
 _live: "weakref.WeakSet[_core.Run]" = weakref.WeakSet()
+_collectors: "weakref.WeakSet[threading.Thread]" = weakref.WeakSet()
+"""Of sessions: each ends with its run."""
 
 
 def _end_all() -> None:
@@ -38,6 +40,8 @@ def _end_all() -> None:
                 pass
         except HaloError:  # a copy of the process, without the threads
             return
+    for collector in list(_collectors):
+        collector.join()
 
 
 atexit.register(_end_all)
@@ -457,6 +461,7 @@ class Session:
         core = _begin(self._workflows, given, functions, {"order": "completion", "stop_when_all_fail": False, **options})
         self._tickets = _Tickets(core)
         self._thread = threading.Thread(target=self._tickets.collect, name="halo-session", daemon=True)
+        _collectors.add(self._thread)
         self._thread.start()
         self._finalizer = weakref.finalize(self, _give_up, core, self._sources)
 
