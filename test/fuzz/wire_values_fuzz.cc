@@ -121,7 +121,8 @@ halo::EngineStatistics AnyStatistics(FuzzedDataProvider& from) {
 halo::SetupMessage AnySetup(FuzzedDataProvider& from) {
   halo::SetupMessage message;
   message.version = AnyText(from);
-  message.takes_turns = from.ConsumeBool();
+  message.worker = from.ConsumeIntegral<int32_t>();
+  message.workers = from.ConsumeIntegral<int32_t>();
   halo::LlamaSetup& setup = message.setup;
   setup.model_name = AnyText(from);
   setup.model_path = AnyText(from);
