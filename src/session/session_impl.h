@@ -40,8 +40,8 @@ inline constexpr double kCostUnit = 1e-9;
 std::string TodayUtc();
 
 /// The stages of a run: session.cc (from files to a run), session_durable.cc (what is kept of it),
-/// session_workers.cc (workers and engines), session_records.cc (trace and report), session_cache.cc
-/// (answers of earlier runs, prices).
+/// session_workers.cc (workers and engines), session_records.cc (trace and report),
+/// session_cache.cc (answers of earlier runs, prices).
 struct Session::Impl {
   /// One model file in use. Several names may resolve to one file; they share it.
   struct LoadedModel {
