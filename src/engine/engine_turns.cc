@@ -54,14 +54,20 @@ EngineTurns::EngineTurns(Descriptor file, int32_t worker, const ThreadShares& sh
       memory_(MappedMemory::Writable(file_, sizeof(Shared))),
       worker_(worker),
       shares_(shares) {
-  static_assert(std::atomic<int32_t>::is_always_lock_free, "processes share it");
+  static_assert(
+      std::atomic<int32_t>::is_always_lock_free && std::atomic<size_t>::is_always_lock_free,
+      "processes share it");
   HALO_CHECK(worker >= 0 && worker < shares.workers && shares.workers <= kMostWorkers,
              "a worker is one of those that there are");
   for (size_t place = 0; place < kPlaces && place_ == kPlaces; ++place) {
     if (TryLock(file_, kFirstPlace + static_cast<off_t>(place))) place_ = place;
   }
   Announce(0);  // whoever had the place before may have ended in the middle of something
-  if (place_ < kPlaces) shared().places[place_].worker.store(worker_, std::memory_order_relaxed);
+  if (place_ == kPlaces) return;
+  shared().places[place_].worker.store(worker_, std::memory_order_relaxed);
+  size_t used = shared().used.load(std::memory_order_relaxed);
+  while (used <= place_ && !shared().used.compare_exchange_weak(used, place_ + 1)) {
+  }
 }
 
 void EngineTurns::Announce(int32_t fullness) {
@@ -77,7 +83,8 @@ bool EngineTurns::MayTake() {
   constexpr int32_t kEnoughOf = 4, kEnough = 3;
   if (place_ == kPlaces || refusals_ >= kMostRefusals) return true;
   const int32_t ours = shared().places[place_].fullness.load(std::memory_order_relaxed);
-  for (size_t i = 0; i < kPlaces; ++i) {
+  const size_t used = shared().used.load(std::memory_order_relaxed);
+  for (size_t i = 0; i < used; ++i) {
     const Place& place = shared().places[i];
     const int32_t theirs = place.fullness.load(std::memory_order_relaxed);
     if (i == place_ || kEnoughOf * ours >= kEnough * theirs ||
@@ -90,7 +97,8 @@ bool EngineTurns::MayTake() {
 }
 
 bool EngineTurns::HasWork(int32_t worker) const {
-  for (size_t i = 0; i < kPlaces; ++i) {
+  const size_t used = shared().used.load(std::memory_order_relaxed);
+  for (size_t i = 0; i < used; ++i) {
     const Place& place = shared().places[i];
     if (place.fullness.load(std::memory_order_relaxed) > 0 &&
         place.worker.load(std::memory_order_relaxed) == worker && IsThere(i))

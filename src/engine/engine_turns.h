@@ -74,6 +74,7 @@ class EngineTurns {
   };
   struct Shared {
     std::array<Place, kPlaces> places;
+    std::atomic<size_t> used;           ///< places from the first on that anybody has ever had
     std::atomic<int32_t> tool_threads;  ///< that compute now
   };
 

@@ -142,16 +142,10 @@ void Executor::Impl::KeepForLaterRuns(const ToolWork& work, const ToolResult& re
 
 /// No call is made in this run (`only_known`), and this one was not made before.
 void Executor::Impl::Refuse(const Call& call) {
-  RowState& row = *call.row;
-  Instance& instance = At(row, call.op);
-  const SampleSet* samples = instance.samples.get();
-  const bool more =
-      samples != nullptr && samples->sent < static_cast<int32_t>(samples->answers.size());
-  instance.state = more ? State::kReady : State::kSubmitted;
-  CountStart(row, call.op);
+  StartCall(call);
   Completion completion;
   completion.failure = NotKnown();
-  EndInstance(row, call.op, completion, call, false);
+  EndInstance(*call.row, call.op, completion, call, false);
 }
 
 void Executor::Impl::RefuseTool(const ToolWork& work) {

@@ -206,17 +206,23 @@ void Executor::Impl::CountMerged(RowState& row, OperatorIndex op) {
   ++CountsOf(row, op).merged;
 }
 
-/// Gives a call to its engine.
-void Executor::Impl::Send(Call call) {
-  RowState& row = *call.row;
-  Instance& instance = At(row, call.op);
+/// An instance's call leaves; of samples others may be left.
+void Executor::Impl::StartCall(const Call& call) {
+  Instance& instance = At(*call.row, call.op);
   const SampleSet* samples = instance.samples.get();
   const bool more =
       samples != nullptr && samples->sent < static_cast<int32_t>(samples->answers.size());
   instance.state = more ? State::kReady : State::kSubmitted;
-  if (samples == nullptr) instance.request = call.request.id;
+  CountStart(*call.row, call.op);
+}
+
+/// Gives a call to its engine.
+void Executor::Impl::Send(Call call) {
+  RowState& row = *call.row;
+  Instance& instance = At(row, call.op);
+  StartCall(call);
+  if (instance.samples == nullptr) instance.request = call.request.id;
   ++submitted[call.engine];
-  CountStart(row, call.op);
   ++CountsOf(row, call.op).calls;
   ++CountsOf(row, call.op).running;
   ++calls_made;

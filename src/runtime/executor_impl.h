@@ -292,6 +292,7 @@ struct Executor::Impl {
   KeepHint KeepFor(RowState& row, OperatorIndex op);
   void CountStart(RowState& row, OperatorIndex op);
   void CountMerged(RowState& row, OperatorIndex op);
+  void StartCall(const Call& call);
   void Send(Call call);
   void PromoteFollower(const Call& call);
   bool MergeInto(RowState& row, OperatorIndex op, const Call& call);

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -16,13 +17,15 @@ using testing::ThrowsMessage;
 class AnsweredRowsTest : public testing::Test {
  protected:
   std::string Write(const std::string& text) {
-    const std::string path = testing::TempDir() + "/answered_rows_test.jsonl";
-    std::ofstream(path) << text;
-    return path;
+    std::ofstream(path_) << text;
+    return path_;
   }
-  void TearDown() override {
-    std::filesystem::remove(testing::TempDir() + "/answered_rows_test.jsonl");
-  }
+  void TearDown() override { std::filesystem::remove(path_); }
+
+ private:
+  // Tests run in processes of their own, side by side in one folder.
+  const std::string path_ =
+      testing::TempDir() + "answered_rows_test-" + std::to_string(getpid()) + ".jsonl";
 };
 
 const std::vector<Criterion>& SaysYes() {

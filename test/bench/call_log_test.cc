@@ -1,6 +1,7 @@
 #include "bench/call_log.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <fstream>
 
@@ -12,7 +13,8 @@ constexpr char kModelCall[] =
     R"("finish":"end","max_tokens":8,"temperature":0.7,"top_p":0.9})";
 
 std::string Write(const std::string& text) {
-  const std::string path = testing::TempDir() + "/call_log_test.jsonl";
+  const std::string path =
+      testing::TempDir() + "call_log_test-" + std::to_string(getpid()) + ".jsonl";
   std::ofstream(path) << text;
   return path;
 }

@@ -1,6 +1,7 @@
 #include "bench/workflow_graph.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -12,7 +13,8 @@ namespace {
 using Ids = std::vector<std::string>;
 
 TEST(WorkflowGraph, ReadsInputsFromEitherSide) {
-  const std::string path = testing::TempDir() + "/workflow_graph_test.yaml";
+  const std::string path =
+      testing::TempDir() + "workflow_graph_test-" + std::to_string(getpid()) + ".yaml";
   std::ofstream(path) << "start_ops: [a, b]\nend_ops: [c]\nops:\n  a: {model: m, output_ops: [c]}\n"
                          "  b: {model: m}\n  c: {model: m, input_ops: [a, b]}\n";
   const WorkflowGraph graph = ReadWorkflowGraph(path);
