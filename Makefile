@@ -1,9 +1,9 @@
 # Each target installs what is missing first (scripts/bootstrap); a second run does nothing that was done.
-.PHONY: help demo build python test test-long bench asan tsan cuda format clean
+.PHONY: help demo build python test test-long bench bench-build bench-full asan tsan cuda format clean
 .NOTPARALLEL:
 
 help:
-	@echo "make demo | build | python | test | test-long | bench | asan | tsan | cuda | format | clean"
+	@echo "make demo | build | python | test | test-long | bench | bench-full | asan | tsan | cuda | format | clean"
 
 demo: build
 	@scripts/demo
@@ -31,9 +31,20 @@ test-long:
 	@scripts/build fuzz halo_fuzzers
 	@scripts/run-tests release,fuzz -L 'long|peers'
 
-bench:
+# What every benchmark of scripts/bench needs.
+bench-build:
 	@scripts/build release all halo_benchmarks halo_peers
 	@bench/peers/install
+
+# About a quarter of an hour beside the build.
+bench: bench-build
+	@scripts/bench peers --workloads voting_4way debate map_reduce --rows 32 --sweep-rows 32 --repeat 3 --out build/bench/short
+
+# The figures of docs/benchmarks/README.md: a day, on a machine that does nothing else.
+bench-full: bench-build
+	@scripts/bench peers --write
+	@scripts/bench peers --layouts context_first --write
+	@scripts/bench peers --shape 135m --rows 32 --write
 
 asan:
 	@scripts/build asan-ubsan all halo_tests

@@ -76,6 +76,7 @@ SimulationReport SimulateSetting(const Flags& flags, const WorkloadCosts& costs,
   options.run.seed = flags.seed;
   options.run.rules_off = setting.rules_off;
   options.run.naive = setting.naive;
+  options.run.replan = false;  // what is asked is what the plan itself is worth
   options.run.history_file = history;
   options.run.use_history = !history.empty();
   options.place = [&](const SchedulingProblem& problem) {

@@ -12,16 +12,21 @@ import urllib.request
 class Settings:
     """What is swept; everything else stands in `LlamaServer`."""
 
+    threads: int  # -t
+    spins: bool = True  # its threads wait for each other without sleeping, which is libgomp's way; servers of several models keep cores from each other
     slots: int = 16  # -np
     unified: bool = False  # one room of cells for all slots, else one each
     host_cache_mib: int = 0  # --cache-ram
     reuse_tokens: int = 0  # --cache-reuse: least length of what is moved within a slot; not exact
 
     def arguments(self):
-        return ["-np", self.slots, "-kvu" if self.unified else "-no-kvu", "--cache-ram", self.host_cache_mib, "--cache-reuse", self.reuse_tokens]
+        return ["-t", self.threads, "-np", self.slots, "-kvu" if self.unified else "-no-kvu", "--cache-ram", self.host_cache_mib, "--cache-reuse", self.reuse_tokens]
+
+    def environment(self):
+        return {} if self.spins else {"OMP_WAIT_POLICY": "passive"}
 
     def __str__(self):
-        return " ".join(map(str, self.arguments()))
+        return " ".join(map(str, [*(f"{name}={value}" for name, value in self.environment().items()), *self.arguments()]))
 
 
 def free_port():
@@ -33,16 +38,16 @@ def free_port():
 class LlamaServer:
     """A llama-server for one model, up when made."""
 
-    def __init__(self, program, model, threads, settings, slot_tokens, log, limit_s=300, environment=None):
+    def __init__(self, program, model, settings, slot_tokens, log, limit_s=300, environment=None):
         """`slot_tokens`: the longest call, prompt and answer. Throws RuntimeError if it is not up within `limit_s` seconds."""
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        command = [program, "-m", model, "--host", "127.0.0.1", "--port", port, "-c", settings.slots * slot_tokens, "-t", threads, "-fa", "on",
-                   "--no-webui", *settings.arguments()]
+        command = [program, "-m", model, "--host", "127.0.0.1", "--port", port, "-c", settings.slots * slot_tokens, "-fa", "on", "--no-webui",
+                   *settings.arguments()]
         # The kernels are the server's own, whatever the caller's are.
-        inherited = {name: value for name, value in os.environ.items() if name != "GGML_CPU_EXACT"}
+        inherited = {name: value for name, value in os.environ.items() if name not in ("GGML_CPU_EXACT", "OMP_WAIT_POLICY")}
         with open(log, "w", encoding="utf-8") as file:
-            self.process = subprocess.Popen(list(map(str, command)), stdout=file, stderr=file, env=inherited | (environment or {}))
+            self.process = subprocess.Popen(list(map(str, command)), stdout=file, stderr=file, env=inherited | settings.environment() | (environment or {}))
         give_up = time.monotonic() + limit_s
         while not self.is_up():
             if time.monotonic() > give_up or self.process.poll() is not None:

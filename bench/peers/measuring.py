@@ -131,7 +131,7 @@ def longest_call(dump):
     return (longest + 16 + 255) // 256 * 256
 
 
-def run_peer(program, work, mode, settings, concurrency, threads, rows=None, environment=None):
+def run_peer(program, work, mode, settings, concurrency, rows=None, environment=None):
     """One run by the driver against servers that are started for it, with `environment` beside their own, and end with it; of the first
     `rows` rows, or all. The first error ends it: RuntimeError."""
     job = work.folder / f"{work.name}.job.json"
@@ -139,7 +139,7 @@ def run_peer(program, work, mode, settings, concurrency, threads, rows=None, env
     with PeakMemory() as memory:
         try:
             for number, (model, path) in enumerate(work.models.items()):
-                servers[model] = LlamaServer(program, path, threads, settings, work.slot_tokens, work.folder / f"{work.name}.server{number}.log",
+                servers[model] = LlamaServer(program, path, settings, work.slot_tokens, work.folder / f"{work.name}.server{number}.log",
                                              environment=environment)
             setup_s = time.monotonic() - start
             job.write_text(json.dumps({"workflow": work.workflow, "rows": work.rows[:rows], "mode": mode, "concurrency": concurrency,
@@ -154,9 +154,9 @@ def run_peer(program, work, mode, settings, concurrency, threads, rows=None, env
     return Run(result["elapsed_s"], setup_s, memory.bytes, result["tokens"], result["calls"], result["outputs"])
 
 
-def sweep(run, concurrencies, say):
-    """The best settings and concurrency of LangGraph, and the best concurrency operator by operator; with all that was tried.
-    `run(mode, settings, concurrency)` gives seconds."""
+def sweep(run, models, threads, concurrencies, say):
+    """The best settings and concurrency of LangGraph, and the best concurrency operator by operator; with all that was tried. Servers of
+    `models` have `threads` cores between them. `run(mode, settings, concurrency)` gives seconds."""
     tried = {}
 
     def elapsed(mode, settings, concurrency):
@@ -167,12 +167,17 @@ def sweep(run, concurrencies, say):
         return tried[key]
 
     best_of = lambda mode, settings: min(concurrencies, key=lambda concurrency: elapsed(mode, settings, concurrency))
-    concurrency = best_of("langgraph", Settings())
     fastest = lambda several: min(several, key=lambda one: elapsed("langgraph", one, concurrency))
-    # First how slots share the room, then what is kept of prompts.
-    settings = fastest([Settings(slots, unified) for unified in (False, True) for slots in (16, 64)])
+    concurrency = sorted(concurrencies)[len(concurrencies) // 2]
+    # How servers share the cores (the driver takes some, too), how many calls are under way, how slots share the room, what is kept of prompts.
+    share = max(1, threads // max(2, models))
+    settings = fastest([Settings(threads), Settings(threads, spins=False), Settings(share)])
+    concurrency = best_of("langgraph", settings)
+    settings = fastest([dataclasses.replace(settings, slots=slots, unified=unified) for unified in (False, True) for slots in (16, 64)])
     settings = fastest([settings, dataclasses.replace(settings, host_cache_mib=8192), dataclasses.replace(settings, reuse_tokens=256)])
-    best = {"langgraph": (settings, best_of("langgraph", settings)), "opwise": (settings, best_of("opwise", settings)), "row-by-row": (settings, 1)}
+    # Without LangGraph one server at a time computes.
+    alone = settings if models == 1 else dataclasses.replace(settings, threads=threads, spins=True)
+    best = {"langgraph": (settings, best_of("langgraph", settings)), "opwise": (alone, best_of("opwise", alone)), "row-by-row": (alone, 1)}
     return best, [{"mode": mode, "settings": str(one), "concurrency": at_once, "elapsed_s": taken} for (mode, one, at_once), taken in tried.items()]
 
 
@@ -181,7 +186,7 @@ def check_answers(program, work, threads, rows, reference):
     not the exact ones nothing can be demanded."""
     if not reference.exact:
         return
-    run = run_peer(program, work, "row-by-row", Settings(slots=1), 1, threads, rows, {"GGML_CPU_EXACT": "1"})
+    run = run_peer(program, work, "row-by-row", Settings(threads, slots=1), 1, rows, {"GGML_CPU_EXACT": "1"})
     share = equal_share(run.outputs, reference.outputs)
     if share < 1:
         raise RuntimeError(f"{work.name}: {100 * (1 - share):.1f} % of llama-server's answers to equal ids differ from Halo's")

@@ -63,6 +63,7 @@ void Executor::Impl::Prepare() {
     calls_made = options.journal->earlier_calls();
     tokens_spent = options.journal->earlier_tokens();
     cost_spent = options.journal->earlier_cost();
+    earlier_us = options.journal->earlier_us();
   }
   for (size_t s = 0; s < sources.size(); ++s) {
     const RunSource& source = sources[s];

@@ -211,7 +211,7 @@ struct Executor::Impl {
   std::deque<Call> held;  // built, until the budget has room
   int64_t calls_made = 0, tokens_spent = 0, tokens_reserved = 0;
   int64_t cost_spent = 0, cost_reserved = 0;  // in TokenPrice's unit
-  int64_t started_us = 0;
+  int64_t started_us = 0, earlier_us = 0;     // `earlier_us`: how long earlier parts took
   bool stopping = false;
   int64_t last_progress_us = 0;
   int64_t last_flush_us = 0;
@@ -259,6 +259,7 @@ struct Executor::Impl {
   RunReport Finish(RunEnd end);
 
   // executor_limits.cc: what ends a run early
+  int64_t ElapsedUs() const;
   void CheckLimits();
   void NoteRowEnd(const RowState& row);
   void Stop();

@@ -18,16 +18,19 @@ namespace {
 /// "Halo" in ASCII: what the file is.
 constexpr int kApplicationId = 0x48616C6F;
 /// Of the tables and the records in them. A newer version reads all older ones.
-/// 2: records say what attempts cost, and which were none.
-constexpr int kFormat = 2;
+/// 2: records say what attempts cost, and which were none. 3: how long each part took.
+constexpr int kFormat = 3;
 constexpr int kBusyMs = 10'000;  // another process looks at the run
 constexpr int64_t kMappedBytes = int64_t{1} << 32;
+constexpr std::chrono::microseconds kElapsedEvery = std::chrono::seconds(1);
 
 constexpr const char* kTables =
     "BEGIN IMMEDIATE;"
     "CREATE TABLE calls(id INTEGER PRIMARY KEY, key BLOB NOT NULL, record BLOB NOT NULL) STRICT;"
     "CREATE TABLE rows(id INTEGER PRIMARY KEY, source INTEGER NOT NULL, first INTEGER NOT NULL,"
     " count INTEGER NOT NULL, failed INTEGER NOT NULL) STRICT;";
+constexpr const char* kPartsTable =
+    "CREATE TABLE parts(id INTEGER PRIMARY KEY, elapsed_us INTEGER NOT NULL) STRICT;";
 
 std::string EncodeRows(const WrittenRows& rows) {
   std::string bytes(sizeof rows, '\0');  // within this process only
@@ -46,6 +49,7 @@ WrittenRows DecodeRows(const std::string& bytes) {
 struct Journal::Database : SqliteFile {
   sqlite3_stmt* statement = nullptr;       // of the reader: one record; of the writer: into `calls`
   sqlite3_stmt* rows_statement = nullptr;  // of the writer: into `rows`
+  sqlite3_stmt* part_statement = nullptr;  // of the writer: into `parts`
 
   explicit Database(const Options& options)
       : SqliteFile(options.path, options.vfs, "the journal", kBusyMs) {}
@@ -57,21 +61,24 @@ Journal::Journal(Options options) : options_(std::move(options)) {
     writer_->Run("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;");
     const int64_t format = writer_->Number("PRAGMA user_version");
     const int64_t tables = writer_->Number("SELECT count(*) FROM sqlite_schema");
+    const std::string version = "PRAGMA user_version=" + std::to_string(kFormat) + ";";
     if (format == 0 && tables == 0) {
-      const std::string marks = "PRAGMA application_id=" + std::to_string(kApplicationId) +
-                                "; PRAGMA user_version=" + std::to_string(kFormat) + "; COMMIT;";
-      writer_->Run((kTables + marks).c_str());
+      writer_->Run((std::string(kTables) + kPartsTable + "PRAGMA application_id=" +
+                    std::to_string(kApplicationId) + ";" + version + "COMMIT;")
+                       .c_str());
     } else if (writer_->Number("PRAGMA application_id") != kApplicationId) {
       throw Error(ErrorCode::kIo, "the journal: the file is another program's");
     } else if (format > kFormat) {
       throw Error(ErrorCode::kIo, "the journal: a newer version of Halo has written it");
     } else if (format < kFormat) {
       // Older versions must not take what is added for damage.
-      writer_->Run(("PRAGMA user_version=" + std::to_string(kFormat)).c_str());
+      writer_->Run(("BEGIN IMMEDIATE;" + std::string(kPartsTable) + version + "COMMIT;").c_str());
     }
     writer_->statement = writer_->Prepare("INSERT INTO calls(key, record) VALUES(?, ?)");
     writer_->rows_statement =
         writer_->Prepare("INSERT INTO rows(source, first, count, failed) VALUES(?, ?, ?, ?)");
+    writer_->part_statement =
+        writer_->Prepare("INSERT OR REPLACE INTO parts(id, elapsed_us) VALUES(?, ?)");
     reader_ = std::make_unique<Database>(options_);
     reader_->Run(("PRAGMA mmap_size=" + std::to_string(kMappedBytes)).c_str());
     ReadWhatIsThere();
@@ -115,6 +122,10 @@ void Journal::ReadWhatIsThere() {
     rows_.push_back({static_cast<size_t>(sqlite3_column_int64(row, 0)),
                      sqlite3_column_int64(row, 1), sqlite3_column_int64(row, 2),
                      sqlite3_column_int(row, 3) != 0});
+  });
+  read("SELECT id, elapsed_us FROM parts ORDER BY id", [&](sqlite3_stmt* row) {
+    part_ = sqlite3_column_int64(row, 0) + 1;
+    earlier_us_ += sqlite3_column_int64(row, 1);
   });
 }
 
@@ -202,18 +213,23 @@ std::string Journal::failure() const {
 void Journal::Work() {
   std::unique_lock lock(mutex_);
   while (true) {
-    wake_.wait(lock, [this] { return !waiting_.empty() || closing_; });
-    if (waiting_.empty()) return;
-    wake_.wait_for(lock, std::chrono::microseconds(options_.gather_us), [this] {
-      return hurry_ || closing_ || waiting_.size() >= options_.most_waiting;
-    });
+    wake_.wait_for(lock, kElapsedEvery, [this] { return !waiting_.empty() || closing_; });
+    if (waiting_.empty() && !ElapsedIsDue()) {
+      if (closing_) return;
+      continue;
+    }
+    if (!waiting_.empty())
+      wake_.wait_for(lock, std::chrono::microseconds(options_.gather_us), [this] {
+        return hurry_ || closing_ || waiting_.size() >= options_.most_waiting;
+      });
     hurry_ = false;
     std::vector<Waiting> batch = std::exchange(waiting_, {});
     std::string failure = failure_;
+    const bool with_elapsed = ElapsedIsDue();
     lock.unlock();
     if (failure.empty()) {
       try {
-        Commit(batch);
+        Commit(batch, with_elapsed);
         committed_.fetch_add(static_cast<int64_t>(batch.size()), std::memory_order_release);
       } catch (const Error& error) {
         failure = options_.path + ": " + error.what();
@@ -227,8 +243,15 @@ void Journal::Work() {
   }
 }
 
-void Journal::Commit(const std::vector<Waiting>& batch) {
+/// Of the journal's thread, under the lock.
+bool Journal::ElapsedIsDue() const {
+  const int64_t more = elapsed_us_.load(std::memory_order_relaxed) - committed_us_;
+  return failure_.empty() && more > 0 && (closing_ || more >= kElapsedEvery.count());
+}
+
+void Journal::Commit(const std::vector<Waiting>& batch, bool with_elapsed) {
   Database& db = *writer_;
+  const int64_t elapsed_us = elapsed_us_.load(std::memory_order_relaxed);
   db.Run("BEGIN IMMEDIATE");
   try {
     for (const Waiting& each : batch) {
@@ -246,7 +269,13 @@ void Journal::Commit(const std::vector<Waiting>& batch) {
       }
       db.Execute(statement);
     }
+    if (with_elapsed) {
+      sqlite3_bind_int64(db.part_statement, 1, part_);
+      sqlite3_bind_int64(db.part_statement, 2, elapsed_us);
+      db.Execute(db.part_statement);
+    }
     db.Run("COMMIT");
+    if (with_elapsed) committed_us_ = elapsed_us;
   } catch (const Error&) {
     db.RollBack();  // nothing of this batch is taken for committed
     throw;

@@ -64,6 +64,8 @@ class Journal {
   int64_t earlier_calls() const { return earlier_calls_; }
   int64_t earlier_tokens() const { return earlier_tokens_; }
   int64_t earlier_cost() const { return earlier_cost_; }
+  /// How long earlier parts took, microseconds, each up to its last second.
+  int64_t earlier_us() const { return earlier_us_; }
   /// Rows that earlier parts wrote, in that order; a row may be there more than once.
   const std::vector<WrittenRows>& earlier_rows() const { return rows_; }
 
@@ -72,6 +74,9 @@ class Journal {
   int64_t Append(const WrittenRows& rows);
   int64_t appended() const { return appended_; }  ///< the last number given
   int64_t committed() const { return committed_.load(std::memory_order_acquire); }
+  /// How long this part has taken by now, microseconds. What a kill leaves of it is at most a
+  /// second old.
+  void SetElapsed(int64_t us) { elapsed_us_.store(us, std::memory_order_relaxed); }
   /// Returns when all that was appended is committed, `most_us` have passed, or it has failed.
   /// Nobody waits for more records meanwhile.
   void Wait(int64_t most_us);
@@ -97,17 +102,21 @@ class Journal {
   void Take(const Signature& key, int64_t id, const std::optional<JournalRecord>& record);
   int64_t Locate(const Signature& key) const;
   void Work();
-  void Commit(const std::vector<Waiting>& batch);
+  bool ElapsedIsDue() const;
+  void Commit(const std::vector<Waiting>& batch, bool with_elapsed);
 
   const Options options_;
   std::unique_ptr<Database> reader_;  // of the scheduler's thread
   std::unique_ptr<Database> writer_;  // of the journal's, once it runs
   std::vector<Entry> index_;          // sorted by key; of equal ones the last counts
   int64_t earlier_failed_ = 0, earlier_calls_ = 0, earlier_tokens_ = 0, earlier_cost_ = 0;
+  int64_t earlier_us_ = 0, part_ = 1;
   std::vector<WrittenRows> rows_;
   int64_t appended_ = 0;  // of the scheduler's thread
   std::atomic<int64_t> committed_{0};
-  int ready_ = -1;  // an eventfd
+  std::atomic<int64_t> elapsed_us_{0};
+  int64_t committed_us_ = 0;  // of it; of the journal's thread
+  int ready_ = -1;            // an eventfd
 
   mutable std::mutex mutex_;
   std::condition_variable wake_;   // the journal's thread

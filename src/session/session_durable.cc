@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 
@@ -146,6 +147,14 @@ void Session::Impl::RequireBudget(const ExecutorOptions& how) const {
   require(how.budget.calls, how.journal->earlier_calls(), "calls");
   require(how.budget.tokens, how.journal->earlier_tokens(), "tokens");
   const double spent = static_cast<double>(how.journal->earlier_cost()) * kCostUnit;
+  const int64_t took_us = how.journal->earlier_us();
+  if (how.budget.time_us >= 0 && took_us >= how.budget.time_us && took_us > 0) {
+    const double took_s = static_cast<double>(took_us) * 1e-6;
+    throw Error(ErrorCode::kUsage,
+                fmt::format("the budget of {:g} s is spent: the run has taken {:.1f} s. Give it a "
+                            "larger one: --budget seconds={:g}",
+                            options.most_seconds, took_s, std::ceil(2 * took_s)));
+  }
   if (how.budget.cost >= 0 && how.journal->earlier_cost() >= how.budget.cost && spent > 0.0) {
     throw Error(ErrorCode::kUsage,
                 fmt::format("the budget of {:.6g} for tokens is spent: {:.6g} is. Give the run a "

@@ -140,6 +140,14 @@ class Durable(unittest.TestCase):
         self.write("halo.yaml", "prices: {m: {prompt: much}}\n")
         self.assertIn("for a million tokens", self.halo(*run, *self.model, expect=2).stderr)
 
+    def test_seconds_are_those_of_all_parts(self):
+        run = ["run", self.workflow, "-i", self.rows, "-o", "out.jsonl", *self.small, *self.model]
+        stopped = self.halo(*run, "--budget", "seconds=0.2", expect=4)
+        self.assertRegex(stopped.stderr, r"next: halo resume \S+ --budget seconds=1\n$")
+        refused = self.halo("resume", "last", expect=2)
+        self.assertRegex(refused.stderr, r"the budget of 0.2 s is spent: the run has taken \d+\.\d s\. Give it a larger one: --budget seconds=1\n")
+        self.halo("resume", "last", "--budget", "seconds=600")
+
     def test_a_budget_is_that_of_all_parts(self):
         wanted = self.undisturbed()
         stopped = self.halo("run", self.workflow, "-i", self.rows, "-o", "out.jsonl", *self.small, *self.model, "--budget", "calls=50", expect=4)

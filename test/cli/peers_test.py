@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import unittest
+import xml.etree.ElementTree
 
 import support
 from support import halo, model, write
@@ -16,6 +17,7 @@ from support import halo, model, write
 sys.path += [os.path.join(support.SOURCE, "bench", folder) for folder in ("peers", "workloads")]
 import generate  # noqa: E402 (their folders are known only now)
 import llama_server  # noqa: E402
+import plot  # noqa: E402
 
 DRIVER = os.path.join(support.SOURCE, "bench", "peers", "driver.js")
 
@@ -67,7 +69,7 @@ class PeersAskTheSame(unittest.TestCase):
             for call in map(json.loads, file):
                 cls.prompts[int(call["row"]) - 1][call["operator"]] = call["prompt"]
         cls.server = llama_server.LlamaServer(
-            os.path.join(support.BIN, "llama-server"), model(), 1, llama_server.Settings(slots=2), slot_tokens=1024,
+            os.path.join(support.BIN, "llama-server"), model(), llama_server.Settings(1, slots=2), slot_tokens=1024,
             log=os.path.join(support.SCRATCH, "server.log"), limit_s=support.seconds(60),
             environment={"GGML_CPU_EXACT": "1"} if exact == "--deterministic" else {})
 
@@ -161,6 +163,21 @@ class Compare(unittest.TestCase):
         code, text = self.compare([1.0, 1.1, 1.2], [1.3, 1.4, 1.5])
         self.assertEqual(code, 1)
         self.assertIn("| 1.273 | slower |", text)
+
+
+class Plot(unittest.TestCase):
+    def test_bars_are_as_long_as_the_logarithm_says(self):
+        records = [{"workload": "a<b", "system": system, "median_s": 2 * ratio, "ratio_to_halo": ratio, "lower_bound_s": 1}
+                   for system, ratio in (("Halo", 1), ("one", 2), ("two", 4))]
+        tree = xml.etree.ElementTree.fromstring(plot.ratio_plot(records, "of three & more"))
+        bars = [float(each.get("width")) for each in tree.iter("{http://www.w3.org/2000/svg}rect") if each.find("*") is not None]
+        self.assertEqual(len(bars), 3)
+        # From half of Halo's time, where the bound lies.
+        self.assertAlmostEqual(bars[1], 2 * bars[0], delta=0.2)
+        self.assertAlmostEqual(bars[2], 3 * bars[0], delta=0.2)
+        texts = [each.text for each in tree.iter("{http://www.w3.org/2000/svg}text")]
+        self.assertIn("a<b", texts)
+        self.assertTrue({"2.0 s", "2.00", "4.00"} <= set(texts), texts)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include "support/faulty_disk.h"
 
@@ -157,6 +159,29 @@ TEST_F(JournalTest, KnowsWhatEarlierPartsSpent) {
   EXPECT_EQ(journal.Find(Answer(1).key), Answer(1)) << "what was spent is no outcome";
 }
 
+TEST_F(JournalTest, TimeOfEarlierPartsIsASum) {
+  constexpr int64_t kPart = 1'500'000;
+  for (int64_t part = 0; part < 3; ++part) {
+    Journal journal(Options());
+    EXPECT_EQ(journal.earlier_us(), part * kPart);
+    journal.SetElapsed(kPart / 2);
+    journal.Append(Answer(1));
+    journal.SetElapsed(kPart);  // nothing comes after it
+  }
+  Journal journal(Options());
+  EXPECT_EQ(journal.earlier_us(), 3 * kPart);
+  EXPECT_EQ(journal.earlier(), 3) << "time is no outcome";
+}
+
+/// A part that waits for one long call commits nothing else.
+TEST_F(JournalTest, TimeIsCommittedBesideNothing) {
+  Journal journal(Options());
+  journal.SetElapsed(2'000'000);
+  while (Journal(Options()).earlier_us() == 0)
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_EQ(Journal(Options()).earlier_us(), 2'000'000);
+}
+
 TEST_F(JournalTest, DescriptorTellsOfCommits) {
   Journal journal(Options());
   journal.Append(Answer(1));
@@ -207,7 +232,7 @@ TEST_F(JournalTest, AnOlderFormatBecomesThisOne) {
   };
   { Journal(Options()).Append(Answer(1)); }
   const int now = version("");
-  EXPECT_EQ(version("PRAGMA user_version=1"), 1);
+  EXPECT_EQ(version("DROP TABLE parts; PRAGMA user_version=1"), 1);
   EXPECT_TRUE(Journal(Options()).Find(Answer(1).key));
   EXPECT_EQ(version(""), now);
 }
