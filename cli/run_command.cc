@@ -141,12 +141,14 @@ void ParseSettings(const std::vector<std::string>& texts, RunOptions& options) {
       options.share_tool_calls = value == "on";
     } else if (key == "replanning" && (value == "on" || value == "off")) {
       options.replan = value == "on";
+    } else if (key == "prompt_lookup" && (value == "on" || value == "off")) {
+      options.prompt_lookup = value == "on";
     } else if (key == "cache" && value == "off") {
       options.cache_folder = "";
     } else {
       throw Error(ErrorCode::kUsage,
-                  "--set: expected latency_scale=NUMBER, tool_cache=on|off, replanning=on|off or "
-                  "cache=off, got '" +
+                  "--set: expected latency_scale=NUMBER, tool_cache=on|off, replanning=on|off, "
+                  "prompt_lookup=on|off or cache=off, got '" +
                       text + "'");
     }
   }
@@ -245,7 +247,7 @@ void AddFlags(CLI::App& command, RunFlags& flags) {
       "--set", flags.settings,
       "KEY=VALUE: latency_scale (of declared latencies), tool_cache=off\n"
       "(equal tool calls are made again), replanning=off (the plan stays as it is),\n"
-      "cache=off");
+      "prompt_lookup=off (no token is guessed), cache=off");
   command.add_option("--column", options.column, "Column of the rows that is the prompt");
   command.add_option("--limit", options.limit, "Take only the first N rows")
       ->check(CLI::Range(int64_t{0}, kMostRows));

@@ -86,6 +86,7 @@ constexpr OptionKey kOptions[] = {
     Run<&RunOptions::sequences>("sequences"),
     Run<&RunOptions::context_tokens>("context"),
     Run<&RunOptions::kv_layout>("kv_layout"),
+    Run<&RunOptions::prompt_lookup>("prompt_lookup"),
     Run<&RunOptions::engine_program>("engine_program"),
     Run<&RunOptions::naive>("naive"),
     {"deterministic", ReadDeterministic},

@@ -127,6 +127,8 @@ struct EngineStatistics {
   int64_t steps = 0;  ///< batched passes, prefill and decode
   int64_t decode_steps = 0;
   int64_t decode_tokens = 0;  ///< over decode steps; the mean batch is decode_tokens / decode_steps
+  /// Guessed tokens that were computed in decode steps, and those of them that came out.
+  int64_t draft_tokens = 0, accepted_tokens = 0;
   int64_t prefill_tokens = 0;
   int64_t busy_us = 0;
   int64_t prefill_us = 0, decode_us = 0, sampling_us = 0, copy_us = 0;

@@ -50,9 +50,9 @@ void Fields(auto& each, Is<LlamaAdapter> auto& a) { each(a.name, a.path, a.scale
 
 void Fields(auto& each, Is<LlamaSetup> auto& s) {
   each(s.model_name, s.model_path, s.adapters, s.threads, s.load, s.sequences, s.kv_bytes,
-       s.kept_bytes, s.context_tokens, s.expected_tokens, s.layout, s.reuse, s.exactness,
-       s.hash_logits, s.record_spans, s.batch_tokens, s.micro_batch_tokens, s.running_sequences,
-       s.refill_sequences);
+       s.kept_bytes, s.context_tokens, s.expected_tokens, s.layout, s.prompt_lookup, s.reuse,
+       s.exactness, s.hash_logits, s.record_spans, s.batch_tokens, s.micro_batch_tokens,
+       s.running_sequences, s.refill_sequences, s.draft_tokens);
 }
 
 void Fields(auto& each, Is<SetupMessage> auto& s) { each(s.version, s.worker, s.workers, s.setup); }
@@ -71,10 +71,10 @@ void Fields(auto& each, Is<Completion> auto& c) {
 }
 
 void Fields(auto& each, Is<EngineStatistics> auto& s) {
-  each(s.steps, s.decode_steps, s.decode_tokens, s.prefill_tokens, s.busy_us, s.prefill_us,
-       s.decode_us, s.sampling_us, s.copy_us, s.forks, s.copies, s.spills, s.restores, s.evictions,
-       s.preemptions, s.grammar_us, s.adapter_changes, s.restarts, s.loads, s.load_us,
-       s.migrations);
+  each(s.steps, s.decode_steps, s.decode_tokens, s.draft_tokens, s.accepted_tokens,
+       s.prefill_tokens, s.busy_us, s.prefill_us, s.decode_us, s.sampling_us, s.copy_us, s.forks,
+       s.copies, s.spills, s.restores, s.evictions, s.preemptions, s.grammar_us, s.adapter_changes,
+       s.restarts, s.loads, s.load_us, s.migrations);
 }
 
 void Fields(auto& each, Is<EngineFault> auto& f) { each(f.code, f.message); }

@@ -82,6 +82,7 @@ class EngineMaker {
     engine.expected_tokens = model.expected_tokens;
     engine.layout = LayoutByName(options_.kv_layout);
     engine.reuse = !options_.naive;
+    engine.prompt_lookup = options_.prompt_lookup && !options_.naive;
     engine.exactness = ExactnessOf(options_);
     engine.hash_logits = !options_.dump_prompts.empty() && engine.exactness != Exactness::kOff;
     engine.record_spans = !options_.trace.empty();

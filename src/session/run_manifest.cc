@@ -77,6 +77,7 @@ constexpr OptionKey kOptions[] = {
     Plain<&RunOptions::sequences>("sequences"),
     Plain<&RunOptions::context_tokens>("context_tokens"),
     Plain<&RunOptions::kv_layout>("kv_layout"),
+    Plain<&RunOptions::prompt_lookup>("prompt_lookup"),
     {"engines_in_children",
      [](const RunOptions& options) { return Json(!options.engine_program.empty()); },
      [](const Json& value, RunOptions& options) {

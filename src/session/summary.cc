@@ -63,6 +63,8 @@ Json EngineJson(const SummaryInput::EngineOfWorker& engine) {
           {"model", engine.model},
           {"steps", s.steps},
           {"decode_batch_mean", mean},
+          {"draft_tokens", s.draft_tokens},
+          {"accepted_tokens", s.accepted_tokens},
           {"busy_s", Seconds(s.busy_us)},
           {"prefill_s", Seconds(s.prefill_us)},
           {"decode_s", Seconds(s.decode_us)},

@@ -61,7 +61,7 @@ struct Machine {
     for (int32_t i = 0; i < passes; ++i) {
       const int32_t sequences = controller.DecodeSequences(controller.RunningSequences());
       ++counts[sequences];
-      controller.DecodeTook(sequences, Us(decode(sequences)));
+      controller.DecodeTook(sequences, false, Us(decode(sequences)));
     }
     return MostFrequent(counts);
   }
@@ -149,7 +149,7 @@ TEST(BatchingController, TrialsCostLittle) {
     const int32_t sequences = controller.DecodeSequences(64);
     spent += decode(sequences);
     best += sequences * Unit(decode, 64);
-    controller.DecodeTook(sequences, std::llround(decode(sequences)));
+    controller.DecodeTook(sequences, false, std::llround(decode(sequences)));
   }
   EXPECT_LE(spent, 1.02 * best);
 }
@@ -164,7 +164,7 @@ TEST(BatchingController, PromptsNeverStallDecodingForLong) {
   }
   EXPECT_EQ(passes, BatchingController::kMostFirstPasses);
   for (int32_t turn = 0; turn < 200; ++turn) {
-    controller.DecodeTook(1, std::llround(decode_us));
+    controller.DecodeTook(1, false, std::llround(decode_us));
     double stalled_us = 0.0;
     while (!controller.IsDecodeDue(1)) {
       const int32_t tokens = controller.PrefillTokens(1 << 20, 1);
@@ -216,11 +216,28 @@ TEST(BatchingController, WhatIsFixedStaysFixed) {
   }
 }
 
+TEST(BatchingController, DraftsAreAsLongAsTheyPay) {
+  BatchingController controller({.sequences = 8});
+  EXPECT_EQ(controller.DraftTokens(1.0, 8), 0) << "nothing was measured";
+  controller.PrefillTook(1000, 0, 10'000);  // 10 us a token
+  controller.DecodeTook(4, false, 160);     // 40 us a token
+  EXPECT_EQ(controller.DraftTokens(1.0, 8), 8);
+  EXPECT_EQ(controller.DraftTokens(0.6, 8), 2);  // 0.36 x 40 > 10 > 0.216 x 40
+  EXPECT_EQ(controller.DraftTokens(0.2, 8), 0);
+  EXPECT_EQ(controller.DraftTokens(0.0, 8), 0);
+  // What drafts cost is not what a token of a step costs.
+  controller.DecodeTook(4, true, 1'000'000);
+  EXPECT_EQ(controller.DraftTokens(0.6, 8), 2);
+  BatchingController fixed({.sequences = 8, .fixed_draft_tokens = 3});
+  EXPECT_EQ(fixed.DraftTokens(0.0, 8), 3);
+  EXPECT_EQ(fixed.DraftTokens(0.0, 2), 2);
+}
+
 TEST(BatchingController, SmallRoomsAndCoarseClocksAreTaken) {
   BatchingController controller({.sequences = 1, .batch_tokens = 64, .micro_batch_tokens = 512});
   for (int32_t i = 0; i < 300; ++i) {
     EXPECT_EQ(controller.DecodeSequences(1), 1);
-    controller.DecodeTook(1, 0);
+    controller.DecodeTook(1, false, 0);
     const int32_t tokens = controller.PrefillTokens(1000, 1);
     EXPECT_EQ(tokens, 64);
     controller.PrefillTook(tokens, 1, 0);
@@ -234,7 +251,7 @@ TEST(BatchingController, TooLittleWorkDecidesNothing) {
   for (int32_t i = 0; i < 1000; ++i) {
     const int32_t sequences = controller.DecodeSequences(1);
     EXPECT_EQ(sequences, 1);
-    controller.DecodeTook(sequences, 1000);
+    controller.DecodeTook(sequences, false, 1000);
   }
   EXPECT_EQ(controller.RunningSequences(), 64);
 }

@@ -112,7 +112,8 @@ halo::EngineStatistics AnyStatistics(FuzzedDataProvider& from) {
         &statistics.forks,          &statistics.copies,          &statistics.spills,
         &statistics.restores,       &statistics.evictions,       &statistics.preemptions,
         &statistics.grammar_us,     &statistics.adapter_changes, &statistics.restarts,
-        &statistics.loads,          &statistics.load_us,         &statistics.migrations}) {
+        &statistics.loads,          &statistics.load_us,         &statistics.migrations,
+        &statistics.draft_tokens,   &statistics.accepted_tokens}) {
     *number = Any<int64_t>(from);
   }
   return statistics;
@@ -131,7 +132,7 @@ halo::SetupMessage AnySetup(FuzzedDataProvider& from) {
     adapter = {AnyText(from), AnyText(from), static_cast<double>(AnyFloat(from))};
   for (int32_t* number : {&setup.threads, &setup.sequences, &setup.context_tokens,
                           &setup.expected_tokens, &setup.batch_tokens, &setup.micro_batch_tokens,
-                          &setup.running_sequences, &setup.refill_sequences}) {
+                          &setup.running_sequences, &setup.refill_sequences, &setup.draft_tokens}) {
     *number = Any<int32_t>(from);
   }
   setup.kv_bytes = Any<int64_t>(from);
@@ -139,6 +140,7 @@ halo::SetupMessage AnySetup(FuzzedDataProvider& from) {
   setup.layout = static_cast<halo::KvLayout>(from.ConsumeIntegralInRange(0, 2));
   setup.exactness = static_cast<halo::Exactness>(from.ConsumeIntegralInRange(0, 3));
   setup.reuse = from.ConsumeBool();
+  setup.prompt_lookup = from.ConsumeBool();
   setup.load = from.ConsumeBool();
   setup.hash_logits = from.ConsumeBool();
   setup.record_spans = from.ConsumeBool();

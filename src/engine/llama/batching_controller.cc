@@ -79,9 +79,7 @@ void TriedNumber::Start(int32_t work) {
   const int32_t usual = std::min(value_, work);
   const std::optional<int32_t> other = usual >= least_ ? Candidate(usual) : std::nullopt;
   if (other && *other <= work) {
-    trial_.emplace();
-    trial_->usual = usual;
-    trial_->other = *other;
+    trial_ = Trial{usual, *other, 0, {}, {}};
     return;
   }
   // The next ratio: another time if this one only lacks work.
@@ -203,11 +201,25 @@ void BatchingController::PrefillTook(int32_t tokens, int32_t decoding, int64_t u
   ++unmeasured_passes_;
 }
 
-void BatchingController::DecodeTook(int32_t sequences, int64_t us) {
-  running_.Took(sequences, us);
-  if (us > 0) decode_us_.Add(static_cast<double>(us));
+void BatchingController::DecodeTook(int32_t sequences, bool drafted, int64_t us) {
   stalled_us_ = 0.0;
   unmeasured_passes_ = 0;
+  if (drafted) return;
+  running_.Took(sequences, us);
+  if (us > 0) {
+    decode_us_.Add(static_cast<double>(us));
+    decode_token_us_.Add(static_cast<double>(us) / sequences);
+  }
+}
+
+int32_t BatchingController::DraftTokens(double right, int32_t most) const {
+  if (limits_.fixed_draft_tokens > 0) return std::min(limits_.fixed_draft_tokens, most);
+  if (decode_token_us_.empty() || prefill_token_us_.empty()) return 0;
+  int32_t count = 0;
+  for (double all = right; count < most; all *= right, ++count) {
+    if (all * decode_token_us_.Value() <= prefill_token_us_.Value()) break;
+  }
+  return count;
 }
 
 void BatchingController::AnswerEnded(int64_t tokens) {

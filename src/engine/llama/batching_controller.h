@@ -47,9 +47,10 @@ class TriedNumber {
  private:
   /// Two numbers in turns.
   struct Trial {
-    int32_t usual = 0, other = 0;
+    // No initializers: clang 14 makes no std::optional of a class within a class that has them.
+    int32_t usual, other;
+    int32_t passes;                          ///< also those that had too little work
     std::vector<double> usual_us, other_us;  ///< a unit
-    int32_t passes = 0;                      ///< also those that had too little work
     bool is_others_turn() const { return other_us.size() < usual_us.size(); }
   };
   std::optional<int32_t> Candidate(int32_t usual) const;
@@ -74,6 +75,7 @@ struct BatchingLimits {
   int32_t fixed_pass_tokens = 0;
   int32_t fixed_running_sequences = 0;
   int32_t fixed_refill_sequences = 0;
+  int32_t fixed_draft_tokens = 0;
 };
 
 /// How passes are made up: their tokens, how many requests run side by side, how prefill and decode
@@ -117,9 +119,15 @@ class BatchingController {
   /// Sequences of the next decode pass, of `decoding`.
   int32_t DecodeSequences(int32_t decoding);
 
+  /// Guessed tokens of each sequence that are worth computing in the next decode pass, where each
+  /// one is right with probability `right` if those before it are; at most `most`. One that is
+  /// right saves its share of a later pass, any costs what a token of a wide pass does.
+  int32_t DraftTokens(double right, int32_t most) const;
+
   /// A prefill pass of `tokens` took `us`, while `decoding` sequences waited.
   void PrefillTook(int32_t tokens, int32_t decoding, int64_t us);
-  void DecodeTook(int32_t sequences, int64_t us);
+  /// `drafted`: with guessed tokens beside them.
+  void DecodeTook(int32_t sequences, bool drafted, int64_t us);
   /// An answer of `tokens` has ended.
   void AnswerEnded(int64_t tokens);
 
@@ -129,6 +137,7 @@ class BatchingController {
   BatchingLimits limits_;
   TriedNumber pass_tokens_, running_;
   RecentMedian decode_us_;         ///< of a pass
+  RecentMedian decode_token_us_;   ///< of a sequence's share of a pass
   RecentMedian prefill_token_us_;  ///< of a token of a pass
   double answer_tokens_ = 0.0;     ///< mean of the last ones; 0: none has ended
   double stalled_us_ = 0.0;        ///< prefill while others decoded, since the last decode pass

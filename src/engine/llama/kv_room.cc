@@ -57,9 +57,8 @@ KvRoom::KvRoom(llama_model* model, const Shape& shape, SpanLog* spans)
   params.n_batch = static_cast<uint32_t>(shape.batch_tokens);
   params.n_ubatch = static_cast<uint32_t>(std::min(shape.micro_batch_tokens, shape.batch_tokens));
   params.n_seq_max = static_cast<uint32_t>(shape.sequences);
-  // One row of logits a sequence is all that is ever asked for; the default would reserve n_batch
-  // rows.
-  params.n_outputs_max = static_cast<uint32_t>(shape.sequences);
+  // The default would reserve n_batch rows.
+  params.n_outputs_max = static_cast<uint32_t>(shape.most_logits());
   params.n_threads = shape.threads;
   params.n_threads_batch = shape.threads;
   params.kv_unified = shape.layout == KvLayout::kUnified;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -47,6 +48,10 @@ class KvRoom {
     int32_t batch_tokens = 2048;  ///< most tokens of one Decode
     int32_t micro_batch_tokens = 512;
     bool exact = false;  ///< exactness.h; split only
+
+    /// Most tokens of a Decode that want logits: one of each sequence, and as many in all for those
+    /// of few sequences.
+    int32_t most_logits() const { return std::max(sequences, 16); }
   };
 
   /// Copies are recorded in `spans`, which may be null and outlives the room. Throws Error(kConfig)

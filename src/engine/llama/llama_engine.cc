@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
+#include <utility>
 
 #include "base/check.h"
 #include "base/random.h"
@@ -31,7 +33,8 @@ BatchingLimits LimitsOf(const LlamaSetup& setup, const KvRoom::Shape& shape) {
           .micro_batch_tokens = shape.micro_batch_tokens,
           .fixed_pass_tokens = setup.batch_tokens,
           .fixed_running_sequences = setup.running_sequences,
-          .fixed_refill_sequences = setup.refill_sequences};
+          .fixed_refill_sequences = setup.refill_sequences,
+          .fixed_draft_tokens = setup.draft_tokens};
 }
 
 }  // namespace
@@ -181,6 +184,7 @@ void LlamaEngine::Submit(Request request) {
       return Fail(live, "bad_grammar", error.what(), false);
     }
     live.max_tokens = std::min(live.request.sampling.max_tokens, context - live.prompt_size);
+    live.guesses = &guess_rates_[live.request.script_operator];
     group->waiting.emplace(RankOf(live), &live);
   }
 }
@@ -413,9 +417,14 @@ void LlamaEngine::DecodeStep(int32_t decoding) {
     Live* live = sequence.live;
     if (live == nullptr || live->state != Live::State::kDecoding) continue;
     if (static_cast<int32_t>(lives.size()) == most) break;
-    batch.push_back(
-        {live->tokens.back(), static_cast<int32_t>(live->tokens.size()) - 1, live->sequence, true});
     lives.push_back(live);
+  }
+  DraftFor(lives);
+  for (const Live* live : lives) {
+    auto position = static_cast<int32_t>(live->tokens.size()) - 1;
+    batch.push_back({live->tokens.back(), position, live->sequence, true});
+    for (const TokenId token : live->draft)
+      batch.push_back({token, ++position, live->sequence, true});
   }
   const int64_t start_us = clock_.NowUs();
   const bool worked = RunBatch(batch, lives);
@@ -424,16 +433,39 @@ void LlamaEngine::DecodeStep(int32_t decoding) {
   if (!worked) return;
   RecordSpan(EngineSpan::Kind::kDecode, start_us, batch.size(), lives.size());
   ++statistics_.decode_steps;
-  statistics_.decode_tokens += static_cast<int64_t>(batch.size());
+  const size_t draft_tokens = batch.size() - lives.size();
+  statistics_.decode_tokens += static_cast<int64_t>(lives.size());
+  statistics_.draft_tokens += static_cast<int64_t>(draft_tokens);
   std::vector<Drawn> drawn;
-  for (size_t i = 0; i < lives.size(); ++i) {
-    lives[i]->computed = static_cast<int32_t>(lives[i]->tokens.size());
-    lives[i]->engine_us += static_cast<double>(step_us) / static_cast<double>(lives.size());
-    lives[i]->high_water = std::max(lives[i]->high_water, lives[i]->computed);
-    drawn.push_back({lives[i], room_->Logits(static_cast<int32_t>(i))});
+  for (Live* live : lives) {
+    live->computed = static_cast<int32_t>(live->tokens.size());
+    live->engine_us += static_cast<double>(step_us) / static_cast<double>(lives.size());
+    for (size_t i = 0; i <= live->draft.size(); ++i)
+      drawn.push_back({live, room_->Logits(static_cast<int32_t>(drawn.size()))});
   }
   SampleNext(drawn);
-  batching().DecodeTook(static_cast<int32_t>(batch.size()), clock_.NowUs() - start_us);
+  batching().DecodeTook(static_cast<int32_t>(lives.size()), draft_tokens > 0,
+                        clock_.NowUs() - start_us);
+}
+
+/// As many for each of them, else llama.cpp cuts the batch of split streams into passes (HOUSE.md).
+/// Now and then there are none, so that what a step takes by itself stays known.
+void LlamaEngine::DraftFor(const std::vector<Live*>& lives) {
+  constexpr int32_t kMostTokens = 8;
+  constexpr int32_t kMostDraftedSteps = 15;
+  const bool may_round = exact_ || options_.exactness != Exactness::kIfKnown;
+  if (!options_.prompt_lookup || !can_cut_ || !may_round || lives.empty()) return;
+  const int32_t each = room_->shape().most_logits() / static_cast<int32_t>(lives.size());
+  int32_t tokens = std::min(kMostTokens, each - 1);
+  if (std::exchange(drafted_steps_, 0) == kMostDraftedSteps) return;
+  for (const Live* live : lives) {
+    const int32_t left = live->max_tokens - live->sampled() - 1;
+    if (!live->lookup.has_guess() || tokens < 1) return;
+    tokens = batching().DraftTokens(live->guesses->value(), std::min(tokens, left));
+  }
+  if (tokens < 1) return;
+  ++drafted_steps_;
+  for (Live* live : lives) live->draft = live->lookup.Draft(live->tokens, tokens);
 }
 
 bool LlamaEngine::RunBatch(const std::vector<KvRoom::BatchToken>& batch,
@@ -473,10 +505,14 @@ void LlamaEngine::SampleNext(std::span<const Drawn> drawn) {
   const auto vocabulary = static_cast<size_t>(options_.vocabulary->size());
   const int64_t start_us = clock_.NowUs();
   std::vector<TokenDraw> draws;
+  const Live* before = nullptr;
+  int32_t ahead = 0;  // of the answer so far, if the draft is right
   for (const auto& [live, logits] : drawn) {
+    ahead = live == before ? ahead + 1 : 0;
+    before = live;
     if (live->grammar != nullptr) continue;  // what it allows is known in this thread only
     const SamplingParameters& sampling = live->request.sampling;
-    const int32_t sampled = live->sampled();
+    const int32_t sampled = live->sampled() + ahead;
     const bool hold_back_end = sampled < sampling.min_tokens;
     draws.push_back(
         {{logits, vocabulary},
@@ -487,16 +523,40 @@ void LlamaEngine::SampleNext(std::span<const Drawn> drawn) {
   sampler_.Sample(draws);
   const int64_t sampling_us = clock_.NowUs() - start_us;
   if (!draws.empty()) statistics_.sampling_us += sampling_us;
-  auto draw = draws.begin();
-  for (const auto& [live, logits] : drawn) {
-    if (options_.hash_logits) AddToHash(*live, {logits, vocabulary});
-    if (live->grammar == nullptr) {
-      live->engine_us += static_cast<double>(sampling_us) / static_cast<double>(draws.size());
-      GoOnWith(*live, (draw++)->token, false);
-    } else {
-      SampleByGrammar(*live, {logits, vocabulary});
-    }
+  std::span<const TokenDraw> left = draws;
+  while (!drawn.empty()) {
+    Live& live = *drawn.front().live;
+    const size_t count = 1 + live.draft.size();
+    const size_t of_it = live.grammar == nullptr ? count : 0;
+    live.engine_us += static_cast<double>(sampling_us) * static_cast<double>(of_it) /
+                      std::max(1.0, static_cast<double>(draws.size()));
+    TakeDrawn(drawn.first(count), left.first(of_it));
+    drawn = drawn.subspan(count);
+    left = left.subspan(of_it);
   }
+}
+
+/// The request's next token, and those behind it for as long as what comes out is what was guessed.
+/// `draws`: empty where a grammar is to be heeded.
+void LlamaEngine::TakeDrawn(std::span<const Drawn> of_one, std::span<const TokenDraw> draws) {
+  Live& live = *of_one.front().live;
+  const auto vocabulary = static_cast<size_t>(options_.vocabulary->size());
+  const std::vector<TokenId> draft = std::exchange(live.draft, {});
+  const int32_t first = live.computed;
+  for (size_t i = 0; i < of_one.size(); ++i) {
+    const std::span<const float> logits(of_one[i].logits, vocabulary);
+    live.computed = first + static_cast<int32_t>(i);
+    if (options_.hash_logits) AddToHash(live, logits);
+    const bool goes_on =
+        draws.empty() ? SampleByGrammar(live, logits) : GoOnWith(live, draws[i].token, false);
+    if (!goes_on) return;
+    if (i == draft.size() || live.tokens.back() != draft[i]) break;
+    ++statistics_.accepted_tokens;
+    ++statistics_.decode_tokens;
+  }
+  live.high_water = std::max(live.high_water, live.computed);
+  if (live.computed < first + static_cast<int32_t>(draft.size()))
+    room_->Cut(live.sequence, live.computed);
 }
 
 void LlamaEngine::AddToHash(Live& live, std::span<const float> logits) {
@@ -508,7 +568,7 @@ void LlamaEngine::AddToHash(Live& live, std::span<const float> logits) {
                                     .low;
 }
 
-void LlamaEngine::SampleByGrammar(Live& live, std::span<const float> logits) {
+bool LlamaEngine::SampleByGrammar(Live& live, std::span<const float> logits) {
   const int64_t start_us = clock_.NowUs();
   const SamplingParameters& sampling = live.request.sampling;
   const int32_t sampled = live.sampled();
@@ -522,17 +582,22 @@ void LlamaEngine::SampleByGrammar(Live& live, std::span<const float> logits) {
     live.engine_us += static_cast<double>(sampling_us);
     must_end = token >= 0 && FollowGrammar(live, token);
   } catch (const Failure& failure) {
-    return Fail(live, failure.code.c_str(), failure.message, failure.retriable);
+    Fail(live, failure.code.c_str(), failure.message, failure.retriable);
+    return false;
   }
-  GoOnWith(live, token, must_end);
+  return GoOnWith(live, token, must_end);
 }
 
-void LlamaEngine::GoOnWith(Live& live, TokenId token, bool must_end) {
+bool LlamaEngine::GoOnWith(Live& live, TokenId token, bool must_end) {
   if (token < 0) {
     Fail(live, "bad_logits", "the model gave no number for any token that may come next", true);
-    return;
+    return false;
   }
   live.tokens.push_back(token);
+  if (options_.prompt_lookup) {
+    if (const std::optional<bool> right = live.lookup.Follow(live.tokens))
+      live.guesses->Add(*right);
+  }
   if (options_.vocabulary->IsEndOfGeneration(token)) {
     Finish(live, FinishReason::kEndToken);
   } else if (StopsHere(live, token)) {
@@ -543,7 +608,10 @@ void LlamaEngine::GoOnWith(Live& live, TokenId token, bool must_end) {
     // Only an end token may follow: its logits need not be computed.
     live.tokens.push_back(options_.vocabulary->end_token());
     Finish(live, FinishReason::kEndToken);
+  } else {
+    return true;
   }
+  return false;
 }
 
 TokenId LlamaEngine::ChooseByGrammar(Live& live, std::span<const float> logits, bool hold_back_end,

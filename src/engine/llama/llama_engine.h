@@ -18,6 +18,7 @@
 #include "engine/llama/kv_room.h"
 #include "engine/llama/llama_setup.h"
 #include "engine/llama/loaded_model.h"
+#include "engine/llama/prompt_lookup.h"
 #include "engine/llama/step_sampler.h"
 #include "engine/llama/token_tree.h"
 #include "engine/span_log.h"
@@ -133,6 +134,9 @@ class LlamaEngine final : public Engine {
     bool counted = false;                   ///< reuse and prefill were counted (first attempt)
     std::shared_ptr<TokenGrammar> grammar;  ///< shared by requests with the same text; null: none
     TokenGrammar::Cursor cursor;            ///< in `grammar`, behind the answer so far
+    PromptLookup lookup;
+    GuessRate* guesses = nullptr;  ///< of all requests of its operator
+    std::vector<TokenId> draft;    ///< guessed tokens that this step computes behind its last one
 
     /// Tokens of the answer so far.
     int32_t sampled() const { return static_cast<int32_t>(tokens.size()) - prompt_size; }
@@ -226,20 +230,24 @@ class LlamaEngine final : public Engine {
   bool PrefillStep(int32_t decoding);
   /// One token of each of `decoding` sequences, or of as many as are computed together.
   void DecodeStep(int32_t decoding);
+  void DraftFor(const std::vector<Live*>& lives);
   bool RunBatch(const std::vector<KvRoom::BatchToken>& batch, const std::vector<Live*>& lives);
   BatchingController& batching() { return batching_.at(threads_); }
   const BatchingController& batching() const { return batching_.at(threads_); }
   void RecordSpan(EngineSpan::Kind kind, int64_t start_us, size_t tokens = 0, size_t sequences = 0);
-  /// A request whose next token comes from these logits, [vocabulary].
+  /// A request whose next token comes from these logits, [vocabulary]. Those of its draft come
+  /// after it, each behind one token more.
   struct Drawn {
     Live* live = nullptr;
     const float* logits = nullptr;
   };
   void SampleNext(std::span<const Drawn> drawn);
+  void TakeDrawn(std::span<const Drawn> of_one, std::span<const TokenDraw> draws);
   static void AddToHash(Live& live, std::span<const float> logits);
-  void SampleByGrammar(Live& live, std::span<const float> logits);
+  // The request goes on: true. It has ended and is gone: false.
+  bool SampleByGrammar(Live& live, std::span<const float> logits);
   /// `must_end`: nothing but an end token may follow.
-  void GoOnWith(Live& live, TokenId token, bool must_end);
+  bool GoOnWith(Live& live, TokenId token, bool must_end);
   TokenId ChooseByGrammar(Live& live, std::span<const float> logits, bool hold_back_end,
                           double draw);
   /// True if nothing but an end token may follow.
@@ -276,6 +284,9 @@ class LlamaEngine final : public Engine {
   HolderId next_holder_ = 1;
   int64_t kept_bytes_ = 0;  ///< of blobs
   int64_t use_counter_ = 0;
+
+  std::unordered_map<std::string, GuessRate> guess_rates_;  ///< by operator
+  int32_t drafted_steps_ = 0;  ///< decode steps since the last one without drafts
 
   StepSampler sampler_;
   GrammarCache grammars_;

@@ -44,6 +44,10 @@ struct LlamaSetup {
   int32_t expected_tokens =
       0;  ///< longest prompt and answer foreseen; a hint for the first shape of the room
   KvLayout layout = KvLayout::kAuto;
+  /// Tokens that answers are guessed to copy are computed beside the ones that are known, where
+  /// they are guessed well (prompt_lookup.h). No answer changes by it but by rounding, and where
+  /// logits do not depend on the batch not by that.
+  bool prompt_lookup = true;
   bool reuse = true;  ///< false: every prompt is computed from its first token (the reference)
   Exactness exactness = Exactness::kOff;
   bool hash_logits = false;   ///< fills Completion::logits_hash
@@ -54,6 +58,8 @@ struct LlamaSetup {
   int32_t running_sequences = 0;
   /// Free sequences that are filled together while others decode; 0: the controller's choice.
   int32_t refill_sequences = 0;
+  /// Guessed tokens of each sequence in a decode step; 0: as many as pay.
+  int32_t draft_tokens = 0;
 
   friend bool operator==(const LlamaSetup&, const LlamaSetup&) = default;
 };
