@@ -291,12 +291,13 @@ void Executor::Impl::StartRow(std::unique_ptr<RowState> owned) {
     }
     return;
   }
+  // First, so that nothing that ends at once takes them for waiting.
   for (const LogicalNode& node : plan.nodes) {
-    if (node.removed) {
-      Omit(row, node.op);
-    } else if (node.waits_for.empty() && !StartOrSkip(row, node.op)) {
-      Propagate(row, node.op);
-    }
+    if (node.removed) Omit(row, node.op);
+  }
+  for (const LogicalNode& node : plan.nodes) {
+    if (node.removed || !node.waits_for.empty()) continue;
+    if (!StartOrSkip(row, node.op)) Propagate(row, node.op);
   }
 }
 
