@@ -249,10 +249,12 @@ void PlaceOperators(const std::vector<OptimizerSource>& sources, const Optimizer
                     PhysicalPlan& plan) {
   const ProblemOfPlan made = MakeProblem(sources, options, plan);
   PlannerOptions planner;
-  planner.now_s = options.now_s;
   // Planning is to stay far below what it saves; who asks for a planner by name gives it its time.
-  constexpr double kAutomaticBudget_s = 0.04;
-  if (options.planner == "auto") planner.budget_s = kAutomaticBudget_s;
+  if (options.planner == "auto") {
+    planner.most_states = AutomaticStates(made.problem);
+  } else {
+    planner.now_s = options.now_s;
+  }
   const Schedule schedule = options.place ? options.place(made.problem)
                                           : PlanByName(options.planner, made.problem, planner);
   if (options.place) {

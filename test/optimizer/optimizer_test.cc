@@ -5,6 +5,7 @@
 
 #include <map>
 #include <memory>
+#include <tuple>
 
 #include "base/error.h"
 #include "optimizer/planners/planners.h"
@@ -29,7 +30,8 @@ class Batch {
     all_.push_back(std::move(one));
   }
 
-  PhysicalPlan Plan(OptimizerOptions options = {}, const OperatorHistory* history = nullptr) {
+  PhysicalPlan Plan(OptimizerOptions options = {}, const OperatorHistory* history = nullptr,
+                    const std::string& planner = "list") {
     std::vector<OptimizerSource> sources;
     for (const auto& one : all_) {
       OptimizerSource source{&one->plan, "prompt", one->rows.get(), {}};
@@ -44,7 +46,7 @@ class Batch {
       sources.push_back(std::move(source));
     }
     options.worker_memory_bytes = int64_t{1} << 40;
-    options.planner = "list";
+    options.planner = planner;
     return Optimize(sources, history, options);
   }
 
@@ -203,6 +205,32 @@ TEST(OptimizerTest, OperatorsOfTwoWorkflowsShareTheirCalls) {
   EXPECT_EQ(plan.operators[0].estimate.calls, Estimate::Exactly(15));
   EXPECT_EQ(plan.operators[1].estimate.calls, Estimate::Exactly(0));
   EXPECT_GT(RuleOf(plan, "equal_operators").saved_s, 0.0);
+}
+
+// What EXPLAIN prints is to be the same wherever, and however busy the machine is.
+TEST(OptimizerTest, AutomaticPlansDoNotDependOnTheClock) {
+  std::string yaml = "start_ops: [o0]\nend_ops: [end]\nops:\n  o0: {model: m0, max_tokens: 50}\n";
+  std::string all = "o0";
+  for (int i = 1; i < 12; ++i) {
+    const std::string id = "o" + std::to_string(i);
+    yaml += "  " + id + ": {model: m" + std::to_string(i % 3) + ", input_ops: [o" +
+            std::to_string(i / 3) + "], max_tokens: " + std::to_string(10 + 37 * i % 101) + "}\n";
+    all += ", " + id;
+  }
+  yaml += "  end: {model: m0, input_ops: [" + all + "]}\n";
+  const auto placed_by = [&](double tick_s) {
+    Batch batch;
+    batch.Add(yaml, Rows(40, 40, "text "));
+    OptimizerOptions options;
+    options.workers = 3;
+    double now_s = 0.0;
+    options.now_s = [&] { return now_s += tick_s; };
+    std::vector<std::tuple<size_t, int32_t, double>> placed;
+    for (const PlacedOperator& one : batch.Plan(options, nullptr, "auto").placements)
+      placed.emplace_back(one.op, one.worker, one.start_s);
+    return placed;
+  };
+  EXPECT_EQ(placed_by(0.0), placed_by(1.0));
 }
 
 TEST(OptimizerTest, RulesThatAreOffDoNothing) {

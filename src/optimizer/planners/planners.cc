@@ -91,6 +91,16 @@ Schedule PlanAutomatically(const SchedulingProblem& problem, const PlannerOption
   return PlanByDp(problem, options);
 }
 
+int64_t AutomaticStates(const SchedulingProblem& problem) {
+  // Measured (planning_bench, one busy core): 18 to 45 million (task, worker) pairs a second where
+  // dp searches, 2.5 to 12 million (state, worker) pairs where it schedules lists.
+  constexpr int64_t kPairsOfTree = 800'000, kPairsOfLists = 100'000, kLeast = 1'000;
+  const auto workers = std::max<int64_t>(1, static_cast<int64_t>(problem.workers.size()));
+  const auto tasks = static_cast<int64_t>(problem.tasks.size());
+  const bool large = tasks > static_cast<int64_t>(kMostCallsOfDp) || workers > kMostWorkersOfDp;
+  return std::max(kLeast, large ? kPairsOfLists / workers : kPairsOfTree / (tasks * workers + 1));
+}
+
 Schedule PlanByName(const std::string& name, const SchedulingProblem& problem,
                     const PlannerOptions& options) {
   if (name == "auto") return PlanAutomatically(problem, options);

@@ -59,6 +59,11 @@ Schedule PlanByList(const SchedulingProblem& problem, const PlannerOptions& opti
 Schedule PlanByMilp(const SchedulingProblem& problem, const PlannerOptions& options);
 Schedule PlanAutomatically(const SchedulingProblem& problem, const PlannerOptions& options);
 
+/// How many states `auto` may look at: 15 to 30 ms of a core for most. States instead of seconds,
+/// so that a plan, and what EXPLAIN prints of it, is the same on any machine and however busy that
+/// is.
+int64_t AutomaticStates(const SchedulingProblem& problem);
+
 /// By the name of `--planner`. Throws Error(kUsage) naming those there are.
 Schedule PlanByName(const std::string& name, const SchedulingProblem& problem,
                     const PlannerOptions& options);
