@@ -98,6 +98,13 @@ std::optional<double> PaceOf(const OperatorRecord* record, const std::string& pr
   return record->engine_s / record->profile_s;
 }
 
+/// Of a model's calls. Of little work nothing: most of it may be one call that waited for a core.
+std::optional<double> EnginePaceOf(const OperatorRecord* record, const std::string& profile_id) {
+  constexpr double kLeast_s = 0.1;
+  if (record == nullptr || record->profile_s < kLeast_s) return std::nullopt;
+  return PaceOf(record, profile_id);
+}
+
 /// A number with commas between thousands.
 std::string Grouped(double number) {
   std::string digits = fmt::format("{:.0f}", number);
@@ -415,8 +422,8 @@ void CardinalityEstimator::EstimateInference(const PhysicalPlan& plan, size_t po
                (model.profile.copy_s + model.profile.copy_token_s * estimate.reused_tokens.value);
   };
   const double share = model.profile.relative_error;
-  estimate.pace = PaceOf(facts.record, model.profile_id)
-                      .value_or(PaceOf(facts.pace, model.profile_id).value_or(1.0));
+  estimate.pace = EnginePaceOf(facts.record, model.profile_id)
+                      .value_or(EnginePaceOf(facts.pace, model.profile_id).value_or(1.0));
   estimate.busy_s = Estimate{seconds(output), seconds(estimate.output_tokens.low) * (1.0 - share),
                              seconds(estimate.output_tokens.high) * (1.0 + share)} *
                     estimate.pace;

@@ -83,6 +83,14 @@ void OperatorHistory::Add(const Signature& operation, const std::string& model_d
     record.*field.value = record.*field.value * kMemory + of_run.*field.value;
 }
 
+void OperatorHistory::ForgetPacesOfModels() {
+  for (auto& [key, record] : records_) {
+    if (key.ends_with(' ')) continue;  // no model's digest: a tool
+    record.engine_s = record.profile_s = 0.0;
+    record.profile.clear();
+  }
+}
+
 std::string OperatorHistory::ToJson() const {
   Json operators = Json::object();
   for (const auto& [key, record] : records_) {

@@ -41,6 +41,9 @@ class OperatorHistory {
   void Add(const Signature& operation, const std::string& model_digest,
            const OperatorRecord& of_run);
 
+  /// Forgets what models took beside their profiles, for those who run by a profile alone.
+  void ForgetPacesOfModels();
+
   /// One JSON object. Read throws Error(kConfig) naming `path` and what is wrong.
   std::string ToJson() const;
   static OperatorHistory Read(const std::string& text, const std::string& path);

@@ -236,6 +236,7 @@ void SimulatedRun::ReadCosts() {
     return;
   try {
     history_ = OperatorHistory::Read(ReadFile(run_.history_file, "history"), run_.history_file);
+    history_.ForgetPacesOfModels();  // simulated workers take what the profile says
   } catch (const Error& error) {
     report_.notes.emplace_back(error.what());
   }

@@ -294,6 +294,24 @@ TEST(OptimizerTest, WhatRunsTookCorrectsTheProfileTheyWereMeasuredWith) {
   EXPECT_DOUBLE_EQ(busy_after(3.0, "of another machine").busy_s.value, as_profile);
 }
 
+// A call or two that had to wait for a core say nothing about a million of them.
+TEST(OptimizerTest, WhatTookNextToNothingIsNoPace) {
+  Batch batch;
+  batch.Add("start_ops: [a]\nend_ops: [a]\nops:\n  a: {model: m, temperature: 0}\n",
+            Rows(50, 50, "x"));
+  const auto pace_after = [&](double own_s, double of_model_s) {
+    OperatorHistory history;
+    history.Add(batch.identity(0, 0).signature, "m",
+                {2, 2, 2 * 30, 0, 2 * 12, 2 * 12 * 12, 0, 60 * own_s, own_s, "default"});
+    history.Add(ModelPaceSignature(), "m",
+                {2, 2, 0, 0, 0, 0, 0, 3 * of_model_s, of_model_s, "default"});
+    return batch.Plan({}, &history).operators[0].estimate.pace;
+  };
+  EXPECT_DOUBLE_EQ(pace_after(0.01, 0.02), 1.0);
+  EXPECT_DOUBLE_EQ(pace_after(0.01, 20.0), 3.0);
+  EXPECT_DOUBLE_EQ(pace_after(10.0, 20.0), 60.0);
+}
+
 TEST(OptimizerTest, APlanSaysWhenOperatorsStartAndHowManyCallsRunAtOnce) {
   Batch batch;
   batch.Add(R"(graph:

@@ -6,12 +6,14 @@
 
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "optimizer/cost_profile.h"
 #include "optimizer/operator_history.h"
 #include "plan/node_signature.h"
+#include "session/planning.h"
 #include "workflow/workflow.h"
 
 namespace halo::test {
@@ -49,6 +51,10 @@ class SimulatedRunTest : public testing::Test {
   void Write(const std::string& name, const std::string& text) const {
     std::ofstream(folder_ + "/" + name) << text;
   }
+  std::string FileText(const std::string& name) const {
+    std::ifstream file(folder_ + "/" + name);
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
   std::string FaultOf(const SimulationOptions& options) const {
     try {
       Simulate(options);
@@ -74,6 +80,23 @@ TEST_F(SimulatedRunTest, RowsRunOnTheVirtualClock) {
   EXPECT_GT(report.elapsed_s, report.load_s + 10.0);
   EXPECT_NEAR(report.elapsed_s, report.busy_s + report.load_s, 1e-3);
   EXPECT_LT(report.simulating_s, report.elapsed_s);
+}
+
+// Simulated workers take what the profile says, whatever slowed this machine's down.
+TEST_F(SimulatedRunTest, PacesOfRealRunsDoNotCount) {
+  const CostProfile costs = ReadCostProfile(FileText("profile.json"), "profile.json");
+  OperatorRecord slow;
+  slow.instances = slow.calls = 100.0;
+  slow.engine_s = 5000.0;
+  slow.profile_s = 100.0;
+  slow.profile = ProfileId(costs.models.front());
+  OperatorHistory history;
+  history.Add(ModelPaceSignature(), costs.models.front().model_digest, slow);
+  const SimulationReport without = Simulate(options_);
+  Write("history.json", history.ToJson());
+  options_.run.history_file = folder_ + "/history.json";
+  options_.run.use_history = true;
+  EXPECT_DOUBLE_EQ(Simulate(options_).estimated_busy_s, without.estimated_busy_s);
 }
 
 TEST_F(SimulatedRunTest, EqualSeedsAreEqualAndOthersDiffer) {
