@@ -241,7 +241,11 @@ class PlacementReader {
     const auto found = one.find(key);
     if (found == one.end() || !found->is_number())
       Refuse(fmt::format("a placement has no {}", key));
-    return found->get<double>();
+    constexpr double kMost_s = 1e9;
+    const double seconds = found->get<double>();
+    if (!(seconds >= 0.0 && seconds <= kMost_s))
+      Refuse(fmt::format("a placement's {} is no time: {} s", key, seconds));
+    return seconds;
   }
 
   void Add(const Json& one) {
@@ -255,6 +259,7 @@ class PlacementReader {
     placed.start_s = Seconds(one, "start_s");
     placed.end_s = Seconds(one, "end_s");
     placed.load_s = Seconds(one, "load_s");
+    if (placed.end_s < placed.start_s) Refuse("a placement ends before it begins");
     plan_.placements.push_back(placed);
   }
 
@@ -266,15 +271,17 @@ class PlacementReader {
       std::set<int32_t> shares;
       size_t count = 0;
       int32_t of = 1;
+      bool alike = true;  // all are parts of as many
       for (const PlacedOperator& placed : plan_.placements) {
         if (placed.op != i) continue;
+        alike = alike && (count == 0 || placed.shares == of);
         ++count;
         of = placed.shares;
         shares.insert(placed.share);
       }
       const bool runs = planned.same_as < 0 && node.model != kNoModel && !node.removed;
       const size_t wanted = runs ? static_cast<size_t>(of) : 0;
-      if (count != wanted || shares.size() != wanted) {
+      if (!alike || count != wanted || shares.size() != wanted) {
         Refuse(fmt::format("'{}' is not placed once for each share of its rows",
                            logical.operator_of(planned.op).id));
       }

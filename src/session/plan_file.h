@@ -21,7 +21,8 @@ void ApplyPlanFile(const std::string& text, const std::string& path,
 
 /// Puts the placements of a saved plan in place of those of `plan`, which is of the same workflows
 /// (ApplyPlanFile). Throws Error(kUsage) naming `path` where they are for another number of
-/// workers, or are not one for each share of each operator that runs a model.
+/// workers, are not one for each share of each operator that runs a model, or have impossible
+/// times.
 void ApplyPlacements(const std::string& text, const std::string& path, PhysicalPlan& plan);
 
 /// The rules that a loaded plan takes the place of.

@@ -160,6 +160,22 @@ TEST_F(PlanFileTest, PlacementsAreThoseOfTheFile) {
   Json no_time = saved;
   no_time["placements"][0]["start_s"] = "soon";
   EXPECT_THAT(refused(no_time.dump(), plan), HasSubstr("start_s"));
+  const auto at_times = [&](double start_s, double end_s, double load_s) {
+    Json changed = saved;
+    changed["placements"][0]["start_s"] = start_s;
+    changed["placements"][0]["end_s"] = end_s;
+    changed["placements"][0]["load_s"] = load_s;
+    return refused(changed.dump(), plan);
+  };
+  EXPECT_THAT(at_times(-1.0, 1.0, 0.0), HasSubstr("start_s is no time"));
+  EXPECT_THAT(at_times(0.0, 1e300, 0.0), HasSubstr("end_s is no time"));
+  EXPECT_THAT(at_times(0.0, 1.0, -1.0), HasSubstr("load_s is no time"));
+  EXPECT_THAT(at_times(2.0, 1.0, 0.0), HasSubstr("ends before it begins"));
+  Json whole_and_half = saved;
+  for (Json& one : whole_and_half["placements"]) {
+    if (one["operator"] == 0 && one["share"] == 0) one["shares"] = 1;
+  }
+  EXPECT_THAT(refused(whole_and_half.dump(), plan), HasSubstr("once for each share"));
   Json none = saved;
   none.erase("placements");
   EXPECT_THAT(refused(none.dump(), plan), HasSubstr("no placements"));
