@@ -69,8 +69,9 @@ class RowBuilder {
   bool number_unsigned(Json::number_unsigned_t value) { return Value(Json(value)); }
   bool number_float(Json::number_float_t value, const Json::string_t& text) {
     const bool whole = text.find_first_of(".eE") == std::string::npos;
-    if (whole && frames_.size() == 1 && frames_[0].key == "id") row_.id_is_exact = false;
-    return Value(Json(value));
+    if (!whole) return Value(Json(value));
+    if (frames_.size() == 1 && frames_[0].key == "id") row_.id_is_exact = false;
+    return Value(Json(text));  // floating point would lose digits
   }
   bool string(Json::string_t& value) { return Value(Json(std::move(value))); }
   bool binary(Json::binary_t& /*value*/) { return false; }  // JSON has none

@@ -27,7 +27,8 @@ struct JsonRow {
   std::vector<JsonFault> faults;
 };
 
-/// Reads one object: UTF-8, strict JSON, no duplicate keys, at most kMaxRowDepth levels.
+/// Reads one object: UTF-8, strict JSON, no duplicate keys, at most kMaxRowDepth levels. A whole
+/// number that no 64 bits can hold is the text of its digits, as in sql/sql_values.h.
 JsonRow ParseJsonRow(std::string_view text);
 
 }  // namespace halo

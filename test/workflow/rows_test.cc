@@ -80,6 +80,17 @@ TEST_F(RowsTest, JsonLines) {
   EXPECT_FALSE(rows[2].failure);
 }
 
+TEST_F(RowsTest, WholeNumbersKeepAllTheirDigits) {
+  const std::vector<Row> rows =
+      Read("r.jsonl",
+           "{\"a\":18446744073709551615,\"b\":-9223372036854775808}\n"
+           "{\"a\":18446744073709551616,\"b\":[-123456789012345678901234567890],\"c\":1e30}\n");
+  ASSERT_EQ(rows.size(), 2U);
+  EXPECT_EQ(rows[0].values.dump(), R"({"a":18446744073709551615,"b":-9223372036854775808})");
+  EXPECT_EQ(rows[1].values.dump(),
+            R"({"a":"18446744073709551616","b":["-123456789012345678901234567890"],"c":1e+30})");
+}
+
 TEST_F(RowsTest, JsonLinesColumnsInOrderOfAppearance) {
   const auto source = OpenRows({Write("r.jsonl", "{\"b\":1}\n{\"a\":1,\"b\":2}\n"), {}, -1, ""});
   EXPECT_EQ(source->columns(), (std::vector<std::string>{"b", "a"}));
