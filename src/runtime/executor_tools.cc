@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/random.h"
 #include "runtime/executor_impl.h"
+#include "tool/function/local_function.h"
 
 namespace halo {
 namespace {
@@ -22,6 +23,19 @@ Failure Late() { return {"", "deadline", "the row took longer than its deadline 
 /// A row as scripts and traces name it.
 std::string ScriptRow(const RowState& row) {
   return row.row.id.is_string() ? row.row.id.get<std::string>() : row.id_text;
+}
+
+/// What a call's tool orders it by: the row's priority, then its place among rows of that.
+int64_t ToolOrder(const RowState& row, int64_t order) {
+  constexpr int64_t kPlaces = int64_t{1} << 31;
+  return -int64_t{row.priority} * kPlaces + std::min(order, kPlaces - 1);
+}
+
+/// True for functions of the embedding program: few run at once, for any time, so that their
+/// backend counts the limit of an attempt from its start.
+bool BackendCountsTheLimit(const ToolCall& call) {
+  const auto* function = std::get_if<FunctionCall>(&call.what);
+  return function != nullptr && FindLocalFunction(function->function) == nullptr;
 }
 
 /// True for failures that say something about the row that made the call, not about the call.
@@ -82,7 +96,7 @@ BuiltToolCall Executor::Impl::BuildToolCall(RowState& row, OperatorIndex op) con
                                 .Finish()
                                 .low;
   BuiltToolCall built = ToolOf(row, op).Build(values, draw_key);
-  built.call.order = OrderOf(row, op);
+  built.call.order = ToolOrder(row, OrderOf(row, op));
   built.call.script_row = ScriptRow(row);
   return built;
 }
@@ -151,7 +165,7 @@ void Executor::Impl::SendTool(ToolWork work) {
   work.call.id = next_request++;
   work.call.script_attempt = work.attempt;
   work.call.deadline_us = row.deadline_us;
-  if (work.call.timeout_us > 0) {
+  if (work.call.timeout_us > 0 && !BackendCountsTheLimit(work.call)) {
     const int64_t until_us = clock.NowUs() + work.call.timeout_us;
     work.call.deadline_us = row.deadline_us > 0 ? std::min(row.deadline_us, until_us) : until_us;
   }
@@ -189,7 +203,7 @@ void Executor::Impl::OnToolCompletion(ToolCompletion completion) {
     completion.failure =
         Failure{"", "timeout",
                 "the call took longer than its limit of " +
-                    nlohmann::json(static_cast<double>(work.call.timeout_us) * 1e-6).dump() + " s",
+                    nlohmann::json(static_cast<double>(work.call.timeout_us) / 1e6).dump() + " s",
                 true};
   }
   if (!RetryToolLater(work, completion)) ConcludeTool(std::move(work), std::move(completion));
@@ -259,7 +273,7 @@ bool Executor::Impl::PassOn(ToolWork& work) {
     work.row = row;
     work.op = op;
     // What is asked is the same; who asks is not.
-    work.call.order = OrderOf(*row, op);
+    work.call.order = ToolOrder(*row, OrderOf(*row, op));
     work.call.script_operator = PlanOf(*row).operator_of(op).id;
     work.call.script_row = ScriptRow(*row);
     At(*row, op).state = State::kSubmitted;

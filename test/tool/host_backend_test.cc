@@ -123,6 +123,35 @@ TEST_F(HostBackendTest, CancelledAndLateCallsAreAnsweredAtOnce) {
   EXPECT_EQ(gate.inside, 2) << "what was given up while it waited is not called";
 }
 
+TEST_F(HostBackendTest, TheLimitOfACallBeginsWithIt) {
+  Gate gate;
+  HostBackend backend({{"f", {[&](const std::string&) { return gate.Pass(); }, 1}}}, rig_.mailbox,
+                      rig_.clock);
+  const ToolCallId first = Submit(backend, Call("f"));
+  gate.WaitUntilInside(1);
+  ToolCall limited = Call("f");
+  limited.timeout_us = int64_t{60} * 1'000'000;
+  const ToolCallId waiting = Submit(backend, limited);
+  ToolCall brief = Call("f");
+  brief.timeout_us = 1;
+  const ToolCallId next = Submit(backend, brief);
+  EXPECT_FALSE(rig_.IsDone(next)) << "it has not begun";
+  gate.Open();
+  EXPECT_EQ(rig_.Wait(first).value, "passed");
+  EXPECT_EQ(rig_.Wait(waiting).value, "passed");
+  EXPECT_GT(rig_.Wait(next).started_us, 0);
+}
+
+TEST_F(HostBackendTest, ACallThatTakesLongerThanItsLimitIsLate) {
+  Gate gate;
+  HostBackend backend({{"f", {[&](const std::string&) { return gate.Pass(); }, 1}}}, rig_.mailbox,
+                      rig_.clock);
+  ToolCall call = Call("f");
+  call.timeout_us = 1;
+  EXPECT_EQ(CodeOf(rig_.Wait(Submit(backend, call))), "deadline");
+  gate.Open();
+}
+
 TEST_F(HostBackendTest, ItsEndWaitsForWhatRuns) {
   std::atomic<bool> has_returned{false};
   {

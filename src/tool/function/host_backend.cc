@@ -99,6 +99,7 @@ struct HostBackend::Impl {
   Impl(ToolMailbox& m, Clock& c) : mailbox(m), clock(c) {}
 
   void Serve(Pool& pool);
+  void Begin(const ToolCall& call);
   void WatchDeadlines();
   void Answer(ToolCallId id, ToolCompletion completion);
   int64_t EndLateCalls();
@@ -118,6 +119,17 @@ void HostBackend::Impl::Answer(ToolCallId id, ToolCompletion completion) {
   mailbox.Put(std::move(completion));
 }
 
+/// Under the mutex. The limit of an attempt begins with it: what waits behind a slow function is
+/// not late for that.
+void HostBackend::Impl::Begin(const ToolCall& call) {
+  OpenCall& begun = open.at(call.id);
+  begun.started_us = clock.NowUs();
+  if (call.timeout_us <= 0) return;
+  const int64_t until_us = begun.started_us + call.timeout_us;
+  begun.deadline_us = begun.deadline_us > 0 ? std::min(begun.deadline_us, until_us) : until_us;
+  deadlines_changed.notify_all();
+}
+
 /// A thread of one function.
 void HostBackend::Impl::Serve(Pool& pool) {
   std::unique_lock lock(mutex);
@@ -127,7 +139,7 @@ void HostBackend::Impl::Serve(Pool& pool) {
     --pool.idle;
     if (ending) return;
     const ToolCall call = std::move(pool.waiting.extract(pool.waiting.begin()).value());
-    open.at(call.id).started_us = clock.NowUs();
+    Begin(call);
     lock.unlock();
     ToolCompletion completion;
     Run(pool.function, std::get<FunctionCall>(call.what), completion);
