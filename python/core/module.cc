@@ -110,8 +110,9 @@ HostFunction FunctionOf(py::object function, int32_t at_once) {
     try {
       return (*shared)(call).cast<std::string>();
     } catch (const py::error_already_set& error) {
-      // It belongs to Python and must not leave the lock.
-      throw std::runtime_error(error.what());
+      // It belongs to Python and must not leave the lock. What it says is all that is wanted: its
+      // frames are the package's.
+      throw std::runtime_error(py::str(error.value()).cast<std::string>());
     }
   };
   return host;

@@ -6,9 +6,10 @@ import inspect
 import json
 import os
 import pathlib
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Union
+import traceback
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Union
 
-from . import _core
+from . import _core, _rows
 from .errors import UsageError
 
 Function = Callable[..., Any]
@@ -75,12 +76,36 @@ def _profiles() -> str:
     return os.path.join(state, "halo", "profiles", "")
 
 
-def _absolute(path: Any) -> str:
+def absolute(name: str, path: Any) -> str:
+    """An absolute path; ``name`` is what it is given for."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise UsageError(f"{name}: expected the path of a file or folder, got {path!r}")
     return str(os.path.abspath(os.fspath(path)))
 
 
+def _by_name(name: str, given: Any, example: str) -> Mapping[str, Any]:
+    if not isinstance(given, Mapping):
+        raise UsageError(f"{name}: expected a dict such as {example}, got {given!r}")
+    return given
+
+
+def _word(value: Any) -> Any:
+    """For JSON: numbers of numpy and paths; anything else as the core's message shows it when it refuses it."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.item() if hasattr(value, "item") else repr(value)
+
+
+def text_of(made: Mapping[str, Any]) -> str:
+    """Options as the core takes them."""
+    try:
+        return json.dumps(made, default=_word)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"options: {error}") from None
+
+
 def _rows_of(path: str) -> str:
-    return path if path in ("", "-") or path.startswith("sql:") else _absolute(path)
+    return path if path in ("", "-") or path.startswith("sql:") else absolute("rows", path)
 
 
 def program() -> str:
@@ -120,22 +145,29 @@ def make(
     if "inputs" in options or "engine_program" in options:
         raise UsageError("inputs and engine_program are set by the package")
     options["inputs"] = [
-        {"workflow": _absolute(workflow), "rows": _rows_of(path or "")} for workflow, path in zip(workflows, rows)
+        {"workflow": absolute("workflow", workflow), "rows": _rows_of(path or "")} for workflow, path in zip(workflows, rows)
     ]
-    options["models"] = {name: _absolute(file) for name, file in (options.get("models") or {}).items()}
+    models = _by_name("models", options.get("models", {}), "{'name': 'file.gguf'}")
+    options["models"] = {name: absolute(f"models['{name}']", file) for name, file in models.items()}
     _from_environment(options, simulated)
     for name in _PATHS:
         if options.get(name):
             folder = os.sep if str(options[name]).endswith(os.sep) else ""
-            options[name] = _absolute(options[name]) + folder
+            options[name] = absolute(name, options[name]) + folder
     for name in ("worker_memory", "kept_memory"):
         if name in options:
             options[name] = _size(name, options[name])
     for name in ("allow", "rules_off"):
         if name in options:
-            options[name] = [options[name]] if isinstance(options[name], str) else sorted(options[name])
+            options[name] = [options[name]] if isinstance(options[name], str) else _words(name, options[name])
     _failures(options)
     return finish(options)
+
+
+def _words(name: str, given: Any) -> List[str]:
+    if not isinstance(given, Iterable) or not all(isinstance(word, str) for word in given):
+        raise UsageError(f"{name}: expected words such as {{'one', 'other'}}, got {given!r}")
+    return sorted(given)
 
 
 def finish(options: Dict[str, Any]) -> Dict[str, Any]:
@@ -147,18 +179,47 @@ def finish(options: Dict[str, Any]) -> Dict[str, Any]:
     return options
 
 
-def _adapter(name: str, function: Function) -> Callable[[str], str]:
-    """A function of JSON texts that calls `function` with the inputs by name."""
-    takes_config = "config" in inspect.signature(function).parameters
+class FunctionFailed(Exception):
+    """What went wrong in a function, as the row that it fails says it."""
+
+
+def _told(error: BaseException) -> str:
+    """The exception and the line that raised it, without the folder, so that rows are the same wherever they are run."""
+    said = "".join(traceback.format_exception_only(type(error), error)).strip()
+    raised = error.__traceback__.tb_next if error.__traceback__ is not None else None  # the first is the adapter's
+    if raised is None:
+        return said
+    while raised.tb_next is not None:
+        raised = raised.tb_next
+    return f"{said} ({os.path.basename(raised.tb_frame.f_code.co_filename)}:{raised.tb_lineno})"
+
+
+def _takes_config(function: Function) -> bool:
+    try:
+        return "config" in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # one of Python's own that does not say
+        return False
+
+
+def _adapter(function: Function) -> Callable[[str], str]:
+    """A function of JSON texts that calls `function` with the inputs by name. What it raises is a FunctionFailed."""
+    takes_config = _takes_config(function)
 
     def call(text: str) -> str:
         asked = json.loads(text)
         more = {"config": asked["config"]} if takes_config and "config" not in asked["inputs"] else {}
-        value = function(**asked["inputs"], **more)
         try:
-            return json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"{name} gave what is no JSON: {error}") from None
+            value = function(**asked["inputs"], **more)
+        except BaseException as error:  # nobody else sees it: an exit, too, ends this call alone
+            said = _told(error)
+        else:
+            try:
+                given = _rows.json_of(value)
+                given.encode()  # halves of surrogate pairs have no bytes
+                return given
+            except (TypeError, ValueError, RecursionError) as error:
+                said = f"TypeError: its value is no JSON: {error}"
+        raise FunctionFailed(said.encode(errors="backslashreplace").decode())
 
     return call
 
@@ -166,10 +227,15 @@ def _adapter(name: str, function: Function) -> Callable[[str], str]:
 def functions(given: Optional[Mapping[str, Function]]) -> Dict[str, Any]:
     """Functions of Python as the core calls them; ``function.at_once`` (see `halo.tool`) may run side by side."""
     made: Dict[str, Any] = {}
-    for name, function in (given or {}).items():
+    for name, function in _by_name("functions", {} if given is None else given, "{'name': function}").items():
         if not callable(function):
             raise UsageError(f"functions: '{name}' is no function")
-        made[name] = (_adapter(name, function), int(getattr(function, "at_once", 1)))
+        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):
+            raise UsageError(
+                f"functions: '{name}' is an async function: give one that waits for it, such as "
+                f"lambda **inputs: asyncio.run({name}(**inputs))"
+            )
+        made[name] = (_adapter(function), int(getattr(function, "at_once", 1)))
     return made
 
 

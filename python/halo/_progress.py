@@ -80,7 +80,8 @@ class Display:
         self._next = 0.0
         self.show(run)
         if self._width:
-            self._write("\n")
+            sys.stderr.write("\n")
+            self._width = 0
 
     def _write(self, text: str) -> None:
         line = "\r" + text.rstrip("\n").ljust(self._width)

@@ -9,6 +9,7 @@ import json
 import json.encoder
 import math
 import sys
+import uuid
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from . import _core
@@ -21,29 +22,74 @@ _AT_ONCE = 1024
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has no word for: dates as ISO texts, decimals with all their digits, numbers and lists of numpy."""
+    """What JSON has no word for, as the core shows such values of Parquet files: dates, times and durations as ISO texts,
+    decimals with all their digits; numbers and lists of numpy."""
     if type(value).__name__ in ("NAType", "NaTType"):  # pandas: nothing is there
         return None
     if isinstance(value, datetime.datetime) and value.tzinfo is not None:
-        return value.astimezone(datetime.timezone.utc).replace(tzinfo=None).isoformat() + "Z"
-    if isinstance(value, (datetime.date, datetime.time)):
+        return _iso(value.astimezone(datetime.timezone.utc).replace(tzinfo=None).isoformat()) + "Z"
+    if isinstance(value, datetime.time) and value.tzinfo is not None:
         return value.isoformat()
+    if isinstance(value, (datetime.date, datetime.time)):
+        return _iso(value.isoformat())
+    if isinstance(value, datetime.timedelta):
+        return _duration(value)
     if isinstance(value, decimal.Decimal):
         return format(value, "f") if value.is_finite() else str(value)
-    if isinstance(value, (set, frozenset, tuple)):
-        return list(value)
+    if isinstance(value, (set, frozenset)):
+        # In an order that is the same in every process.
+        return sorted(value, key=lambda each: (type(each).__name__, each if isinstance(each, (int, float)) else 0, str(each)))
+    if isinstance(value, uuid.UUID):
+        return str(value)
     if hasattr(value, "tolist"):  # numpy's scalars and arrays
-        return _finite(value.tolist())
+        return _of_numpy(value)
     if isinstance(value, Mapping):
         return dict(value)
-    raise TypeError(f"a row cannot hold a {type(value).__name__}")
+    raise TypeError(f"a row cannot hold a value of the type {type(value).__name__}")
+
+
+def _iso(text: str) -> str:
+    """Without the zeros at the end of a fraction, and without zone."""
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _duration(value: datetime.timedelta) -> str:
+    """ISO 8601.
+
+    >>> _duration(datetime.timedelta(days=1, hours=2, milliseconds=500))
+    'P1DT2H0.5S'
+    """
+    micros = value // datetime.timedelta(microseconds=1)
+    sign, micros = ("-", -micros) if micros < 0 else ("", micros)
+    days, micros = divmod(micros, 86_400_000_000)
+    hours, micros = divmod(micros, 3_600_000_000)
+    minutes, micros = divmod(micros, 60_000_000)
+    seconds = _iso(f"{micros // 1_000_000}.{micros % 1_000_000:06}")
+    date = f"{sign}{days}D" if days else ""
+    parts = ((str(hours), "H"), (str(minutes), "M"), (seconds, "S"))
+    time = "".join(f"{sign}{amount}{unit}" for amount, unit in parts if amount != "0")
+    return "P" + date + ("T" + time if time else "" if date else "T0S")
+
+
+def _of_numpy(value: Any) -> Any:
+    """Scalars and arrays. Their own `tolist` gives numbers for times of nanoseconds."""
+    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    if kind == "M":
+        return _each(lambda text: None if text == "NaT" else _iso(text), value.astype(str).tolist())
+    if kind == "m":
+        return value.astype("timedelta64[us]").tolist()
+    return _finite(value.tolist())
+
+
+def _each(make: Callable[[Any], Any], value: Any) -> Any:
+    return [_each(make, each) for each in value] if isinstance(value, list) else make(value)
 
 
 def _finite(value: Any) -> Any:
     """NaN is how tables say that nothing is there; JSON has no other numbers than finite ones."""
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [_finite(each) for each in value]
     if isinstance(value, dict):
         return {key: _finite(each) for key, each in value.items()}
@@ -63,27 +109,49 @@ def _encoder() -> Callable[[Any], str]:
 _encode = _encoder()
 
 
+def json_of(value: Any) -> str:
+    """A value as JSON. Raises TypeError, ValueError or RecursionError where there is no JSON for it.
+
+    >>> json_of({"day": datetime.date(2026, 1, 31), "gone": float("nan")})
+    '{"day":"2026-01-31","gone":null}'
+    """
+    try:
+        return _encode(value)
+    except ValueError:  # a number that is not finite
+        return _encode(_finite(value))
+
+
 def encode(row: Mapping[str, Any], number: int) -> str:
     """A row as JSON. ``number`` (from 1) is for messages."""
     if not isinstance(row, Mapping):
-        raise RowsError(f"row {number}: expected a dict, got a {type(row).__name__}")
+        raise RowsError(f'row {number}: expected a dict such as {{"prompt": ...}}, got a {type(row).__name__}')
     try:
-        return _encode(row if isinstance(row, dict) else dict(row))
-    except ValueError:  # a number that is not finite
+        return json_of(row if isinstance(row, dict) else dict(row))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RowsError(f"row {number}: {_column_at_fault(row)}{error}") from None
+
+
+def _column_at_fault(row: Mapping[str, Any]) -> str:
+    for name, value in row.items():
         try:
-            return _encode(_finite(dict(row)))
-        except (TypeError, ValueError, RecursionError) as error:
-            raise RowsError(f"row {number}: {error}") from None
-    except (TypeError, RecursionError) as error:
-        raise RowsError(f"row {number}: {error}") from None
+            json_of(value)
+        except (TypeError, ValueError, RecursionError):
+            return f"column {str(name)!r}: "
+    return ""  # it is a name
 
 
 def add(stream: _core.Rows, row: Mapping[str, Any], number: int, priority: int = 0, timeout: float = 0.0) -> int:
     """Adds a row, the ``number``th (from 1, for messages), to a stream; returns its index."""
+    text = encode(row, number)
     try:
-        return stream.add(encode(row, number), priority, timeout)
+        return stream.add(text, priority, timeout)
     except UnicodeEncodeError as error:
         raise RowsError(f"row {number}: {error}") from None
+    except TypeError:
+        raise UsageError(
+            f"row {number}: expected a whole number of 32 bits as priority and seconds as timeout, got {priority!r} and "
+            f"{timeout!r}"
+        ) from None
 
 
 def add_all(stream: _core.Rows, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -94,11 +162,12 @@ def add_all(stream: _core.Rows, rows: Iterable[Mapping[str, Any]]) -> None:
         try:
             stream.add_all(texts)
         except UnicodeEncodeError as error:
-            number = next(number for (number, _), text in zip(chunk, texts) if not _is_unicode(text))
+            number = next(number for (number, _), text in zip(chunk, texts) if not is_unicode(text))
             raise RowsError(f"row {number}: {error}") from None
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """False for halves of surrogate pairs, which UTF-8 has no bytes for."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -107,6 +107,10 @@ class ForkedError(HaloError):
             "start processes with multiprocessing.get_context('spawn')"
         )
 
+    def __reduce__(self) -> Tuple[Any, ...]:
+        # Pools of processes hand exceptions on by pickling them, and hang where that goes wrong.
+        return type(self), ()
+
 
 class StoppedError(HaloError):
     """A limit has ended the run before all rows were done: ``max_failures``, a budget, the breaker.
@@ -142,6 +146,9 @@ class RowFailed(HaloError):
         error = row.get("error") or {}
         super().__init__(f"{error.get('operator', '')}: {error.get('message', '')} ({error.get('code', '')})")
         self.row = row
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        return type(self), (self.row,)
 
 
 _BY_CODE = {

@@ -46,6 +46,6 @@ def explain(
     given = _rows.Given(rows)
     made = _options.make([workflow], [given.path], options)
     text, page, data, mermaid = _core.explain(
-        json.dumps(made), [given.stream], _options.functions(functions), ["text", "html", "json", "mermaid"]
+        _options.text_of(made), [given.stream], _options.functions(functions), ["text", "html", "json", "mermaid"]
     )
     return Plan(text, page, json.loads(data), mermaid)

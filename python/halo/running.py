@@ -7,6 +7,7 @@ import atexit
 import concurrent.futures
 import itertools
 import json
+import os
 import threading
 import weakref
 from types import TracebackType
@@ -15,7 +16,7 @@ from typing import Any, AsyncIterator, Callable, Dict, Generator, Iterator, List
 from . import _core, _options, _rows
 from ._options import Function, PathLike
 from ._progress import Display
-from .errors import HaloError, InterruptedRun, RowFailed, StoppedError, UsageError
+from .errors import ForkedError, HaloError, InterruptedRun, RowFailed, StoppedError, UsageError
 
 Row = Dict[str, Any]
 
@@ -56,8 +57,8 @@ def tool(function: Optional[Function] = None, *, at_once: int = 1) -> Any:
     >>> shout("a"), shout.at_once
     ('A', 4)
     """
-    if at_once < 1:
-        raise UsageError(f"at_once: expected 1 or more, got {at_once}")
+    if not isinstance(at_once, int) or at_once < 1:
+        raise UsageError(f"at_once: expected a whole number of 1 or more, got {at_once!r}")
 
     def mark(marked: Function) -> Function:
         setattr(marked, "at_once", at_once)
@@ -91,7 +92,7 @@ def _begin(
     begin: Callable[..., _core.Run] = _core.run,
 ) -> _core.Run:
     made = _options.make(workflows, [each.path for each in given], options, begin is _core.simulate)
-    run = begin(json.dumps(made), [each.stream for each in given], _options.functions(functions))
+    run = begin(_options.text_of(made), [each.stream for each in given], _options.functions(functions))
     _live.add(run)
     return run
 
@@ -203,7 +204,7 @@ def resume(
     for name in set(asked) - set(options) - {"run_dir", "engine_program", "shipped_models"}:
         del asked[name]
     asked.update(resume=True, retry_failed=retry_failed)
-    core = _core.run(json.dumps(asked), [], _options.functions(functions))
+    core = _core.run(_options.text_of(asked), [], _options.functions(functions))
     _live.add(core)
     results = _collect(core, _rows.Given([]), progress, False)
     assert isinstance(results, Results)
@@ -327,6 +328,15 @@ async def _take_async(core: _core.Run) -> List[Row]:
     return rows
 
 
+_process = os.getpid()
+
+
+def _require_own_process() -> None:
+    """In a copy of the process nothing ends a wait: the thread that would is not in it."""
+    if os.getpid() != _process:
+        raise ForkedError()
+
+
 class Ticket:
     """A row that was submitted to a session, and what comes of it. It can be awaited."""
 
@@ -343,6 +353,8 @@ class Ticket:
 
     def row(self, timeout: Optional[float] = None) -> Row:
         """The finished row, failed or not. Waits ``timeout`` seconds at most, then raises `TimeoutError`."""
+        if not self.done():
+            _require_own_process()
         try:
             row = self._future.result(timeout)
             self._taken = True
@@ -363,6 +375,8 @@ class Ticket:
             self._source.cancel(self.index)
 
     def __await__(self) -> Generator[Any, None, Row]:
+        if not self.done():
+            _require_own_process()
         row = yield from asyncio.wrap_future(self._future).__await__()
         self._taken = True
         return row
@@ -450,7 +464,8 @@ class Session:
         **options: Any,
     ) -> None:
         several = isinstance(workflows, Sequence) and not isinstance(workflows, str)
-        self._workflows: List[PathLike] = list(workflows) if several else [workflows]  # type: ignore[list-item,arg-type]
+        paths: List[Any] = list(workflows) if several else [workflows]  # type: ignore[arg-type]
+        self._workflows = [_options.absolute("workflow", path) for path in paths]
         self._submitted = 0
         self._sources = [_core.Rows(any_time=True) for _ in self._workflows]
         given = []
@@ -466,25 +481,31 @@ class Session:
         self._finalizer = weakref.finalize(self, _give_up, core, self._sources)
 
     def submit(
-        self, workflow: Any, row: Optional[Mapping[str, Any]] = None, *, priority: int = 0, timeout: float = 0.0
+        self,
+        workflow: Any,
+        row: Optional[Mapping[str, Any]] = None,
+        *,
+        priority: int = 0,
+        timeout: Optional[float] = None,
     ) -> Ticket:
         """Adds a row: ``submit(workflow, row)``, or ``submit(row)`` where the session has one workflow. Rows of higher
-        priority go first; a row that takes longer than ``timeout`` seconds fails (0: no limit). Waits where 65,536 rows
+        priority go first; a row that takes longer than ``timeout`` seconds fails (None: no limit). Waits where 65,536 rows
         have not begun."""
         if row is None:
             if len(self._workflows) > 1:
                 raise UsageError("submit: say for which workflow, as in submit(workflow, row)")
             number, row = 0, workflow
         else:
-            if workflow not in self._workflows:
+            path = _options.absolute("workflow", workflow)
+            if path not in self._workflows:
                 raise UsageError(f"submit: the session has no workflow {workflow!r}: name it when the session is made")
-            number = self._workflows.index(workflow)
+            number = self._workflows.index(path)
         source = self._sources[number]
         self._submitted += 1
         while not source.wait_below(_MOST_WAITING, _WAIT_S):
             if self._tickets.outcome is not None:
                 break  # nobody takes them any more
-        ticket = Ticket(source, _rows.add(source, row, self._submitted, priority, timeout))
+        ticket = Ticket(source, _rows.add(source, row, self._submitted, priority, 0.0 if timeout is None else timeout))
         self._tickets.add(number, ticket)
         return ticket
 
@@ -492,6 +513,7 @@ class Session:
         """Tickets as their rows end, each once, until none is open. Those whose rows were taken before are left out."""
         tickets = self._tickets
         while True:
+            _require_own_process()
             with tickets.changed:
                 while not tickets.ended and tickets.open and tickets.outcome is None:
                     tickets.changed.wait(_WAIT_S)

@@ -9,8 +9,10 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import types
 import unittest
+import uuid
 import weakref
 
 import support
@@ -60,6 +62,38 @@ class Rows(unittest.TestCase):
         halo.run(flow, [row], functions={"echo": lambda **given: seen.append(given)})
         self.assertEqual(seen, [{"day": "2026-01-31", "price": "12.50", "at": "2026-01-31T07:05:00Z", "gone": None}])
 
+    def test_times_numbers_and_sets_are_those_of_tables(self):
+        flow = support.function_flow("kept", ("v",))
+
+        def kept(value):
+            seen = []
+            halo.run(flow, [{"v": value}], functions={"kept": lambda v: seen.append(v)})
+            return seen[0]
+
+        for value, wanted in (
+            (datetime.timedelta(days=1, hours=2), "P1DT2H"), (datetime.timedelta(), "PT0S"),
+            (-datetime.timedelta(minutes=1, microseconds=500_000), "PT-1M-0.5S"),
+            (datetime.datetime(2026, 1, 31, 9, 5, 0, 250_000), "2026-01-31T09:05:00.25"), (datetime.time(9, 5), "09:05:00"),
+            (uuid.UUID(int=3), "00000000-0000-0000-0000-000000000003"), ({"b", "a", "c"}, ["a", "b", "c"]),
+            ({10, 9}, [9, 10]), ((float("nan"), 1), [None, 1]),
+            (2**63, 2**63), (2**64, str(2**64)), (-2**63, -2**63), (-2**63 - 1, str(-2**63 - 1)), ([10**30], [str(10**30)]),
+        ):
+            self.assertEqual(kept(value), wanted)
+
+    @unittest.skipIf(pandas is None, "pandas is not installed")
+    def test_times_of_numpy(self):
+        flow = support.function_flow("kept", ("v",))
+        day = pandas.Timestamp("2026-01-31 09:05")
+        for value, wanted in (
+            (day.to_datetime64(), "2026-01-31T09:05:00"), (pandas.Series([day, None]).values, ["2026-01-31T09:05:00", None]),
+            (pandas.Timedelta("26h").to_timedelta64(), "P1DT2H"),
+            (pandas.Series(pandas.to_timedelta(["1s", None])).values, ["PT1S", None]),
+            (pandas.Timestamp("2026-01-31 09:05:00.123456789").to_datetime64(), "2026-01-31T09:05:00.123456789"),
+        ):
+            seen = []
+            halo.run(flow, [{"v": value}], functions={"kept": lambda v: seen.append(v)})
+            self.assertEqual(seen, [wanted])
+
     def test_bad_rows_are_all_named_before_anything_runs(self):
         with self.assertRaises(halo.RowsError) as raised:
             halo.run(ONE, [{"prompt": "p"}, {"id": 0, "prompt": "q"}, {"promt": "r"}])
@@ -67,7 +101,7 @@ class Rows(unittest.TestCase):
         self.assertEqual(len(messages), 2)
         self.assertIn("already", messages[0])
         self.assertIn("no column 'prompt'", messages[1])
-        for rows, said in (([3], "row 1: expected a dict"), ([{"prompt": object()}], "cannot hold a object"),
+        for rows, said in (([3], "row 1: expected a dict"), ([{"prompt": object()}], "column 'prompt': a row cannot hold a value of the type object"),
                            ([{"prompt": "\ud800"}], "surrogates")):
             with self.assertRaisesRegex(halo.RowsError, said):
                 halo.run(ONE, rows)
@@ -112,6 +146,20 @@ class Options(unittest.TestCase):
         with self.assertRaisesRegex(halo.UsageError, "worker_memory"):
             halo.run(ONE, [], worker_memory="much")
         self.assertIn("models", halo.option_names())
+        for options, said in (
+            ({"function": {"f": print}}, "no option 'function'.*functions"), ({"prgress": True}, "progress"),
+            ({"seed": 1.5}, "seed: this option takes no number such as 1.5"), ({"seed": -1}, "seed"), ({"seed": 2**64}, "seed"),
+            ({"threads": 0}, "threads: expected a number from 1 to 1024, got 0"), ({"threads": 2**40}, "threads"),
+            ({"threads": True}, "threads: this option takes no boolean"), ({"limit": -1}, "limit"), ({"naive": 1}, "naive"),
+            ({"budget": {"calls": -1}}, "budget"), ({"budget": {"seconds": "1"}}, "budget"), ({"seed": object()}, "seed"),
+            ({"models": "m.gguf"}, "models: expected a dict"), ({"models": {"m": 3}}, r"models\['m'\]: expected the path"),
+            ({"trace": 3}, "trace: expected the path"), ({"functions": [print]}, "functions: expected a dict"),
+            ({"allow": 3}, "allow: expected words"),
+        ):
+            with self.assertRaisesRegex(halo.UsageError, said):
+                halo.run(ONE, [], **options)
+        with self.assertRaisesRegex(halo.UsageError, "workflow: expected the path"):
+            halo.run({"ops": {}}, [])
 
     def test_missing_files_and_models_are_errors_of_their_own_kind(self):
         with self.assertRaises(halo.WorkflowError):
@@ -176,8 +224,27 @@ graph:
         rows = halo.run(flow, [{"n": n} for n in range(4)], functions={"picky": picky}, stop_when_all_fail=False)
         self.assertEqual([row["status"] for row in rows], ["ok", "ok", "failed", "failed"])
         self.assertEqual(rows[2]["error"]["code"], "function_failed")
-        self.assertIn("ValueError: not two", rows[2]["error"]["message"])
-        self.assertIn("no JSON", rows[3]["error"]["message"])
+        line = picky.__code__.co_firstlineno + 2
+        self.assertEqual(rows[2]["error"]["message"], f"picky: ValueError: not two (batches_test.py:{line})")
+        self.assertIn("picky: TypeError: its value is no JSON: a row cannot hold", rows[3]["error"]["message"])
+        for broken, said in ((lambda n: "\ud800", "surrogates"), (lambda n: sys.exit(3), "SystemExit: 3 (batches"),
+                             (lambda m: m, "unexpected keyword argument 'n'"), (int, "TypeError: ")):
+            row = halo.run(flow, [{"n": 1}], functions={"picky": broken})[0]
+            self.assertIn(said, row["error"]["message"])
+            self.assertNotIn("_options.py", row["error"]["message"])
+
+    def test_what_they_give_is_as_values_of_rows(self):
+        flow = support.function_flow("give")
+        row = halo.run(flow, [{"n": 1}], functions={
+            "give": lambda n: {"day": datetime.date(2026, 1, 31), "all": {1}, "nothing": float("nan"), "pair": (1, 2)}})[0]
+        self.assertEqual(row["outputs"]["x"], {"day": "2026-01-31", "all": [1], "nothing": None, "pair": [1, 2]})
+
+    def test_async_ones_are_refused(self):
+        async def wait(n):
+            return n
+
+        with self.assertRaisesRegex(halo.UsageError, "'wait' is an async function"):
+            halo.run(support.function_flow("wait"), [{"n": 1}], functions={"wait": wait})
 
     def test_a_slow_one_does_not_stall_the_engine(self):
         # The function waits until every row has been answered by the model: with an engine that waited for it, it would
@@ -215,6 +282,21 @@ graph:
         results = halo.run(flow, [{"n": n} for n in range(3)], functions={"meet": meet})
         self.assertEqual([row["outputs"]["x"] for row in results], [0, 1, 2])
 
+    def test_the_limit_of_a_call_begins_when_it_does(self):
+        flow = support.write("limited.yaml", """\
+graph:
+  nodes:
+    - {id: rows, type: input, outputs: [n]}
+    - {id: f, type: processor, processor: limited, inputs: [n], outputs: [x], timeout_s: 2}
+""")
+        # One at a time: the last ones wait for longer than their limit.
+        rows = halo.run(flow, [{"n": n} for n in range(12)], functions={"limited": lambda n: time.sleep(0.25)})
+        self.assertEqual([row["status"] for row in rows], ["ok"] * 12)
+        hold = threading.Event()
+        with halo.Session(flow, functions={"limited": lambda n: hold.wait(60)}) as session:
+            self.assertEqual(session.submit({"n": 1}).row(timeout=60)["error"]["code"], "timeout")
+            hold.set()
+
     def test_they_go_when_the_run_is_over(self):
         flow = support.function_flow("held")
 
@@ -245,6 +327,7 @@ class Progress(unittest.TestCase):
             halo.run(ONE, [{"prompt": "p"}], progress=False)
             halo.run(ONE, [{"prompt": "p"}])  # this is no terminal
         self.assertIn("1 of 1 rows", before)
+        self.assertIn("1 of 1 rows", before.rsplit("\r", 1)[1], "the last line stays")
         self.assertTrue(before.endswith("\n"))
         self.assertEqual(shown.getvalue(), before)
 

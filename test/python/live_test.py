@@ -1,7 +1,9 @@
 """Rows while a run goes on: iterators, async for, sessions with tickets, priorities, cancellation; threads; Ctrl-C."""
 import asyncio
 import gc
+import pathlib
 import threading
+import time
 import unittest
 import weakref
 
@@ -167,6 +169,39 @@ class Sessions(unittest.TestCase):
                 ticket.row(timeout=60)
         self.assertNotIn(7, order)
         self.assertEqual(sorted(order), [0, 1, 2, 9])
+
+    def test_priority_goes_ahead_of_all_that_has_not_begun(self):
+        hold, inside = threading.Event(), threading.Event()
+        order = []
+
+        def echo(n):
+            inside.set()
+            hold.wait(60)
+            order.append(n)
+            time.sleep(0.05)
+
+        with halo.Session(ECHO, functions={"echo": echo}) as session:
+            session.submit({"n": 0})
+            self.assertTrue(inside.wait(60))
+            for n in range(1, 200):
+                session.submit({"n": n})
+            while session._sources[0].waiting:  # until the run has taken them
+                time.sleep(0.01)
+            urgent = session.submit({"n": 999}, priority=5)
+            hold.set()
+            urgent.row(timeout=60)
+            session.stop(give_up=True)
+        # It takes the place of the first call that ends; some begin before it is there.
+        self.assertLess(order.index(999), 20)
+
+    def test_what_cannot_be_submitted(self):
+        with halo.Session([pathlib.Path(ECHO)], functions={"echo": lambda n: n}) as session:
+            self.assertEqual(session.submit(ECHO, {"n": 1}, timeout=None).result(timeout=60), {"x": 1})
+            for wishes in ({"priority": "high"}, {"priority": 2**40}, {"priority": 1.5}, {"timeout": "1"}):
+                with self.assertRaisesRegex(halo.UsageError, "whole number of 32 bits as priority"):
+                    session.submit({"n": 2}, **wishes)
+            with self.assertRaisesRegex(halo.RowsError, "expected a dict such as"):
+                session.submit("p")
 
     def test_timeouts(self):
         hold = threading.Event()

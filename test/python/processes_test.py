@@ -1,5 +1,6 @@
 """What happens to a run when its process forks, is interrupted, or ends."""
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -43,6 +44,60 @@ session.close()
 """)
         self.assertEqual((code, error), (0, ""))
         self.assertEqual(out.splitlines(), ["[True, True, True, True, True]", "child 0", "parent ok"])
+
+    def test_waiting_in_a_copy_is_refused(self):
+        code, out, error = support.python(START + """
+import asyncio
+inside, hold = threading.Event(), threading.Event()
+def echo(n):
+    inside.set()
+    hold.wait(60)
+session = halo.Session(ECHO, functions={"echo": echo})
+ticket = session.submit({"n": 1})
+inside.wait(60)
+child = os.fork()
+if child == 0:
+    async def wait():
+        await ticket
+    said = 0
+    for use in (ticket.row, ticket.result, lambda: list(session.results()), lambda: asyncio.run(wait())):
+        try:
+            use()
+        except halo.ForkedError:
+            said += 1
+    print(said, flush=True)
+    os._exit(0)
+print("child", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+hold.set()
+session.close()
+""")
+        self.assertEqual((code, out, error), (0, "4\nchild 0\n", ""))
+
+    def test_pools_that_fork_hand_the_error_on(self):
+        path = support.write("forked.py", f"""
+import concurrent.futures, multiprocessing
+import halo
+def work(n):
+    halo.run({ONE!r}, [{{"prompt": "p"}}])
+if __name__ == "__main__":
+    context = multiprocessing.get_context("fork")
+    with context.Pool(1) as pool, concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as executor:
+        for ask in (lambda: pool.apply_async(work, [0]).get(60), lambda: executor.submit(work, 0).result(60)):
+            try:
+                ask()
+            except halo.ForkedError as error:
+                print("spawn" in str(error))
+""")
+        done = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=120, check=False)
+        self.assertEqual((done.returncode, done.stdout), (0, "True\nTrue\n"), done.stderr)
+
+    def test_errors_can_be_pickled(self):
+        row = {"id": 1, "status": "failed", "error": {"operator": "a", "code": "c", "message": "m"}}
+        place = halo.Diagnostic("f.yaml", 1, 2, "no")
+        for error in (halo.RowFailed(row), halo.ForkedError(), halo.RowsError("no", [place]), halo.InputOutputError("no", [place]),
+                      halo.StoppedError("no", [row], "folder"), halo.InterruptedRun([row], "folder")):
+            copy = pickle.loads(pickle.dumps(error))
+            self.assertEqual((type(copy), str(copy), vars(copy)), (type(error), str(error), vars(error)))
 
     def test_multiprocessing_works_where_it_spawns(self):
         path = support.write("spawned.py", f"""
