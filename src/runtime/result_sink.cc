@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -146,7 +148,8 @@ class StreamSink final : public ResultSink {
   OutputStream stream_;
 };
 
-/// Rows to PATH.part, which becomes PATH when all are there.
+/// Rows to PATH.part, which becomes PATH when all are there. The part is locked until then: two
+/// runs that wrote to one file would make one of both, in which lines lie across each other.
 class FileSink : public ResultSink {
  public:
   FileSink(std::string path, std::unique_ptr<RowFormat> format)
@@ -177,9 +180,9 @@ class FileSink : public ResultSink {
     if (fsync(stream_.fd()) != 0 && errno != EINVAL && errno != EROFS) {
       stream_.Fail("synchronize", errno);
     }
+    Publish();  // under the lock: nobody else begins anew what is renamed here
     finished_ = true;
     if (close(stream_.fd()) != 0 && errno != EINTR) stream_.Fail("close", errno);
-    Publish();
     SynchronizeFolder();
   }
 
@@ -207,9 +210,37 @@ class FileSink : public ResultSink {
     if (!std::filesystem::is_directory(folder, ignored)) {
       refuse("the folder '" + folder.string() + "' does not exist: create it first");
     }
-    const int fd = open(part_path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd < 0) OutputStream(-1, part_path_).Fail("create", errno);
-    return fd;
+    // Whoever holds the lock may rename the file before this one has it: then there is another one.
+    constexpr int kMostTries = 100;
+    for (int tries = 0; tries < kMostTries; ++tries) {
+      const int fd = open(part_path_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+      if (fd < 0) OutputStream(-1, part_path_).Fail("create", errno);
+      if (IsOurs(fd)) return fd;
+      close(fd);
+    }
+    OutputStream(-1, part_path_).Fail("lock", EBUSY);
+  }
+
+  /// Locks the part and begins it anew; false: it has another name by now. Throws where another run
+  /// has it, and closes it then.
+  bool IsOurs(int fd) const {
+    struct stat opened {
+    }, named{};
+    if (fstat(fd, &opened) != 0 || !S_ISREG(opened.st_mode)) return true;  // a device, a pipe
+    // Some file systems have no locks: there it is up to whoever starts runs, as it is with links.
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+      close(fd);
+      throw Error(ErrorCode::kIo,
+                  {{{part_path_, 0, 0},
+                    "another run writes to this file: wait for it, or give another place"}});
+    }
+    if (stat(part_path_.c_str(), &named) != 0 || named.st_ino != opened.st_ino ||
+        named.st_dev != opened.st_dev)
+      return false;
+    if (ftruncate(fd, 0) == 0) return true;
+    const int fault = errno;
+    close(fd);
+    OutputStream(-1, part_path_).Fail("begin anew", fault);
   }
 
   std::filesystem::path Folder() const {

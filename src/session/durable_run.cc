@@ -128,7 +128,7 @@ std::vector<FileFacts> DurableRun::KnownFiles() const {
   return known;
 }
 
-std::vector<std::string> DurableRun::Begin(RunManifest now, const std::string& plan_json) {
+std::vector<std::string> DurableRun::Prepare(RunManifest now) {
   now_ = std::move(now);
   now_.same = before_ ? before_->same : SameThing(now_.options);
   now_.created = before_ ? before_->created : now_.created;
@@ -148,15 +148,18 @@ std::vector<std::string> DurableRun::Begin(RunManifest now, const std::string& p
     }
   }
   journal_ = std::make_unique<Journal>(Journal::Options{folder_.File("journal.db"), ""});
-  std::filesystem::remove(folder_.File(kSummary));  // of an earlier part
   ReadRows(rows_changed);
+  return notices;
+}
+
+void DurableRun::Begin(const std::string& plan_json) {
+  std::filesystem::remove(folder_.File(kSummary));  // of an earlier part
   WriteWhole(folder_.File("plan.json"), plan_json);
   WriteWhole(folder_.File("manifest.json"), ManifestText(now_));
   OpenFailedRows();
   folder_.Keep();
   if (!runs_.empty() && !ReadsStandardInput(now_.options))
     PointUnfinished(runs_, now_.same, folder_.id());
-  return notices;
 }
 
 /// What earlier parts wrote, and which rows have failed by what was said of them last.

@@ -37,9 +37,12 @@ class DurableRun {
   /// A plan that an earlier part made for these workflows; "": there is none.
   std::string PlanFile(const std::vector<std::string>& workflow_texts) const;
 
-  /// What is known before the first row runs; the run begins. `now.options`, `now.inputs` and
-  /// `now.models` are there. Returns what a person should know. Throws Error(kIo, kUsage).
-  std::vector<std::string> Begin(RunManifest now, const std::string& plan_json);
+  /// What is known before the first row runs: `now.options`, `now.inputs` and `now.models` are
+  /// there. Opens the journal and changes nothing else, so that a part may still be refused.
+  /// Returns what a person should know. Throws Error(kIo, kUsage).
+  std::vector<std::string> Prepare(RunManifest now);
+  /// The run begins, or another part of it: what the last one left is made anew. Throws Error(kIo).
+  void Begin(const std::string& plan_json);
   /// Facts of files that an earlier part knew.
   std::vector<FileFacts> KnownFiles() const;
   /// What the scheduler is to know. Lives as long as this.

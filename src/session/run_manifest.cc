@@ -170,6 +170,15 @@ RunManifest ManifestFrom(const Json& json) {
   return manifest;
 }
 
+/// Rows of queries are kept in the run's folder, which may have been moved since.
+void FindKeptRows(const std::string& folder, RunManifest& manifest) {
+  for (size_t i = 0; i < manifest.inputs.size(); ++i) {
+    std::string& path = manifest.inputs[i].rows.path;
+    if (manifest.options.inputs[i].rows.starts_with("sql:"))
+      path = folder + "/" + std::filesystem::path(path).filename().string();
+  }
+}
+
 /// Lines of the operators of one workflow that are not what they were.
 void OperatorChanges(const RunManifest::Input& before, const RunManifest::Input& now,
                      std::vector<std::string>& lines) {
@@ -225,7 +234,9 @@ RunManifest ReadManifest(const std::string& folder) {
   try {
     if (json.at("format").get<int>() > kFormat)
       throw Error(ErrorCode::kUsage, path + ": a newer version of Halo has written it");
-    return ManifestFrom(json);
+    RunManifest manifest = ManifestFrom(json);
+    FindKeptRows(folder, manifest);
+    return manifest;
   } catch (const nlohmann::json::exception& error) {
     throw Error(ErrorCode::kUsage, path + ": is no manifest of a run: " + error.what());
   }

@@ -466,9 +466,10 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   const int64_t planned_us = impl.clock.NowUs();
   impl.LoadModels();
   impl.OpenCache();
-  impl.BeginDurable(std::move(manifest));
+  impl.PrepareDurable(std::move(manifest));
   ExecutorOptions how = impl.HowToExecute();
   impl.OpenOutputs();
+  impl.BeginDurable();
   std::unique_ptr<CallDump> dump;
   if (!impl.options.dump_prompts.empty())
     dump = std::make_unique<CallDump>(impl.options.dump_prompts, impl.clock.NowUs());

@@ -109,8 +109,8 @@ std::vector<FileFacts> Session::Impl::FindContents(const std::vector<FileFacts>&
   return facts;
 }
 
-/// Nothing is left that could keep the run from beginning.
-void Session::Impl::BeginDurable(RunManifest manifest) {
+/// What earlier parts left is known then; nothing of it is changed.
+void Session::Impl::PrepareDurable(RunManifest manifest) {
   news = std::exchange(durable_notes, {});
   if (!durable) return;
   manifest.created = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
@@ -118,8 +118,13 @@ void Session::Impl::BeginDurable(RunManifest manifest) {
   manifest.working_folder = std::filesystem::current_path(fault).string();
   manifest.options = asked;
   if (!asked.plan_file.empty()) manifest.options.replan = false;  // in later parts neither
-  for (std::string& note : durable->Begin(std::move(manifest), ExplainJson(physical)))
-    news.push_back(std::move(note));
+  for (std::string& note : durable->Prepare(std::move(manifest))) news.push_back(std::move(note));
+}
+
+/// Nothing is left that could keep the run from beginning.
+void Session::Impl::BeginDurable() {
+  if (!durable) return;
+  durable->Begin(ExplainJson(physical));
   has_begun = true;
 }
 

@@ -133,7 +133,8 @@ struct Session::Impl {
   void CloseCache(RunReport& report);
   TokenPrice PriceOf(const std::string& model) const;
   void CheckPrices() const;
-  void BeginDurable(RunManifest manifest);
+  void PrepareDurable(RunManifest manifest);
+  void BeginDurable();
   void EndDurable(RunOutcome& outcome);
 };
 

@@ -244,6 +244,43 @@ class Durable(unittest.TestCase):
         self.assertNotEqual(os.path.realpath(self.path("runs/last")), first)
         self.assertTrue(os.path.exists(os.path.join(first, "manifest.json")))
 
+    def test_a_file_has_one_writer(self):
+        wanted = self.undisturbed()
+        run = self.start("run", self.workflow, "-i", "-", "-o", "out.jsonl", *self.small, *self.model, stdin=subprocess.PIPE)
+        run.stdin.write(lines(self.rows))
+        run.stdin.flush()  # and is not closed: more may come
+        self.wait_for_rows(run, self.path("out.jsonl.part"), 2)
+        begun = sorted(os.listdir(self.path("runs")))
+        other = self.write("other.yaml", WORKFLOW)
+        for keeps in ([], ["--ephemeral"]):
+            refused = self.halo("run", other, "-i", self.rows, "-o", "out.jsonl", *self.small, *self.model, *keeps, expect=2)
+            self.assertIn("out.jsonl.part: another run writes to this file", refused.stderr)
+        self.assertEqual(sorted(os.listdir(self.path("runs"))), begun, "nothing is left of what could not begin")
+        error = run.communicate()[1]
+        self.assertEqual(run.returncode, 0, error)
+        self.assertEqual(lines(self.path("out.jsonl")), wanted)
+
+    def test_a_part_that_cannot_begin_changes_nothing(self):
+        workflow = self.write("least.yaml", WORKFLOW.replace("max_tokens: 20", 'max_tokens: 20, min_tokens: "{{ row.least }}"'))
+        self.write("rows.jsonl", "".join(json.dumps({"id": i, "prompt": f"Row {i}.", "least": i if i != 3 else "x"}) + "\n" for i in range(60)))
+        self.halo("run", workflow, "-i", self.rows, "-o", "out.jsonl", *self.small, *self.model, "--budget", "calls=20", expect=4)
+        last = os.path.realpath(self.path("runs/last"))
+        names = ("failed.jsonl", "summary.json", "manifest.json", "report.html")
+        before = [lines(os.path.join(last, name)) for name in names]
+        refused = self.halo("resume", "last", expect=2)
+        self.assertNotIn("next:", refused.stderr, "the same command would be refused again")
+        self.assertEqual([lines(os.path.join(last, name)) for name in names], before)
+        self.assertIn("stopped by a limit", self.halo("runs", "ls").stdout)
+
+    def test_a_run_may_be_moved(self):
+        wanted = self.undisturbed()
+        self.halo("run", self.workflow, "-i", f"sql:SELECT id, prompt FROM '{self.rows}' ORDER BY id", "-o", "out.jsonl", *self.small, *self.model,
+                  "--budget", "calls=30", expect=4)
+        shutil.move(os.path.realpath(self.path("runs/last")), self.path("elsewhere"))
+        self.halo("resume", "elsewhere", "--budget", "calls=300")
+        self.assertEqual(lines(self.path("out.jsonl")), wanted)
+        self.assertIn("nothing is left to do", self.halo("resume", "elsewhere").stderr)
+
     def test_a_change_asks_again_what_it_reaches(self):
         self.halo("run", self.workflow, "-i", self.rows, "-o", "out.jsonl", *self.model)
         self.write("flow.yaml", WORKFLOW.replace("And now shorter.", "And now longer."))

@@ -79,6 +79,29 @@ TEST_F(ResultSinkTest, WithoutFinishOnlyThePartIsLeft) {
   EXPECT_TRUE(Contents(path + ".part").starts_with("{\"id\":\"a\""));
 }
 
+TEST_F(ResultSinkTest, OneAtATimeWritesAFile) {
+  for (const std::string name : {"out.jsonl", "out.parquet"}) {
+    const std::string path = folder_ + "/" + name;
+    auto first = OpenResultSink(path, {"z", "b"}, 1);
+    first->Write(GoodRow());
+    first->Flush();
+    const std::string part = Contents(path + ".part");
+    try {
+      OpenResultSink(path, {"z", "b"}, 1);
+      ADD_FAILURE() << name << " has two writers";
+    } catch (const Error& error) {
+      EXPECT_EQ(
+          std::string(error.what()),
+          path + ".part: another run writes to this file: wait for it, or give another place");
+    }
+    EXPECT_EQ(Contents(path + ".part"), part);
+    first->Finish();
+    EXPECT_TRUE(std::filesystem::exists(path));
+    OpenResultSink(path, {"z", "b"}, 1)->Write(GoodRow());  // and is not finished
+    OpenResultSink(path, {"z", "b"}, 1)->Finish();
+  }
+}
+
 TEST_F(ResultSinkTest, CsvIsQuoted) {
   const std::string path = folder_ + "/out.csv";
   const auto sink = OpenResultSink(path, {"b", "z", "a,b"}, 1);
