@@ -13,6 +13,7 @@
 #include "commands.h"
 #include "halo/session.h"
 #include "halo_build_info.h"
+#include "log.h"
 #include "runs_command.h"
 
 namespace halo::cli {
@@ -138,13 +139,13 @@ int Main(int argc, char** argv) {
     if (!suggestion.empty()) std::cerr << suggestion << "\n";
     return kExitUsage;
   } catch (const Error& error) {
-    std::cerr << error.what() << "\n";
+    std::cerr << PrintableLines(error.what()) << "\n";
     return ExitCodeOf(error);
   } catch (const Failure& failure) {
-    std::cerr << "halo: " << failure.code << ": " << failure.message << "\n";
+    std::cerr << PrintableLines("halo: " + failure.code + ": " + failure.message) << "\n";
     return kExitFailed;
   } catch (const std::exception& error) {
-    std::cerr << "halo: " << error.what() << "\n";
+    std::cerr << PrintableLines("halo: " + std::string(error.what())) << "\n";
     return kExitFailed;
   }
   return exit_code;

@@ -338,12 +338,7 @@ void AddRunFlags(CLI::App& command, RunFlags& flags) {
                      "Write every call with its ids and times to a JSONL file");
   command.add_option("--trace", options.trace,
                      "Write what was done when to a JSON file that ui.perfetto.dev opens");
-  command.add_flag("--quiet", flags.quiet, "No progress and no summary on standard error");
-  command
-      .add_option("--log-format", flags.log_format,
-                  "What standard error says: text, or json for one object a line")
-      ->check(CLI::IsMember({"text", "json"}))
-      ->envname("HALO_LOG_FORMAT");
+  AddLogFlags(command, flags.quiet, flags.log_format);
 }
 
 /// The words of this process's command line.
@@ -489,9 +484,19 @@ void ParseBudget(const std::string& text, RunOptions& options) {
   }
 }
 
-int RunAndReport(RunOptions options, bool quiet) {
+void AddLogFlags(CLI::App& command, bool& quiet, std::string& log_format) {
+  command.add_flag("--quiet", quiet, "No progress and no summary on standard error");
+  command
+      .add_option("--log-format", log_format,
+                  "What standard error says: text, or json for one object a line")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->envname("HALO_LOG_FORMAT");
+}
+
+int RunAndReport(RunOptions options, bool quiet, const std::string& log_format) {
   RunFlags flags;
   flags.quiet = quiet;
+  flags.log_format = log_format;
   flags.output = options.output;
   flags.options.summary_json = options.summary_json;
   flags.options.report = options.report;

@@ -7,12 +7,14 @@
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <utility>
 #include <vector>
 
 #include "base/error.h"
 #include "base/utc_time.h"
 #include "commands.h"
+#include "log.h"
 #include "project_file.h"
 #include "run_summary.h"
 #include "session/durable_run.h"
@@ -25,7 +27,7 @@ constexpr const char* kRuns = "runs";
 struct ResumeFlags {
   std::string run;
   std::vector<std::string> connections;
-  std::string summary_json, budget;
+  std::string summary_json, budget, log_format = "text";
   bool quiet = false;
 };
 
@@ -80,7 +82,7 @@ int Resume(const ResumeFlags& flags, bool retry_failed) {
   }
   AddSurroundings(options);
   GiveConnections(flags, options);
-  return RunAndReport(std::move(options), flags.quiet);
+  return RunAndReport(std::move(options), flags.quiet, flags.log_format);
 }
 
 void AddResumeFlags(CLI::App& command, ResumeFlags& flags) {
@@ -93,7 +95,7 @@ void AddResumeFlags(CLI::App& command, ResumeFlags& flags) {
       "--budget", flags.budget,
       "calls=N,tokens=N,cost=X,seconds=S: another budget, for all parts of the run together");
   command.add_option("--summary-json", flags.summary_json, "Write the summary to a file");
-  command.add_flag("--quiet", flags.quiet, "No progress and no summary on standard error");
+  AddLogFlags(command, flags.quiet, flags.log_format);
 }
 
 /// "12 of 64 rows, 2 failed", or nothing where no part of the run has come to an end.
@@ -108,42 +110,55 @@ std::string RowsText(const RunState& run) {
   return text;
 }
 
+/// One line of `runs ls`.
+std::string Listed(const std::string& folder) {
+  std::string line = std::filesystem::path(folder).filename().string() + "  ";
+  try {
+    const RunState run = LookAtRun(folder);
+    const std::string rows = RowsText(run);
+    std::string what = run.state + (rows.empty() ? "" : ", " + rows);
+    for (const RunOptions::Input& input : run.manifest.options.inputs)
+      what += "  " + input.workflow;
+    return line + what + " -> " + run.manifest.options.output;
+  } catch (const std::exception& error) {  // of a file that is damaged: the others are shown
+    return line + "damaged: " + error.what();
+  }
+}
+
 void List() {
   const std::vector<std::string> folders = ListRuns(kRuns);
   if (folders.empty()) std::cerr << "no runs in " << kRuns << "/\n";
-  for (const std::string& folder : folders) {
-    try {
-      const RunState run = LookAtRun(folder);
-      std::cout << std::filesystem::path(folder).filename().string() << "  " << run.state;
-      const std::string rows = RowsText(run);
-      if (!rows.empty()) std::cout << ", " << rows;
-      for (const RunOptions::Input& input : run.manifest.options.inputs)
-        std::cout << "  " << input.workflow;
-      std::cout << " -> " << run.manifest.options.output << "\n";
-    } catch (const Error& error) {
-      std::cout << std::filesystem::path(folder).filename().string()
-                << "  damaged: " << error.what() << "\n";
-    }
+  for (const std::string& folder : folders) std::cout << Printable(Listed(folder)) << "\n";
+}
+
+/// "" where no part of the run has come to an end.
+std::string SummaryText(const RunState& run) {
+  if (run.summary_json.empty()) return "";
+  try {
+    return DescribeSummary(run.summary_json);
+  } catch (const nlohmann::json::exception& error) {
+    throw Error(ErrorCode::kIo, run.folder + "/summary.json: is damaged: " + error.what());
   }
 }
 
 void Show(const std::string& given) {
   const RunState run = LookAtRun(FindRun(given, kRuns));
   const RunManifest& manifest = run.manifest;
-  std::cout << "run      " << run.folder << "\nstate    " << run.state << "\nbegun    "
-            << UtcText(manifest.created, "%Y-%m-%d %H:%M:%S") << " UTC in "
-            << manifest.working_folder << ", " << manifest.parts
-            << (manifest.parts == 1 ? " part" : " parts") << "\n";
+  std::ostringstream text;
+  text << "run      " << run.folder << "\nstate    " << run.state << "\nbegun    "
+       << UtcText(manifest.created, "%Y-%m-%d %H:%M:%S") << " UTC in " << manifest.working_folder
+       << ", " << manifest.parts << (manifest.parts == 1 ? " part" : " parts") << "\n";
   for (const RunOptions::Input& input : manifest.options.inputs)
-    std::cout << "workflow " << input.workflow << " over "
-              << (input.rows.empty() ? "its dataset" : input.rows) << "\n";
-  std::cout << "output   " << manifest.options.output << "\nseed     " << manifest.options.seed
-            << ", date " << manifest.options.date << "\n";
+    text << "workflow " << input.workflow << " over "
+         << (input.rows.empty() ? "its dataset" : input.rows) << "\n";
+  text << "output   " << manifest.options.output << "\nseed     " << manifest.options.seed
+       << ", date " << manifest.options.date << "\n";
   for (const FileFacts& model : manifest.models)
-    std::cout << "model    " << model.path << " (" << model.digest << ")\n";
-  if (!run.summary_json.empty()) std::cout << DescribeSummary(run.summary_json);
+    text << "model    " << model.path << " (" << model.digest << ")\n";
+  text << SummaryText(run);
   if (!run.is_finished && run.state != "running")
-    std::cout << "to go on: halo resume " << run.folder << "\n";
+    text << "to go on: halo resume " << run.folder << "\n";
+  std::cout << PrintableLines(text.str());
 }
 
 struct RemoveFlags {

@@ -28,7 +28,10 @@ void SetDurability(const DurabilityFlags& flags, RunOptions& options);
 /// `--budget calls=N,tokens=N,cost=X,seconds=S`. Throws Error(kUsage).
 void ParseBudget(const std::string& text, RunOptions& options);
 
+/// --quiet and --log-format, of every command that runs rows.
+void AddLogFlags(CLI::App& command, bool& quiet, std::string& log_format);
+
 /// Runs, shows how it goes, says what came of it; returns the exit code.
-int RunAndReport(RunOptions options, bool quiet);
+int RunAndReport(RunOptions options, bool quiet, const std::string& log_format);
 
 }  // namespace halo::cli

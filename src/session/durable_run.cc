@@ -75,6 +75,13 @@ const char* WordOf(RunStatus status) {
   return "failed";
 }
 
+/// What a part that came to its end left in summary.json; what is damaged is none.
+bool IsWholeEnd(const Json& ended) {
+  return ended.is_object() && ended.contains("state") && ended["state"].is_string() &&
+         ended.contains("finished") && ended["finished"].is_boolean() &&
+         ended.contains("summary") && ended["summary"].is_object();
+}
+
 bool IsFinished(RunStatus status) {
   return status == RunStatus::kAllOk || status == RunStatus::kRowsFailed;
 }
@@ -233,10 +240,10 @@ RunState LookAtRun(const std::string& folder) {
   std::string fault;
   const Json ended = ParseBoundedJson(ReadIfThere(folder + "/" + kSummary), fault);
   run.state = "broken off";
-  if (ended.is_object()) {
-    run.state = ended.value("state", run.state);
-    run.is_finished = ended.value("finished", false);
-    if (ended.contains("summary")) run.summary_json = ended["summary"].dump();
+  if (IsWholeEnd(ended)) {
+    ended["state"].get_to(run.state);
+    ended["finished"].get_to(run.is_finished);
+    run.summary_json = ended["summary"].dump();
   }
   if (IsLocked(folder)) {
     run.state = "running";

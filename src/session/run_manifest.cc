@@ -104,6 +104,8 @@ constexpr OptionKey kOptions[] = {
     Plain<&RunOptions::most_cost>("most_cost"),
     Plain<&RunOptions::most_seconds>("most_seconds"),
     Plain<&RunOptions::row_timeout_s>("row_timeout_s"),
+    Plain<&RunOptions::report>("report"),
+    Plain<&RunOptions::report_samples>("report_samples"),
     Plain<&RunOptions::replan>("replan"),
     Plain<&RunOptions::rules_off>("rules_off"),
     Plain<&RunOptions::planner>("planner"),

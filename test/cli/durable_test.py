@@ -389,6 +389,39 @@ graph:
         self.assertIn("damaged", self.halo("runs", "ls").stdout)
         self.assertIn("there is no such run", self.halo("resume", "nothing", expect=2).stderr)
 
+    def test_a_damaged_summary_hides_no_other_run(self):
+        same = ["run", self.workflow, "-i", self.rows, "--limit", "3", *self.small, *self.model]
+        self.halo(*same, "-o", "one.jsonl")
+        self.halo(*same, "-o", "two.jsonl")
+        whole = json.loads(lines(self.path("runs/last/summary.json")))
+        for damaged in ({"state": "finished", "finished": True, "summary": 3}, {**whole, "finished": "yes"}, {**whole, "state": 5}):
+            self.write("runs/last/summary.json", json.dumps(damaged))
+            listed = self.halo("runs", "ls").stdout.splitlines()
+            self.assertIn("finished, 3 of 3 rows", listed[0])
+            self.assertIn("broken off", listed[1])
+            self.assertIn("broken off", self.halo("runs", "show", "last").stdout)
+            self.halo("resume", "last")
+            self.assertIn("finished, 3 of 3 rows", self.halo("runs", "ls").stdout.splitlines()[1])
+        for damaged in ({"rows": {"ok": "a"}}, {"rows": 3}, {**whole["summary"], "rows": {"ok": "a"}}):
+            self.write("runs/last/summary.json", json.dumps({**whole, "summary": damaged}))
+            listed = self.halo("runs", "ls").stdout.splitlines()
+            self.assertIn("finished, 3 of 3 rows", listed[0])
+            self.assertEqual(len(listed), 2)
+            self.assertIn("summary.json: is damaged", self.halo("runs", "show", "last", expect=1).stderr)
+
+    def test_a_later_part_is_shown_as_the_first(self):
+        self.halo("run", self.workflow, "-i", self.rows, "-o", "out.jsonl", *self.small, *self.model, "--budget", "calls=30",
+                  "--report", "page.html", "--report-samples", "2", expect=4)
+        first = lines(self.path("page.html"))
+        self.assertIn("Row number 1.", first)
+        done = self.halo("resume", "last", "--budget", "calls=300", "--log-format", "json")
+        events = [json.loads(line) for line in done.stderr.splitlines()]
+        self.assertIn("page.html", [event.get("path") for event in events])
+        page = lines(self.path("page.html"))
+        self.assertNotEqual(page, first, "it is about the last part")
+        self.assertIn("Row number 1.", page)
+        self.assertIn("Row number 1.", lines(self.path("runs/last/report.html")))
+
 
 if __name__ == "__main__":
     unittest.main(argv=sys.argv[:1])

@@ -243,6 +243,23 @@ class Seeing(unittest.TestCase):
         self.assertNotIn("\x9b", error)
         self.assertEqual(len([line for line in error.splitlines() if line.startswith("failed: ")]), 1)
 
+    def test_files_of_others_cannot_move_the_cursor_either(self):
+        nasty = "a\x1b]0;title\x07\u202eb\u2066"
+        shown = "a?]0;title??b?"
+        workflow = write("nasty.yaml", json.dumps({"start_ops": ["a"], "end_ops": ["a"], "ops": {"a": {"model": "m", "prompt": "x", nasty: 1}}}))
+        for command in (["validate", workflow], ["run", workflow, "-i", write("r.jsonl", "{}\n")]):
+            code, _, error = halo(*command)
+            self.assertEqual(code, 2)
+            self.assertIn(f"unknown key '{shown}'", error)
+        manifest = {"format": 1, "created": 1, "parts": 1, "in_runs": True, "working_folder": nasty, "same": "", "models": [],
+                    "options": {"output": nasty}, "inputs": []}
+        os.makedirs(os.path.join(support.SCRATCH, "runs", "theirs"), exist_ok=True)
+        write("runs/theirs/manifest.json", json.dumps(manifest))
+        for command in (["runs", "ls"], ["runs", "show", "theirs"], ["resume", "theirs"]):
+            _, out, error = halo(*command)
+            self.assertIn(shown, out + error)
+            self.assertNotRegex(out + error, "[\x1b\x07\u202e\u2066]")
+
     def test_failures_are_told_in_groups_with_an_example(self):
         bad = write("bad.yaml", graph(self.port, 1).replace("/0", "/bad"))
         code, _, error = halo("run", bad, "-i", self.rows, "--allow", "net", "--limit", "5")
