@@ -231,6 +231,7 @@ void WorkerFleet::Place(size_t model, int32_t worker, Request request) {
   sent.worker = worker;
   sent.is_held = true;
   sent.is_arriving = false;
+  sent.is_called_back = false;
   sent.moves_to = -1;
   Replica& replica = At(worker, model);
   const Rank rank = RankOf(request);
@@ -256,12 +257,16 @@ void WorkerFleet::EndHeld(RequestId id) {
   std::map<Rank, Request>& held = At(sent.worker, sent.model).held;
   std::erase_if(held, [&](const auto& entry) { return entry.second.id == id; });
   std::erase_if(arriving_, [&](const auto& entry) { return entry.second.request.id == id; });
+  fronts_[sent.model]->done_.push_back(NotBegun(id));
+  sent_.erase(found);
+}
+
+Completion WorkerFleet::NotBegun(RequestId id) const {
   Completion completion;
   completion.id = id;
   completion.failure = Failure{"", "cancelled", "the call was cancelled", false};
   completion.finished_us = clock_.NowUs();
-  fronts_[sent.model]->done_.push_back(std::move(completion));
-  sent_.erase(found);
+  return completion;
 }
 
 void WorkerFleet::Cancel(RequestId id) {
@@ -479,6 +484,7 @@ void WorkerFleet::Move(size_t model, int32_t from, int32_t to, int64_t most) {
       MoveTo(to, model, id);
     } else {
       sent.moves_to = to;
+      sent.is_called_back = true;
       ++moving_[model];
       replica.engine->Cancel(id);
     }
@@ -506,14 +512,18 @@ void WorkerFleet::Deliver(int32_t worker, size_t model, std::vector<Completion> 
     HALO_CHECK(found != sent_.end(), "a request ends once");
     Sent& sent = found->second;
     --replica.sent;
+    const bool is_back =
+        sent.is_called_back && completion.failure && completion.failure->code == "cancelled";
     if (sent.moves_to >= 0) {
       --moving_[model];
-      const bool is_back = completion.failure && completion.failure->code == "cancelled";
       if (is_back) {
         MoveTo(sent.moves_to, model, completion.id);
         continue;
       }
     }
+    // It was to move when the scheduler took back what had not begun. Its engine may have begun
+    // with it before it heard of the move: that is no failure of its row.
+    if (is_back) completion = NotBegun(completion.id);
     if (sent.consumers > 0 && !completion.failure)
       kept_[completion.id] = {model, worker, sent.consumers};
     sent_.erase(found);

@@ -122,6 +122,7 @@ class WorkerFleet {
     bool is_held = true;
     bool is_arriving = false;             // its KV is on the way; it is in arriving_
     bool is_cancelled = false;            // by the scheduler: it moves no more
+    bool is_called_back = false;          // by the fleet: its engine was told to cancel it
     int32_t consumers = 0;                // of its KV, still to come
     int32_t moves_to = -1;                // cancelled there to go to this worker; -1: it stays
     std::unique_ptr<const Request> copy;  // null: there is nowhere to move it
@@ -163,6 +164,8 @@ class WorkerFleet {
   void CancelWaiting(size_t model);
   void Release(RequestId id, int32_t consumers);
   void EndHeld(RequestId id);
+  /// As the scheduler hears of a request that it took back in time.
+  Completion NotBegun(RequestId id) const;
 
   // Residency
   void Make(int32_t worker, size_t model, bool load);

@@ -39,10 +39,11 @@ class FakeEngine final : public Engine {
     if (inside_.contains(id)) Fail(id, "cancelled");
   }
   void CancelWaiting() override {
-    while (!inside_.empty()) Cancel(inside_.begin()->first);
+    while (!inside_.empty() && !has_begun_) Cancel(inside_.begin()->first);
   }
   void Release(RequestId id, int32_t consumers) override { released_[id] += consumers; }
   std::vector<Completion> Poll(int64_t) override {
+    if (is_silent_) return {};
     if (is_broken_) throw Error(ErrorCode::kIo, "given up");
     if (residency_ == Residency::kChanging && !is_slow_) {
       residency_ = wants_loaded_ ? Residency::kLoaded : Residency::kUnloaded;
@@ -73,6 +74,7 @@ class FakeEngine final : public Engine {
     Completion completion;
     completion.id = id;
     completion.failure = Failure{"", code, "", false};
+    completion.started_us = has_begun_ ? 1 : 0;
     EXPECT_EQ(inside_.erase(id), 1U);
     done_.push_back(std::move(completion));
   }
@@ -94,7 +96,9 @@ class FakeEngine final : public Engine {
   bool is_empty_ = false;  ///< nothing is left of what it kept
   std::map<RequestId, int32_t> released_;
   bool is_broken_ = false;
-  bool is_slow_ = false;  ///< does not get to loading or unloading
+  bool is_slow_ = false;    ///< does not get to loading or unloading
+  bool is_silent_ = false;  ///< what it says is still on the way
+  bool has_begun_ = false;  ///< with all that is inside
   EngineStatistics statistics_;
 
  private:
@@ -367,6 +371,26 @@ TEST_F(WorkerFleetTest, ACallThatIsCancelledWhileItMovesEnds) {
   }
   std::sort(ended.begin(), ended.end());
   EXPECT_THAT(ended, ElementsAre(-12, -11, -10, -9, -8, -7, -6, -5, -4, -3, -2, -1));
+  EXPECT_EQ(fleet_->engine(0).pending(), 0);
+}
+
+TEST_F(WorkerFleetTest, AStopWhileCallsMoveFailsNoneOfThem) {
+  Make(1, {100, 100});
+  for (RequestId id = 1; id <= 12; ++id) Ask(id, 0, 0);
+  At(0).has_begun_ = true;  // before it hears that some of them are to move
+  At(0).is_silent_ = true;
+  EXPECT_THAT(Poll(), IsEmpty());
+  ASSERT_LT(At(0).inside_.size(), 12U) << "some of them move";
+  fleet_->engine(0).CancelWaiting();
+  At(0).is_silent_ = false;
+  At(0).AnswerAll();
+  size_t taken_back = 0, answered = 0;
+  for (const Completion& completion : fleet_->engine(0).Poll(0)) {
+    ++(completion.failure ? taken_back : answered);
+    EXPECT_EQ(completion.started_us > 0, !completion.failure) << "the scheduler takes it back";
+  }
+  EXPECT_EQ(taken_back + answered, 12U);
+  EXPECT_GT(taken_back, 0U);
   EXPECT_EQ(fleet_->engine(0).pending(), 0);
 }
 
