@@ -296,9 +296,12 @@ std::string MaskedUrl(const std::string& url) {
   if (scheme == std::string::npos) return url;
   std::string masked = url;
   const size_t host = scheme + 3;
-  const size_t path = std::min(masked.find_first_of("/?", host), masked.size());
-  const size_t at = masked.rfind('@', path);
   const size_t colon = masked.find(':', host);
+  const size_t port_end = masked.find_first_not_of("0123456789", colon + 1);
+  const bool is_port = port_end == std::string::npos || masked[port_end] == '/';
+  // A password with a '/' should be encoded, and often is not: it ends at the last '@' then.
+  const char* const end_of_host = is_port || masked[host] == '[' ? "/?" : "?";
+  const size_t at = masked.rfind('@', masked.find_first_of(end_of_host, host));
   // What is looked up when the run goes on is no secret itself.
   const bool is_reference = masked.compare(colon + 1, 2, "${") == 0;
   if (at != std::string::npos && at > host && colon < at && !is_reference)

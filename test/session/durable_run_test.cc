@@ -49,6 +49,10 @@ TEST(RunManifest, UrlsLoseTheirPasswords) {
   EXPECT_EQ(MaskedUrl("postgres://me:se@cr:et@host/db"), "postgres://me:***@host/db");
   EXPECT_EQ(MaskedUrl("postgres://host/db?user=me&password=secret&x=1"),
             "postgres://host/db?user=me&password=***&x=1");
+  // Not what a URL may have, but what people paste.
+  EXPECT_EQ(MaskedUrl("postgres://me:se/cr@et@host:5432/db"), "postgres://me:***@host:5432/db");
+  EXPECT_EQ(MaskedUrl("postgres://me:s@e/cret@host/db?a=b@c"), "postgres://me:***@host/db?a=b@c");
+  EXPECT_EQ(MaskedUrl("postgres://[::1]:5432/a@b"), "postgres://[::1]:5432/a@b");
   EXPECT_EQ(MaskedUrl("postgres://me@host:5432/db"), "postgres://me@host:5432/db");
   EXPECT_EQ(MaskedUrl("postgres://host:5432/a@b"), "postgres://host:5432/a@b");
   EXPECT_EQ(MaskedUrl("postgres://me:${env:PW}@host/db"), "postgres://me:${env:PW}@host/db");
