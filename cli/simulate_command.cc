@@ -116,6 +116,7 @@ void AddFlags(CLI::App& command, SimulateFlags& flags) {
   command.add_option("--rules-off", flags.rules_off,
                      "Rules of the optimizer that are not applied, with commas");
   command.add_flag("--naive", run.naive, "One row and one call at a time, nothing shared");
+  command.add_flag("!--no-replanning", run.replan, "The plan stays as it is while the run goes on");
   command.add_option("--history", run.history_file,
                      "What operators turned out to be in earlier runs (default: this machine's)");
   command.add_flag("!--no-history", run.use_history, "Plan and draw answers without it");

@@ -18,11 +18,17 @@ namespace {
 using WorkersOfTasks = std::vector<std::vector<WorkerIndex>>;  // [tasks][shards]
 using Orders = std::vector<std::vector<int32_t>>;              // [sources][operators]
 
+/// Workers of the shards of each of `operators`.
+WorkersOfTasks WorkersOfOperators(const std::vector<PlacedOperator>& placements, size_t operators) {
+  WorkersOfTasks of_operator(operators);
+  for (const PlacedOperator& placed : placements) of_operator[placed.op].push_back(placed.worker);
+  return of_operator;
+}
+
 /// As many of them as a task still has calls for.
 WorkersOfTasks WorkersOf(const ProblemOfPlan& made, const std::vector<PlacedOperator>& placements,
                          size_t operators) {
-  WorkersOfTasks of_operator(operators), of_task;
-  for (const PlacedOperator& placed : placements) of_operator[placed.op].push_back(placed.worker);
+  WorkersOfTasks of_operator = WorkersOfOperators(placements, operators), of_task;
   for (size_t task = 0; task < made.operators.size(); ++task) {
     std::vector<WorkerIndex>& workers = of_task.emplace_back(of_operator[made.operators[task]]);
     const size_t most = made.problem.tasks[task].work_s.size();
@@ -100,6 +106,7 @@ class Reviser {
       for (Estimate* scaled : {&estimate.instances, &estimate.calls, &estimate.busy_s})
         *scaled = *scaled * left[i];
     }
+    left_ = left;
     made_ = MakeProblem(sources_, options_, rest_);
     MarkResidents();
     const ProblemTables tables(made_.problem);
@@ -112,8 +119,9 @@ class Reviser {
     revision.placements = current_.placements;
     revision.orders = now;
     const auto consider = [&](const std::vector<PlacedOperator>& placements) {
-      const double seconds =
-          Seconds(tables, WorkersOf(made_, placements, rest_.operators.size()), urgent);
+      const SchedulingProblem problem = WithoutKvLeftBehind(placements);
+      const double seconds = Seconds(ProblemTables(problem),
+                                     WorkersOf(made_, placements, rest_.operators.size()), urgent);
       if (seconds >= revision.revised_s) return;
       revision.revised_s = seconds;
       revision.placements = placements;
@@ -131,6 +139,28 @@ class Reviser {
     PlannerOptions planner;
     planner.most_states = kMostStates;
     return PlanAutomatically(made_.problem, planner);
+  }
+
+  /// The rest with what these placements have computed again: a call whose conversation's earlier
+  /// part has ended finds its KV where that ran, and the plan of the rest does not know of it.
+  SchedulingProblem WithoutKvLeftBehind(const std::vector<PlacedOperator>& placements) const {
+    const size_t operators = rest_.operators.size();
+    const WorkersOfTasks before = WorkersOfOperators(current_.placements, operators);
+    const WorkersOfTasks after = WorkersOfOperators(placements, operators);
+    SchedulingProblem problem = made_.problem;
+    for (size_t i = 0; i < problem.tasks.size(); ++i) {
+      SchedulingTask& task = problem.tasks[i];
+      if (task.kv_source < 0) continue;
+      const size_t op = made_.operators[i];
+      const size_t source = made_.operators[static_cast<size_t>(task.kv_source)];
+      if (after[op] == before[source] || left_[op] <= left_[source]) continue;
+      const double share = (left_[op] - left_[source]) / left_[op];
+      for (std::vector<double>& line : task.work_s) {
+        const auto shards = static_cast<double>(&line - task.work_s.data() + 1);
+        for (size_t w = 0; w < line.size(); ++w) line[w] += share * task.kv_saved_s[w] / shards;
+      }
+    }
+    return problem;
   }
 
   /// Models are where they run now.
@@ -202,6 +232,7 @@ class Reviser {
   const PhysicalPlan& current_;
   const OptimizerOptions& options_;
   PhysicalPlan rest_;
+  std::vector<double> left_;  // [operators]
   ProblemOfPlan made_;
 };
 

@@ -8,6 +8,8 @@
 #include <fstream>
 #include <map>
 #include <sstream>
+#include <unordered_map>
+#include <utility>
 
 #include "base/check.h"
 #include "base/error.h"
@@ -87,6 +89,23 @@ void AddPace(const OperatorRecord& of_operator, OperatorRecord& of_model) {
   of_model.profile_s += of_operator.profile_s;
 }
 
+using TokenCount = std::function<int64_t(const std::string&)>;
+
+/// Plans that are made anew ask for the same texts again.
+TokenCount CountedOnce(TokenCount count) {
+  constexpr size_t kMostTexts = size_t{1} << 18;
+  struct Hash {
+    size_t operator()(const Signature& text) const { return text.low; }
+  };
+  using Counts = std::unordered_map<Signature, int64_t, Hash>;
+  return [count = std::move(count), counts = std::make_shared<Counts>()](const std::string& text) {
+    if (counts->size() >= kMostTexts) counts->clear();
+    const auto [found, is_new] = counts->try_emplace(SignatureBuilder().Add(text).Finish());
+    if (is_new) found->second = count(text);
+    return found->second;
+  };
+}
+
 }  // namespace
 
 std::string ProfileId(const ModelProfile& profile) {
@@ -98,12 +117,12 @@ std::string ProfileId(const ModelProfile& profile) {
 void DescribePrompts(const std::shared_ptr<const Vocabulary>& vocabulary,
                      const std::shared_ptr<const ChatTemplate>& chat, ModelFacts& facts) {
   if (vocabulary != nullptr) {
-    facts.count_tokens = [vocabulary](const std::string& text) {
+    facts.count_tokens = CountedOnce([vocabulary](const std::string& text) {
       return static_cast<int64_t>(vocabulary->TokenizePart({PromptSpan::Data(text)}).size());
-    };
-    facts.count_written_tokens = [vocabulary](const std::string& text) {
+    });
+    facts.count_written_tokens = CountedOnce([vocabulary](const std::string& text) {
       return static_cast<int64_t>(vocabulary->TokenizePart({PromptSpan::Template(text)}).size());
-    };
+    });
   }
   if (chat == nullptr) return;
   if (vocabulary != nullptr) facts.chat_tokens = ChatTokensOf(*vocabulary, *chat);

@@ -100,7 +100,8 @@ void Replanner::OnCheckpoint(const std::vector<OperatorCounts>& so_far) {
   if (!are_rows_known || start_us - looked_at_us_ < kMostShareOfTime * looking_us_) return;
   const PlanRevision revision = Revise(sources_, plan_, Observed(so_far), Left(so_far), options_);
   looked_at_us_ = clock_.NowUs();
-  looking_us_ = looked_at_us_ - start_us;
+  const auto operators = static_cast<int64_t>(plan_.operators.size());
+  looking_us_ = std::max(looked_at_us_ - start_us, kOperatorUs * operators);
   if (revision.current_s <= kWorthReplanning * revision.revised_s) return;
   CarryOut(revision);
   done_.push_back({looked_at_us_, static_cast<double>(looked_at_us_ - start_us_) * 1e-6,

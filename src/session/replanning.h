@@ -29,15 +29,16 @@ std::string TextOf(const Replanning& replanning);
 /// Plans the rest of a run anew while it goes on. The first rows are the pilot: plans are made by
 /// what earlier runs turned out to be, or by stated assumptions, and looked at again once an
 /// operator has had 32, 64, 128 ... calls answered, as long as looking takes no more than a
-/// hundredth of the time in between. An operator's own calls count once there are kPilotCalls of
-/// them, and as many as run at once: short answers end first. A revision is carried out where the
-/// rest is predicted to take more than a tenth longer as it was planned (kWorthReplanning), by
-/// calls that are made from then on; what is under way stays. Prompts never change: a layout is
-/// part of what is asked.
+/// hundredth of the time in between. On a virtual clock a look takes kOperatorUs an operator. An
+/// operator's own calls count once there are kPilotCalls of them, and as many as run at once: short
+/// answers end first. A revision is carried out where the rest is predicted to take more than a
+/// tenth longer as it was planned (kWorthReplanning), by calls that are made from then on; what is
+/// under way stays. Prompts never change: a layout is part of what is asked.
 class Replanner {
  public:
   static constexpr int64_t kPilotCalls = 16;
   static constexpr int64_t kMostShareOfTime = 100;  ///< one in so many
+  static constexpr int64_t kOperatorUs = 200;       ///< of a look, at least
 
   /// `sources` (their logical plans are changed), `history` and `clock` outlive it. `plan`: as it
   /// is carried out at first. `history`: of earlier runs; may be null.

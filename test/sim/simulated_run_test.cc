@@ -229,6 +229,31 @@ class ReplanningTest : public SimulatedRunTest {
   }
 };
 
+/// Conversations of many turns, whose KV lies where they began: a plan of the rest that has them go
+/// on elsewhere computes all of it again.
+TEST_F(SimulatedRunTest, ARevisionLeavesNoConversationBehind) {
+  constexpr int kConversations = 10, kTurns = 40;
+  std::string starts, ends, ops;
+  for (int i = 0; i < kConversations * kTurns; ++i) {
+    const std::string id = "o" + std::to_string(i);
+    const bool is_first = i < kConversations, is_last = i >= kConversations * (kTurns - 1);
+    if (is_first) starts += (i > 0 ? ", " : "") + id;
+    if (is_last) ends += (i % kConversations > 0 ? ", " : "") + id;
+    ops += "  " + id + ": {model: big, prompt: \"Step " + std::to_string(i) + ".\", max_tokens: 16";
+    if (!is_first) ops += ", input_ops: [o" + std::to_string(i - kConversations) + "]";
+    ops += "}\n";
+  }
+  Write("flow.yaml", "start_ops: [" + starts + "]\nend_ops: [" + ends + "]\nops:\n" + ops);
+  options_.run.workers = 4;
+  options_.run.planner = "auto";
+  options_.rows = 64;
+  const SimulationReport replanned = Simulate(options_);
+  options_.run.replan = false;
+  const SimulationReport kept = Simulate(options_);
+  EXPECT_EQ(replanned.rows_ok, 64);
+  EXPECT_LT(replanned.elapsed_s, 1.05 * kept.elapsed_s);
+}
+
 /// Each model is loaded on its own workers, as many as its answers are thought to take.
 TEST_F(ReplanningTest, TheRestIsPlannedByWhatAnswersTurnOutToBe) {
   LoadsTake(8000.0);
