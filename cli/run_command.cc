@@ -18,6 +18,7 @@
 #include "commands.h"
 #include "halo/session.h"
 #include "log.h"
+#include "plan/plan_diff.h"
 #include "progress.h"
 #include "project_file.h"
 #include "run_summary.h"
@@ -58,7 +59,7 @@ struct RunFlags {
   std::vector<std::string> also, models, connections, allow, settings;
   std::string on_error = "continue", order = "input";
   bool quiet = false, analyze = false, no_breaker = false;
-  std::string budget, log_format = "text";
+  std::string diff, budget, log_format = "text";
   CacheFlags cache;
   std::string rules_off, format = "text";
   std::string engine_process = "child";
@@ -574,6 +575,8 @@ void AddExplainCommand(CLI::App& app, int& exit_code) {
   AddFlags(*command, *flags);
   command->add_option("--format", flags->format, "text, json, mermaid or html")
       ->check(CLI::IsMember({"text", "json", "mermaid", "html"}));
+  command->add_option("--diff", flags->diff,
+                      "A plan that --format json printed: print what this one decides otherwise");
   command->add_flag("--analyze", flags->analyze,
                     "Run it, keep no results, and print what happened beside the estimates");
   command->add_flag(
@@ -584,6 +587,13 @@ void AddExplainCommand(CLI::App& app, int& exit_code) {
     exit_code = kExitOk;
     if (flags->analyze) {
       exit_code = Analyze(*flags);
+    } else if (!flags->diff.empty()) {
+      std::ifstream file(flags->diff);
+      std::ostringstream saved;
+      if (!file || !(saved << file.rdbuf()))
+        throw Error(ErrorCode::kUsage, "--diff: cannot read '" + flags->diff + "'");
+      std::cout << DiffPlans(saved.str(), flags->diff,
+                             Session(OptionsFrom(*flags)).Explain("json"));
     } else {
       std::cout << Session(OptionsFrom(*flags)).Explain(flags->format);
     }

@@ -540,6 +540,11 @@ ops:
         arguments = (self.workflow, "-i", self.rows, *self.model)
         with open(plan, "w", encoding="utf-8") as file:
             file.write(halo("explain", *arguments, "--format", "json")[1])
+        code, out, error = halo("explain", *arguments, "--diff", plan)
+        self.assertEqual(code, 0, error)
+        self.assertIn("Both decide the same.", out)
+        self.assertIn("rule urgent_first: on: true -> false\n", halo("explain", *arguments, "--rules-off", "urgent_first", "--diff", plan)[1])
+        self.assertEqual(halo("explain", *arguments, "--diff", self.rows)[0], 2)
         expected = halo("run", *arguments)[1]
         self.assertEqual(halo("run", *arguments, "--plan", plan)[1], expected)
         self.assertEqual(halo("run", *arguments, "--plan", plan, "--naive")[1], expected)
