@@ -8,8 +8,7 @@ namespace halo::cli {
 
 /// Text as a terminal may show it: what a model, a row or a server said cannot move the cursor,
 /// ring, turn the direction of what follows or pretend to be another line. Control characters
-/// become
-/// '?', line breaks blanks.
+/// become '?', line breaks blanks.
 std::string Printable(std::string_view text);
 /// As Printable, of each line.
 std::string PrintableLines(std::string_view text);

@@ -153,7 +153,9 @@ class Reviser {
       if (task.kv_source < 0) continue;
       const size_t op = made_.operators[i];
       const size_t source = made_.operators[static_cast<size_t>(task.kv_source)];
-      if (after[op] == before[source] || left_[op] <= left_[source]) continue;
+      // Elsewhere than its source it has no KV in the plan of the rest either.
+      const bool counts_on_kv = after[op] == after[source] && after[op] != before[source];
+      if (!counts_on_kv || left_[op] <= left_[source]) continue;
       const double share = (left_[op] - left_[source]) / left_[op];
       for (std::vector<double>& line : task.work_s) {
         const auto shards = static_cast<double>(&line - task.work_s.data() + 1);

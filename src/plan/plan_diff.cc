@@ -51,6 +51,9 @@ void Compare(const std::string& what, const Json& before, const Json& after,
   if (before.is_object() && after.is_object()) {
     for (const auto& [key, value] : before.items())
       Compare(what + "." + key, value, At(after, key.c_str()), lines);
+    for (const auto& [key, value] : after.items()) {
+      if (!before.contains(key)) Compare(what + "." + key, Json(), value, lines);
+    }
     return;
   }
   lines.push_back(fmt::format("{}: {} -> {}", what, TextOf(before), TextOf(after)));

@@ -259,7 +259,8 @@ struct Executor::Impl {
   RunReport Finish(RunEnd end);
 
   // executor_limits.cc: what ends a run early
-  int64_t ElapsedUs() const;
+  /// Of this part of the run.
+  int64_t ElapsedUs() const { return clock.NowUs() - started_us; }
   void CheckLimits();
   void NoteRowEnd(const RowState& row);
   void Stop();

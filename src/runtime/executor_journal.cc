@@ -391,7 +391,7 @@ bool Executor::Impl::AwaitsCommit() const {
 /// Throws Error(kIo): without a journal nothing that is done now would count.
 void Executor::Impl::CheckJournal() const {
   if (options.journal == nullptr) return;
-  options.journal->SetElapsed(ElapsedUs() - earlier_us);
+  options.journal->SetElapsed(ElapsedUs());
   const std::string why = options.journal->failure();
   if (!why.empty()) throw Error(ErrorCode::kIo, why);
 }
@@ -399,8 +399,8 @@ void Executor::Impl::CheckJournal() const {
 void Executor::Impl::CommitAll() {
   CheckJournal();
   while (AwaitsCommit()) {
-    CheckJournal();
     options.journal->Wait(kCommitSliceUs);
+    CheckJournal();
   }
 }
 

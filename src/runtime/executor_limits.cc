@@ -52,9 +52,6 @@ void Executor::Impl::NoteRowEnd(const RowState& row) {
 }
 
 /// Counts rows that have ended, though they may wait for an earlier one to be written.
-/// Of the run, all its parts together.
-int64_t Executor::Impl::ElapsedUs() const { return earlier_us + clock.NowUs() - started_us; }
-
 void Executor::Impl::CheckLimits() {
   if (stopping) return;
   const auto failed = static_cast<double>(rows_ended_failed);
@@ -71,7 +68,7 @@ void Executor::Impl::CheckLimits() {
     StopAt(StopCause::kAllFail,
            fmt::format("the {} {} rows all failed alike: {}", none_worked ? "first" : "last",
                        failed_alike, WordsOf(alike)));
-  } else if (options.budget.time_us >= 0 && ElapsedUs() >= options.budget.time_us) {
+  } else if (options.budget.time_us >= 0 && earlier_us + ElapsedUs() >= options.budget.time_us) {
     StopAt(StopCause::kBudget, fmt::format("the budget of {} s is spent",
                                            static_cast<double>(options.budget.time_us) * 1e-6));
   }

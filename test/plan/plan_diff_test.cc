@@ -41,14 +41,16 @@ TEST(PlanDiff, NamesEachDecision) {
   now["elapsed_s"]["value"] = 4.25;
   now["operators"][0]["prompt_layout"] = "context_first";
   now["operators"][1]["kv"]["from"] = nullptr;
+  now["operators"][1]["kv"]["shared"] = 3;
   now["placements"][0]["worker"] = 1;
   now["rules"][0]["on"] = false;
   now["planner"] = "beam";
   const std::string text = DiffPlans(Plan().dump(), "old.json", now.dump());
-  for (const char* line : {"  elapsed              9.5 s -> 4.25 s\n",
-                           "  a: prompt_layout: instruction_first -> context_first\n",
-                           "  a: workers: [0] -> [1]\n", "  b: kv.from: a -> null\n",
-                           "  rule urgent_first: on: true -> false\n", "  planner: dp -> beam\n"}) {
+  for (const char* line :
+       {"  elapsed              9.5 s -> 4.25 s\n",
+        "  a: prompt_layout: instruction_first -> context_first\n", "  a: workers: [0] -> [1]\n",
+        "  b: kv.from: a -> null\n", "  b: kv.shared: null -> 3\n",
+        "  rule urgent_first: on: true -> false\n", "  planner: dp -> beam\n"}) {
     EXPECT_THAT(text, HasSubstr(line));
   }
   EXPECT_THAT(text, Not(HasSubstr("b: prompt_layout")));

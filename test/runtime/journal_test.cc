@@ -177,6 +177,7 @@ TEST_F(JournalTest, TimeOfEarlierPartsIsASum) {
 TEST_F(JournalTest, TimeIsCommittedBesideNothing) {
   Journal journal(Options());
   journal.SetElapsed(2'000'000);
+  // The journal's own thread commits, by the machine's clock.
   while (Journal(Options()).earlier_us() == 0)
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   EXPECT_EQ(Journal(Options()).earlier_us(), 2'000'000);
