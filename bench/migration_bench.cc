@@ -58,7 +58,7 @@ class Bench {
     Turn turn;
     const std::vector<TokenId> prompt = RandomPrompt();
     Request parent = Ask(prompt);
-    parent.keep = {1, false};
+    parent.keep = {.consumers = 1, .answer = false};
     Time(*from_, parent);
     std::vector<TokenId> longer = prompt;
     longer.push_back(prompt.front());
@@ -100,6 +100,7 @@ class Bench {
     request.id = next_++;
     request.prompt_tokens = std::move(prompt);
     request.sampling.max_tokens = 1;
+    request.keep.lone = true;  // making room for the next one is not part of a move
     return request;
   }
   /// Milliseconds from giving a request out to its answer.

@@ -18,6 +18,8 @@ namespace {
 
 constexpr int kSizeSeals = F_SEAL_SHRINK | F_SEAL_GROW;
 constexpr int kAllSeals = kSizeSeals | F_SEAL_WRITE;
+/// What comes next may be larger than what came last by this part of it.
+constexpr size_t kMargin = 8;
 
 [[noreturn]] void Refuse(const std::string& what) {
   throw Error(ErrorCode::kIo, "shared memory: " + what);
@@ -33,8 +35,8 @@ void Seal(const Descriptor& memory, int seals) {
   if (fcntl(memory.get(), F_ADD_SEALS, seals | F_SEAL_SEAL) != 0) Refuse(std::strerror(errno));
 }
 
-void* Map(const Descriptor& memory, size_t bytes, int protection) {
-  void* data = mmap(nullptr, bytes, protection, MAP_SHARED, memory.get(), 0);
+void* Map(const Descriptor& memory, size_t bytes, int protection, int flags = 0) {
+  void* data = mmap(nullptr, bytes, protection, MAP_SHARED | flags, memory.get(), 0);
   if (data == MAP_FAILED) Refuse(std::strerror(errno));
   return data;
 }
@@ -61,22 +63,41 @@ Descriptor ShareBytes(std::string_view bytes) {
   return memory;
 }
 
-Descriptor ShareWritten(size_t most, const std::function<size_t(std::span<uint8_t>)>& write,
-                        size_t& written) {
-  Descriptor memory = Create("halo-kv");
-  if (ftruncate(memory.get(), static_cast<off_t>(most)) != 0) Refuse(std::strerror(errno));
-  {
-    const MappedMemory mapped = MappedMemory::Writable(memory, most);
-    written = write({static_cast<uint8_t*>(mapped.data()), most});
-  }
+PreparedMemory::Piece PreparedMemory::Make(size_t bytes) {
+  Piece piece{Create("halo-kv"), {}};
+  if (ftruncate(piece.memory.get(), static_cast<off_t>(bytes)) != 0) Refuse(std::strerror(errno));
+  piece.mapped = MappedMemory::Populated(piece.memory, bytes);
+  return piece;
+}
+
+Descriptor PreparedMemory::Share(size_t most,
+                                 const std::function<size_t(std::span<uint8_t>)>& write,
+                                 size_t& written) {
+  Piece piece;
+  if (next_.valid()) piece = next_.get();
+  if (piece.mapped.text().size() < most) piece = Make(most);
+  written = write({static_cast<uint8_t*>(piece.mapped.data()), most});
+  next_ = std::async(std::launch::async, [bytes = most + most / kMargin] {
+    try {
+      return Make(bytes);
+    } catch (const Error&) {
+      return Piece();  // whoever needs one tries again, and says so
+    }
+  });
   if (written == 0) return {};
-  if (ftruncate(memory.get(), static_cast<off_t>(written)) != 0) Refuse(std::strerror(errno));
-  Seal(memory, kAllSeals);  // possible once it is mapped nowhere
-  return memory;
+  piece.mapped = {};  // it can be sealed once it is mapped nowhere
+  if (ftruncate(piece.memory.get(), static_cast<off_t>(written)) != 0)
+    Refuse(std::strerror(errno));
+  Seal(piece.memory, kAllSeals);
+  return std::move(piece.memory);
 }
 
 MappedMemory MappedMemory::Writable(const Descriptor& memory, size_t bytes) {
   return {Map(memory, bytes, PROT_READ | PROT_WRITE), bytes};
+}
+
+MappedMemory MappedMemory::Populated(const Descriptor& memory, size_t bytes) {
+  return {Map(memory, bytes, PROT_READ | PROT_WRITE, MAP_POPULATE), bytes};
 }
 
 MappedMemory MappedMemory::Sealed(const Descriptor& memory, size_t bytes) {

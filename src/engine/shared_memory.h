@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <future>
 #include <span>
 #include <string_view>
 
@@ -18,17 +19,14 @@ Descriptor MakeSharedMemory(const char* name, size_t bytes);
 /// Error(kIo).
 Descriptor ShareBytes(std::string_view bytes);
 
-/// The same for what is written in place: `write` fills the front of `most` bytes and says how many
-/// it has written; 0: nothing, and no memory is returned.
-Descriptor ShareWritten(size_t most, const std::function<size_t(std::span<uint8_t>)>& write,
-                        size_t& written);
-
 /// A mapping of shared memory. Owns the mapping, not the descriptor.
 class MappedMemory {
  public:
   MappedMemory() = default;
   /// All of what MakeSharedMemory made, to be read and written. Throws Error(kIo).
   static MappedMemory Writable(const Descriptor& memory, size_t bytes);
+  /// The same, with all pages there.
+  static MappedMemory Populated(const Descriptor& memory, size_t bytes);
   /// What another process shared, to be read in place. Refuses (Error kIo) what that process could
   /// still change or cut while it is being read, which would end this one with a signal, and what
   /// is not `bytes` long.
@@ -45,6 +43,27 @@ class MappedMemory {
 
   void* data_ = nullptr;
   size_t bytes_ = 0;
+};
+
+/// Shared memory to be written in place, its pages made ahead: making them takes several times as
+/// long as writing them (docs/benchmarks/processor.md), and can be done beside other work. From the
+/// first use on one piece as large as the last one lies ready, made on a thread of its own. Not
+/// thread-safe.
+class PreparedMemory {
+ public:
+  /// What `write` puts into the front of `most` bytes, as many as it says, sealed as by ShareBytes;
+  /// 0: nothing, and no memory is returned. Throws Error(kIo).
+  Descriptor Share(size_t most, const std::function<size_t(std::span<uint8_t>)>& write,
+                   size_t& written);
+
+ private:
+  struct Piece {
+    Descriptor memory;
+    MappedMemory mapped;
+  };
+  static Piece Make(size_t bytes);
+
+  std::future<Piece> next_;  ///< empty pieces: there was no memory for one
 };
 
 }  // namespace halo

@@ -153,6 +153,36 @@ TEST(ConnectionTest, SharedMemoryCannotBeChangedByAnyone) {
   EXPECT_EQ(MappedMemory::Sealed(memory, 5).text(), "bytes");
 }
 
+TEST(PreparedMemoryTest, HoldsWhatWasWrittenWhateverLayReady) {
+  PreparedMemory prepared;
+  // As large as what lies ready, larger, smaller, less than was asked for, nothing.
+  for (const auto& [most, bytes] : std::vector<std::pair<size_t, size_t>>{
+           {5000, 5000}, {5000, 5000}, {90'000, 90'000}, {10, 10}, {9000, 700}, {9000, 0}, {8, 8}}) {
+    const std::string text(bytes, static_cast<char>('a' + bytes % 26));
+    size_t written = 0;
+    const Descriptor memory = prepared.Share(
+        most,
+        [&](std::span<uint8_t> place) {
+          EXPECT_EQ(place.size(), most);
+          std::copy(text.begin(), text.end(), place.begin());
+          return text.size();
+        },
+        written);
+    EXPECT_EQ(written, bytes);
+    EXPECT_EQ(bool(memory), bytes > 0);
+    if (memory) EXPECT_EQ(MappedMemory::Sealed(memory, bytes).text(), text);
+  }
+}
+
+TEST(PreparedMemoryTest, ThereIsNotAsMuchMemory) {
+  PreparedMemory prepared;
+  size_t written = 0;
+  const auto write = [](std::span<uint8_t>) { return size_t{0}; };
+  EXPECT_THROW(prepared.Share(size_t{1} << 60, write, written), Error);
+  const auto one = [](std::span<uint8_t>) { return size_t{1}; };
+  EXPECT_TRUE(prepared.Share(1, one, written));
+}
+
 TEST(CrashRecordTest, HoldsWhatIsComputed) {
   CrashRecord parents;
   CrashRecord childs{Descriptor(dup(parents.memory().get()))};

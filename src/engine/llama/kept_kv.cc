@@ -93,8 +93,7 @@ void LlamaEngine::Export(RequestId id) {
         memory =
             room_->ExportShared(kept.sequence, static_cast<int32_t>(kept.tokens.size()), kv.bytes);
       } else {
-        memory = ShareBytes(kept.blob->data());
-        kv.bytes = kept.blob->size();
+        memory = room_->ExportShared(*kept.blob, kv.bytes);
       }
     } catch (const Error&) {
       kv.bytes = 0;  // no memory to share: whoever asks computes it

@@ -147,11 +147,10 @@ std::shared_ptr<const KvBlob> KvRoom::Export(int32_t sequence, int32_t tokens) {
   const Timed timed(statistics_.copy_us, spans_, EngineSpan::Kind::kSpill, tokens);
   auto blob = std::make_shared<KvBlob>();
   blob->tokens = tokens;
-  blob->bytes.resize(llama_state_seq_get_size(context_.get(), sequence));
-  const size_t written =
-      llama_state_seq_get_data(context_.get(), blob->bytes.data(), blob->bytes.size(), sequence);
-  if (written == 0) return nullptr;
-  blob->bytes.resize(written);
+  const size_t most = llama_state_seq_get_size(context_.get(), sequence);
+  blob->own = std::make_unique_for_overwrite<uint8_t[]>(most);
+  blob->own_bytes = llama_state_seq_get_data(context_.get(), blob->own.get(), most, sequence);
+  if (blob->own_bytes == 0) return nullptr;
   ++statistics_.spills;
   return blob;
 }
@@ -163,7 +162,19 @@ Descriptor KvRoom::ExportShared(int32_t sequence, int32_t tokens, int64_t& bytes
   };
   size_t written = 0;
   Descriptor memory =
-      ShareWritten(llama_state_seq_get_size(context_.get(), sequence), read, written);
+      prepared_.Share(llama_state_seq_get_size(context_.get(), sequence), read, written);
+  bytes = static_cast<int64_t>(written);
+  return memory;
+}
+
+Descriptor KvRoom::ExportShared(const KvBlob& blob, int64_t& bytes) {
+  const Timed timed(statistics_.copy_us, spans_, EngineSpan::Kind::kSpill, blob.tokens);
+  const std::string_view data = blob.data();
+  const auto copy = [&](std::span<uint8_t> memory) {
+    return std::copy(data.begin(), data.end(), memory.begin()) - memory.begin();
+  };
+  size_t written = 0;
+  Descriptor memory = prepared_.Share(data.size(), copy, written);
   bytes = static_cast<int64_t>(written);
   return memory;
 }

@@ -22,13 +22,14 @@ class SpanLog;
 
 /// KV of one sequence, lying in host memory: of this process, or shared with the one it came from.
 struct KvBlob {
-  std::vector<uint8_t> bytes;
-  MappedMemory shared;  ///< in place of `bytes`
+  std::unique_ptr<uint8_t[]> own;
+  size_t own_bytes = 0;
+  MappedMemory shared;  ///< in place of `own`
   int32_t tokens = 0;   ///< positions 0 .. tokens - 1
 
   std::string_view data() const {
-    if (bytes.empty()) return shared.text();
-    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+    if (!own) return shared.text();
+    return {reinterpret_cast<const char*>(own.get()), own_bytes};
   }
   int64_t size() const { return static_cast<int64_t>(data().size()); }
 };
@@ -92,6 +93,7 @@ class KvRoom {
   std::shared_ptr<const KvBlob> Export(int32_t sequence, int32_t tokens);
   /// The same into memory that can be shared; nothing if that failed.
   Descriptor ExportShared(int32_t sequence, int32_t tokens, int64_t& bytes);
+  Descriptor ExportShared(const KvBlob& blob, int64_t& bytes);
   /// The first `tokens` positions of the blob become `sequence`. False if that failed (it is empty
   /// then).
   bool Import(const KvBlob& blob, int32_t sequence, int32_t tokens);
@@ -109,6 +111,7 @@ class KvRoom {
   std::unique_ptr<llama_context, ContextDeleter> context_;
   std::unique_ptr<Batch> batch_;
   std::vector<uint8_t> scratch_;
+  PreparedMemory prepared_;
   EngineStatistics statistics_;
 };
 

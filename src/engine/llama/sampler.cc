@@ -14,6 +14,7 @@
 // starts before the choice can run.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__)
 #define HALO_VECTOR_CLONES __attribute__((target_clones("avx2", "default"), optimize("O3")))
+#define HALO_VECTORS_OF(instructions) __attribute__((target(instructions), optimize("O3")))
 #else
 #define HALO_VECTOR_CLONES
 #endif
@@ -21,7 +22,8 @@
 namespace halo {
 namespace {
 
-constexpr size_t kLanes = 8;  // of a 256-bit register
+constexpr size_t kLanes = 8;       // of a 256-bit register
+constexpr size_t kWideLanes = 16;  // of a 512-bit one
 constexpr size_t kBuckets = 1024;
 /// Below this many candidates ordering them all is cheaper than bucketing.
 constexpr size_t kSmall = 256;
@@ -44,23 +46,29 @@ HALO_VECTOR_CLONES float Largest(const float* __restrict values, size_t count) {
 }
 
 // Written with the compilers' vector types: neither gcc 12 nor clang 14 vectorizes the plain loop.
-using FloatLanes = float __attribute__((vector_size(kLanes * sizeof(float))));
-using IntLanes = int32_t __attribute__((vector_size(kLanes * sizeof(int32_t))));
+template <size_t kCount>
+struct Vector {
+  typedef float Floats __attribute__((vector_size(kCount * sizeof(float))));
+  typedef int32_t Ints __attribute__((vector_size(kCount * sizeof(int32_t))));
+};
 
 /// x = exp(x) for x <= 0 to about 2 ulp, 0 below kLowestExponent: 2^n * p(f) with a degree-6
 /// polynomial (Cephes' expf). By reference, since a vector argument's calling convention depends on
 /// the instruction set.
-inline __attribute__((always_inline)) void ExpOfNegative(FloatLanes& x) {
+template <size_t kCount>
+inline __attribute__((always_inline)) void ExpOfNegative(typename Vector<kCount>::Floats& x) {
+  using Floats = typename Vector<kCount>::Floats;
+  using Ints = typename Vector<kCount>::Ints;
   constexpr float kLog2E = 1.44269504088896341F;
   constexpr float kLn2High = 0.693359375F;
   constexpr float kLn2Low = -2.12194440e-4F;
-  const IntLanes in_range = x > kLowestExponent;  // false for NaN
-  x = reinterpret_cast<FloatLanes>(reinterpret_cast<IntLanes>(x) & in_range);
+  const Ints in_range = x > kLowestExponent;  // false for NaN
+  x = reinterpret_cast<Floats>(reinterpret_cast<Ints>(x) & in_range);
   // Truncation rounds to the nearest, since x is not positive.
-  const IntLanes n = __builtin_convertvector(x * kLog2E - 0.5F, IntLanes);
-  const FloatLanes whole = __builtin_convertvector(n, FloatLanes);
-  const FloatLanes f = x - whole * kLn2High - whole * kLn2Low;
-  FloatLanes p = 1.9875691500e-4F * f + 1.3981999507e-3F;
+  const Ints n = __builtin_convertvector(x * kLog2E - 0.5F, Ints);
+  const Floats whole = __builtin_convertvector(n, Floats);
+  const Floats f = x - whole * kLn2High - whole * kLn2Low;
+  Floats p = 1.9875691500e-4F * f + 1.3981999507e-3F;
   p = p * f + 8.3334519073e-3F;
   p = p * f + 4.1665795894e-2F;
   p = p * f + 1.6666665459e-1F;
@@ -68,30 +76,71 @@ inline __attribute__((always_inline)) void ExpOfNegative(FloatLanes& x) {
   p = p * f * f + f + 1.0F;
   constexpr int32_t kExponentBias = 127;
   constexpr int32_t kMantissaBits = 23;
-  const FloatLanes power = reinterpret_cast<FloatLanes>((n + kExponentBias) << kMantissaBits);
-  x = reinterpret_cast<FloatLanes>(reinterpret_cast<IntLanes>(p * power) & in_range);
+  const Floats power = reinterpret_cast<Floats>((n + kExponentBias) << kMantissaBits);
+  x = reinterpret_cast<Floats>(reinterpret_cast<Ints>(p * power) & in_range);
 }
 
 /// weights[i] = exp((logits[i] - largest) * scale); returns their sum. NaN and -inf weigh nothing.
-/// `count` is a multiple of kLanes.
-HALO_VECTOR_CLONES double Exponentiate(const float* __restrict logits, float* __restrict weights,
-                                       size_t count, float largest, float scale) {
+/// `count` is a multiple of kWideLanes.
+template <size_t kCount>
+inline __attribute__((always_inline)) double ExponentiateBy(const float* __restrict logits,
+                                                            float* __restrict weights, size_t count,
+                                                            float largest, float scale) {
+  using Floats = typename Vector<kCount>::Floats;
   double total = 0.0;
   constexpr size_t kBlock = 4096;  // float lanes are emptied into a double before they lose digits
   for (size_t start = 0; start < count; start += kBlock) {
     const size_t end = std::min(count, start + kBlock);
-    FloatLanes sum = {};
-    for (size_t i = start; i < end; i += kLanes) {
-      FloatLanes weight;
+    Floats sum = {};
+    for (size_t i = start; i < end; i += kCount) {
+      Floats weight;
       std::memcpy(&weight, logits + i, sizeof(weight));
       weight = (weight - largest) * scale;
-      ExpOfNegative(weight);
+      ExpOfNegative<kCount>(weight);
       std::memcpy(weights + i, &weight, sizeof(weight));
       sum += weight;
     }
-    for (size_t lane = 0; lane < kLanes; ++lane) total += static_cast<double>(sum[lane]);
+    for (size_t lane = 0; lane < kCount; ++lane) total += static_cast<double>(sum[lane]);
   }
   return total;
+}
+
+using Exponentiator = double(const float* __restrict, float* __restrict, size_t, float, float);
+
+double ExponentiatePlain(const float* __restrict logits, float* __restrict weights, size_t count,
+                         float largest, float scale) {
+  return ExponentiateBy<kLanes>(logits, weights, count, largest, scale);
+}
+
+#ifdef HALO_VECTORS_OF
+HALO_VECTORS_OF("avx2,fma")
+double ExponentiateFused(const float* __restrict logits, float* __restrict weights, size_t count,
+                         float largest, float scale) {
+  return ExponentiateBy<kLanes>(logits, weights, count, largest, scale);
+}
+
+HALO_VECTORS_OF("avx512f,avx512dq,avx512vl,fma")
+double ExponentiateWide(const float* __restrict logits, float* __restrict weights, size_t count,
+                        float largest, float scale) {
+  return ExponentiateBy<kWideLanes>(logits, weights, count, largest, scale);
+}
+#endif
+
+/// Not a clone: with fused products and more lanes the sum is rounded otherwise, so a machine keeps
+/// to one.
+Exponentiator* ChooseExponentiator() {
+#ifdef HALO_VECTORS_OF
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma"))
+    return ExponentiateWide;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return ExponentiateFused;
+#endif
+  return ExponentiatePlain;
+}
+
+double Exponentiate(const float* logits, float* weights, size_t count, float largest, float scale) {
+  static Exponentiator* const exponentiate = ChooseExponentiator();
+  return exponentiate(logits, weights, count, largest, scale);
 }
 
 HALO_VECTOR_CLONES bool AnyAtLeast(const float* __restrict weights, size_t count, float threshold) {
@@ -191,14 +240,14 @@ TokenId Sampler::SampleFrom(std::span<const float> logits, const SamplingParamet
 }
 
 double Sampler::Weigh(std::span<const float> logits, float largest, float scale) {
-  const size_t whole = logits.size() / kLanes * kLanes;
-  weights_.resize(whole + kLanes);
+  const size_t whole = logits.size() / kWideLanes * kWideLanes;
+  weights_.resize(whole + kWideLanes);
   double mass = Exponentiate(logits.data(), weights_.data(), whole, largest, scale);
   if (whole < logits.size()) {
-    float tail[kLanes];
-    std::fill(tail, tail + kLanes, -std::numeric_limits<float>::infinity());
+    float tail[kWideLanes];
+    std::fill(tail, tail + kWideLanes, -std::numeric_limits<float>::infinity());
     std::copy(logits.begin() + static_cast<ptrdiff_t>(whole), logits.end(), tail);
-    mass += Exponentiate(tail, weights_.data() + whole, kLanes, largest, scale);
+    mass += Exponentiate(tail, weights_.data() + whole, kWideLanes, largest, scale);
   }
   weights_.resize(logits.size());
   return mass;
