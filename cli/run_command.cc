@@ -144,12 +144,14 @@ void ParseSettings(const std::vector<std::string>& texts, RunOptions& options) {
       options.replan = value == "on";
     } else if (key == "prompt_lookup" && (value == "on" || value == "off")) {
       options.prompt_lookup = value == "on";
+    } else if (key == "prefill_ahead" && (value == "on" || value == "off")) {
+      options.prefill_ahead = value == "on";
     } else if (key == "cache" && value == "off") {
       options.cache_folder = "";
     } else {
       throw Error(ErrorCode::kUsage,
                   "--set: expected latency_scale=NUMBER, tool_cache=on|off, replanning=on|off, "
-                  "prompt_lookup=on|off or cache=off, got '" +
+                  "prompt_lookup=on|off, prefill_ahead=on|off or cache=off, got '" +
                       text + "'");
     }
   }
@@ -248,7 +250,8 @@ void AddFlags(CLI::App& command, RunFlags& flags) {
       "--set", flags.settings,
       "KEY=VALUE: latency_scale (of declared latencies), tool_cache=off\n"
       "(equal tool calls are made again), replanning=off (the plan stays as it is),\n"
-      "prompt_lookup=off (no token is guessed), cache=off");
+      "prompt_lookup=off (no token is guessed), prefill_ahead=off (engines idle while\n"
+      "tools are waited for), cache=off");
   command.add_option("--column", options.column, "Column of the rows that is the prompt");
   command.add_option("--limit", options.limit, "Take only the first N rows")
       ->check(CLI::Range(int64_t{0}, kMostRows));

@@ -87,6 +87,7 @@ struct RunOptions {
   int32_t context_tokens = 0;      ///< longest prompt and answer; 0: what the model was trained for
   std::string kv_layout = "auto";  ///< auto, split or unified
   bool prompt_lookup = true;       ///< compute tokens beside others that answers are seen to copy
+  bool prefill_ahead = true;       ///< compute what is known of prompts while tools are waited for
   /// The program that hosts the engines, each in a child process of its own that is started again
   /// when it ends: the file of `halo`, or of any program that calls RunEngineProcess() when it is
   /// started with the one argument kEngineProcessCommand. "": engines live in this process, and

@@ -129,6 +129,7 @@ constexpr OptionKey kOptions[] = {
     Bounded<&RunOptions::context_tokens, 2, 1 << 30>("context"),
     Run<&RunOptions::kv_layout>("kv_layout"),
     Run<&RunOptions::prompt_lookup>("prompt_lookup"),
+    Run<&RunOptions::prefill_ahead>("prefill_ahead"),
     Run<&RunOptions::engine_program>("engine_program"),
     Run<&RunOptions::naive>("naive"),
     {"deterministic", ReadDeterministic},

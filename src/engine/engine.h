@@ -39,8 +39,8 @@ struct SamplingParameters {
   float top_p = 1.0F;
   int32_t top_k = 0;  ///< 0: off
   float min_p = 0.0F;
-  int32_t max_tokens = 256;
-  int32_t min_tokens = 0;  ///< no end token, no stop string before this many tokens
+  int32_t max_tokens = 256;  ///< 0: the prompt is computed, for others that begin with it
+  int32_t min_tokens = 0;    ///< no end token, no stop string before this many tokens
   std::vector<std::string> stop;
   uint64_t draw_key = 0;  ///< draw k of the answer is UniformDraw(draw_key, k)
 

@@ -86,8 +86,7 @@ Descriptor PreparedMemory::Share(size_t most,
   });
   if (written == 0) return {};
   piece.mapped = {};  // it can be sealed once it is mapped nowhere
-  if (ftruncate(piece.memory.get(), static_cast<off_t>(written)) != 0)
-    Refuse(std::strerror(errno));
+  if (ftruncate(piece.memory.get(), static_cast<off_t>(written)) != 0) Refuse(std::strerror(errno));
   Seal(piece.memory, kAllSeals);
   return std::move(piece.memory);
 }

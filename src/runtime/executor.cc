@@ -143,13 +143,14 @@ RunReport Executor::Run(const StopFlag& stop) {
     impl.TakeCancelledRows();
     if (!impl.stopping) impl.OpenRows();
     impl.SubmitReady();
+    impl.ComputeAhead();
     if (impl.options.cache != nullptr) impl.options.cache->EndTurn();
     impl.PollEngines();
     impl.PollTools(0);
     impl.CheckJournal();
     impl.WriteRows();
     impl.CheckLimits();
-    const bool working = impl.working();
+    const bool working = impl.working() || !impl.ahead.empty();
     impl.FlushRows(!working);
     impl.TellOfTurn();
     impl.ReachCheckpoint();
@@ -159,7 +160,7 @@ RunReport Executor::Run(const StopFlag& stop) {
       if (asked >= 1) return impl.Finish(RunEnd::kInterrupted);
       return impl.Finish(impl.NothingIsLeft() ? RunEnd::kFinished : RunEnd::kStopped);
     }
-    if (impl.calls.empty()) impl.Wait();
+    if (impl.calls.empty() && impl.ahead.empty()) impl.Wait();
   }
 }
 

@@ -130,6 +130,8 @@ struct RunBudget {
   int64_t tokens = -1;   ///< of the prompts and answers of calls that are made
   int64_t cost = -1;     ///< of these tokens, in TokenPrice's unit
   int64_t time_us = -1;  ///< from the start of the run; what runs then is finished
+
+  bool is_unlimited() const { return calls < 0 && tokens < 0 && cost < 0 && time_us < 0; }
 };
 
 struct ExecutorOptions {
@@ -149,6 +151,9 @@ struct ExecutorOptions {
   class Journal* journal = nullptr;  ///< outlives the run; null: nothing survives it
   /// Answers of earlier runs and for later ones; outlives the run. Null: there are none.
   class ResultCache* cache = nullptr;
+  /// While all engines are idle because tools are not, let them compute what is known of the
+  /// prompts that wait for these. Only without a budget.
+  bool prefill_ahead = false;
   /// Make no call: what neither journal nor cache knows fails with the code "not_known".
   bool only_known = false;
   /// Of all parts of the run, and no other: idempotent writes carry a key made of it. "": none do.
@@ -180,6 +185,7 @@ struct OperatorCounts {
           failed = 0, unfinished = 0, calls = 0;
   int64_t prompt_tokens = 0, reused_tokens = 0, prefilled_tokens = 0, recomputed_tokens = 0,
           output_tokens = 0;
+  int64_t ahead_tokens = 0;            ///< computed before its calls were made, which reuse them
   double output_tokens_squared = 0.0;  ///< summed over calls
   int64_t from_cache = 0;              ///< calls that the cache answered
   int64_t cost = 0;                    ///< of its calls' tokens, in TokenPrice's unit

@@ -276,19 +276,29 @@ SamplingParameters Executor::Impl::SamplingOf(RowState& row, OperatorIndex op,
   return sampling;
 }
 
-void Executor::Impl::BuildRequest(RowState& row, OperatorIndex op, Call& call) {
+/// What a prompt is made of. `unknown` stands for all that is not there yet; null: everything is.
+PromptInputs Executor::Impl::InputsOf(const RowState& row, OperatorIndex op,
+                                      const Conversation* unknown) const {
   const LogicalPlan& plan = PlanOf(row);
   const Operator& what = plan.operator_of(op);
   PromptInputs inputs{row.row.values, {}, {}, {}};
   if (what.form == PromptForm::kRowPrompt) {
     for (const OperatorIndex parent : what.inputs) {
       const Instance& instance = At(row, parent);
+      if (unknown != nullptr && instance.state != State::kDone) {
+        inputs.parents.push_back(unknown);
+        continue;
+      }
       // Null: it ended without an answer.
       inputs.parents.push_back(instance.end == InstanceEnd::kOk ? instance.conversation.get()
                                                                 : nullptr);
     }
   }
   for (const NameBinding& name : what.names) {
+    if (unknown != nullptr && !IsKnown(row, name)) {
+      inputs.answers.emplace(name.name, unknown);
+      continue;
+    }
     const Conversation* answer = nullptr;
     const Operator* tool = nullptr;
     nlohmann::ordered_json value = ValueOf(row, name, &answer, &tool);
@@ -302,8 +312,14 @@ void Executor::Impl::BuildRequest(RowState& row, OperatorIndex op, Call& call) {
       inputs.values.emplace(name.name, std::move(value));
     }
   }
+  return inputs;
+}
+
+void Executor::Impl::BuildRequest(RowState& row, OperatorIndex op, Call& call) {
+  const Operator& what = PlanOf(row).operator_of(op);
   const PromptBuilder& builder = *states[row.source].builders[static_cast<size_t>(op)];
-  At(row, op).conversation = std::make_unique<Conversation>(builder.Build(inputs));
+  At(row, op).conversation =
+      std::make_unique<Conversation>(builder.Build(InputsOf(row, op, nullptr)));
   Ask(row, op, 0, call);
   if (CallsOf(what) == 1) AddressRequest(row, op, 0, call.request);  // else each when it is sent
 }
@@ -473,7 +489,7 @@ void Executor::Impl::PollEngines() {
     const int64_t deadline_us = alone ? now + kPollSliceUs : 0;
     for (Completion& completion : engine->Poll(deadline_us)) {
       finished = true;
-      OnCompletion(std::move(completion));
+      if (!TakeAhead(completion)) OnCompletion(std::move(completion));
     }
   }
   if (elsewhere && !finished) WaitForOthers(now + kPollSliceUs);

@@ -1,6 +1,7 @@
 #pragma once
 
-// What the parts of the executor share: executor.cc (the loop, rows and results),
+// What the parts of the executor share: executor.cc (the loop, rows and results), executor_ahead.cc
+// (prompts that are computed before they are asked),
 // executor_limits.cc (what ends a run early), executor_calls.cc (calls and their completions),
 // executor_tools.cc (calls of tools), executor_ends.cc (how instances end, and what follows),
 // executor_journal.cc (what survives the run), executor_cache.cc (what earlier runs have left).
@@ -61,8 +62,9 @@ struct Instance {
   CountedAs counted = CountedAs::kNot;
   bool built = false;  // a tool's call was made, or an equal one taken for it
   uint16_t inputs_left = 0;
-  uint16_t readers_left = 0;  // operators that may name it and have not built their prompt yet
-  RequestId request = 0;      // 0: none of its own (merged, or not there yet)
+  uint16_t readers_left = 0;       // operators that may name it and have not built their prompt yet
+  uint16_t ahead_of = UINT16_MAX;  // inputs that were left when what was known was computed ahead
+  RequestId request = 0;           // 0: none of its own (merged, or not there yet)
   int64_t prompt_tokens = 0, output_tokens = 0;
   std::unique_ptr<Conversation> conversation;
   std::unique_ptr<SampleSet> samples;                  // null: one
@@ -112,6 +114,12 @@ struct Call {
   int64_t most_tokens = 0;  // that it may take
   int64_t most_cost = 0;    // that these may cost
   std::vector<std::pair<RowState*, OperatorIndex>> followers;
+};
+
+/// What an engine computes of a prompt before that is asked.
+struct Ahead {
+  size_t counts = 0;   // of the operator: index into report.operators
+  int64_t tokens = 0;  // of the request
 };
 
 /// A failed call that is made again when its time has come.
@@ -192,6 +200,8 @@ struct Executor::Impl {
   std::vector<std::pair<size_t, int64_t>>
       ended_rows;  // to be written, where that is not in input order
   std::unordered_map<RequestId, Call> calls;
+  std::unordered_map<RequestId, Ahead> ahead;
+  int64_t ahead_tokens = 0;               // of these
   std::multimap<int64_t, Again> retries;  // by the time when they are due
   std::list<Again> due_retries;           // until their engine has room
   std::unordered_map<Signature, RequestId, SignatureHasher> calls_by_signature;
@@ -258,6 +268,14 @@ struct Executor::Impl {
   void Wait();
   RunReport Finish(RunEnd end);
 
+  // executor_ahead.cc: prompts that are computed before they are asked
+  bool IsKnown(const RowState& row, const NameBinding& name) const;
+  bool MayGoAhead(const RowState& row, const LogicalNode& node) const;
+  Prompt KnownPrompt(const RowState& row, OperatorIndex op) const;
+  void ComputeAhead();
+  void SendAhead(const RowState& row, OperatorIndex op, Prompt prompt);
+  bool TakeAhead(const Completion& completion);
+
   // executor_limits.cc: what ends a run early
   /// Of this part of the run.
   int64_t ElapsedUs() const { return clock.NowUs() - started_us; }
@@ -287,6 +305,7 @@ struct Executor::Impl {
   void SubmitInstance(RowState& row, OperatorIndex op);
   void SubmitSample(RowState& row, OperatorIndex op);
   uint64_t DrawKeyOf(const RowState& row, OperatorIndex op, int32_t sample) const;
+  PromptInputs InputsOf(const RowState& row, OperatorIndex op, const Conversation* unknown) const;
   void BuildRequest(RowState& row, OperatorIndex op, Call& call);
   SamplingParameters SamplingOf(RowState& row, OperatorIndex op, size_t prompt_tokens) const;
   void Ask(RowState& row, OperatorIndex op, int32_t sample, Call& call);

@@ -78,6 +78,7 @@ constexpr OptionKey kOptions[] = {
     Plain<&RunOptions::context_tokens>("context_tokens"),
     Plain<&RunOptions::kv_layout>("kv_layout"),
     Plain<&RunOptions::prompt_lookup>("prompt_lookup"),
+    Plain<&RunOptions::prefill_ahead>("prefill_ahead"),
     {"engines_in_children",
      [](const RunOptions& options) { return Json(!options.engine_program.empty()); },
      [](const Json& value, RunOptions& options) {

@@ -353,6 +353,7 @@ std::vector<RunSource> Session::Impl::Sources() {
 ExecutorOptions Session::Impl::HowToExecute() {
   ExecutorOptions how;
   how.naive = options.naive;
+  how.prefill_ahead = options.prefill_ahead;
   how.seed = options.seed;
   how.window = options.window;
   if (!options.naive) how.spill_folder = SpoolFolder();

@@ -37,6 +37,7 @@ Json OperatorJson(const OperatorCounts& c) {
           {"reused_tokens", c.reused_tokens},
           {"prefilled_tokens", c.prefilled_tokens},
           {"recomputed_tokens", c.recomputed_tokens},
+          {"ahead_tokens", c.ahead_tokens},
           {"output_tokens", c.output_tokens},
           {"cost", Cost(c.cost)},
           {"busy_s", Seconds(c.busy_us)},
@@ -84,7 +85,7 @@ Json SummaryJson(const SummaryInput& input) {
   // Without a known total (standard input) the rows are those that were opened.
   const int64_t total = input.rows_total >= 0 ? input.rows_total : report.counts.rows_opened;
   Json operators = Json::array(), tools = Json::array();
-  int64_t prompt = 0, reused = 0, prefilled = 0, recomputed = 0, output = 0;
+  int64_t prompt = 0, reused = 0, prefilled = 0, recomputed = 0, output = 0, ahead = 0;
   for (const OperatorCounts& counts : report.operators) {
     operators.push_back(OperatorJson(counts));
     if (counts.kind != OperatorKind::kInference) tools.push_back(ToolJson(counts));
@@ -93,6 +94,7 @@ Json SummaryJson(const SummaryInput& input) {
     reused += counts.reused_tokens;
     prefilled += counts.prefilled_tokens;
     recomputed += counts.recomputed_tokens;
+    ahead += counts.ahead_tokens;
     output += counts.output_tokens;
   }
   EngineStatistics all;
@@ -118,6 +120,7 @@ Json SummaryJson(const SummaryInput& input) {
             {"reused", reused},
             {"prefilled", prefilled},
             {"recomputed", recomputed},
+            {"ahead", ahead},
             {"output", output}}},
           {"cache", {{"calls", report.counts.from_cache}, {"tokens", report.cached_tokens}}},
           {"cost", Cost(report.cost)},

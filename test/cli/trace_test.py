@@ -107,7 +107,7 @@ class TraceTest(unittest.TestCase):
         self.assertEqual(dict(calls), {operator["id"]: operator["calls"] for operator in summary["operators"]})
         passes = trace.spans("worker", "passes")
         tokens = summary["tokens"]
-        self.assertEqual(sum(e["args"]["tokens"] for e in passes if e["name"] == "prefill"), tokens["prefilled"] + tokens["recomputed"])
+        self.assertEqual(sum(e["args"]["tokens"] for e in passes if e["name"] == "prefill"), tokens["prefilled"] + tokens["recomputed"] + tokens["ahead"])
         # The first token of an answer comes of the pass over its prompt.
         llm_calls = sum(operator["calls"] for operator in summary["operators"] if operator["kind"] == "llm")
         self.assertEqual(sum(e["args"]["tokens"] for e in passes if e["name"] == "decode"), tokens["output"] - llm_calls)

@@ -264,6 +264,33 @@ TEST_P(Conformance, AnswersEachRequestOnce) {
   }
 }
 
+TEST_P(Conformance, APromptIsComputedForOthersThatBeginWithIt) {
+  Start(2);
+  if (!engine_->Describe().has_token_ids) return;  // it has no KV
+  Request ahead = Ask(1, 40, 1);
+  ahead.sampling.max_tokens = 0;
+  engine_->Submit(ahead);
+  const Completion none = Drain().at(1);
+  EXPECT_FALSE(none.failure.has_value());
+  EXPECT_EQ(none.finish, FinishReason::kMaxTokens);
+  EXPECT_EQ(none.prefilled_tokens, 40);
+  EXPECT_EQ(none.output_tokens, 0);
+  EXPECT_TRUE(none.tokens.empty());
+  EXPECT_EQ(none.text, "");
+
+  const Request whole = Ask(2, 60, 1);
+  engine_->Submit(whole);
+  const Completion after = Drain().at(2);
+  EXPECT_EQ(after.reused_tokens, 40);
+  EXPECT_EQ(after.prefilled_tokens, 20);
+  Start(2);
+  engine_->Submit(whole);
+  const Completion alone = Drain().at(2);
+  EXPECT_EQ(alone.reused_tokens, 0);
+  EXPECT_EQ(alone.tokens, after.tokens);
+  EXPECT_EQ(alone.text, after.text);
+}
+
 TEST_P(Conformance, APromptLongerThanTheContextFailsAlone) {
   Start(4);
   engine_->Submit(Ask(1, 10, 1));

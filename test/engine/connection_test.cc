@@ -156,8 +156,13 @@ TEST(ConnectionTest, SharedMemoryCannotBeChangedByAnyone) {
 TEST(PreparedMemoryTest, HoldsWhatWasWrittenWhateverLayReady) {
   PreparedMemory prepared;
   // As large as what lies ready, larger, smaller, less than was asked for, nothing.
-  for (const auto& [most, bytes] : std::vector<std::pair<size_t, size_t>>{
-           {5000, 5000}, {5000, 5000}, {90'000, 90'000}, {10, 10}, {9000, 700}, {9000, 0}, {8, 8}}) {
+  for (const auto& [most, bytes] : std::vector<std::pair<size_t, size_t>>{{5000, 5000},
+                                                                          {5000, 5000},
+                                                                          {90'000, 90'000},
+                                                                          {10, 10},
+                                                                          {9000, 700},
+                                                                          {9000, 0},
+                                                                          {8, 8}}) {
     const std::string text(bytes, static_cast<char>('a' + bytes % 26));
     size_t written = 0;
     const Descriptor memory = prepared.Share(
@@ -170,7 +175,9 @@ TEST(PreparedMemoryTest, HoldsWhatWasWrittenWhateverLayReady) {
         written);
     EXPECT_EQ(written, bytes);
     EXPECT_EQ(bool(memory), bytes > 0);
-    if (memory) EXPECT_EQ(MappedMemory::Sealed(memory, bytes).text(), text);
+    if (memory) {
+      EXPECT_EQ(MappedMemory::Sealed(memory, bytes).text(), text);
+    }
   }
 }
 

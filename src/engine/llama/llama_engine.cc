@@ -361,7 +361,8 @@ bool LlamaEngine::PrefillStep(int32_t decoding) {
     const int32_t fixed = live->request.static_prefix_tokens;
     if (can_cut_ && live->computed < fixed && fixed < end) end = fixed;
     for (int32_t at = live->computed; at < end; ++at) {
-      batch.push_back({live->tokens[static_cast<size_t>(at)], at, live->sequence, at + 1 == known});
+      const bool wants_logits = at + 1 == known && live->max_tokens > 0;
+      batch.push_back({live->tokens[static_cast<size_t>(at)], at, live->sequence, wants_logits});
     }
     budget -= end - live->computed;
     lives.push_back(live);
@@ -396,6 +397,10 @@ bool LlamaEngine::PrefillStep(int32_t decoding) {
     live->high_water = std::max(live->high_water, live->computed);
     if (live->computed == live->request.static_prefix_tokens) KeepStaticPrefix(*live);
     const auto at = logits_at.find(live->sequence);
+    if (live->max_tokens == 0 && live->computed == live->prompt_size) {
+      Finish(*live, FinishReason::kMaxTokens);
+      continue;
+    }
     if (at == logits_at.end()) continue;
     live->state = Live::State::kDecoding;
     drawn.push_back({live, room_->Logits(at->second)});
@@ -673,7 +678,7 @@ void LlamaEngine::Finish(Live& live, FinishReason reason) {
   completion.text = ReplaceInvalidUtf8(live.text);
   completion.finished_us = clock_.NowUs();
   completion.engine_us = std::llround(live.engine_us);
-  batching().AnswerEnded(completion.output_tokens);
+  if (completion.output_tokens > 0) batching().AnswerEnded(completion.output_tokens);
   KeepOrFree(live);
   completed_.push_back(std::move(completion));
   live_.erase(live.request.id);

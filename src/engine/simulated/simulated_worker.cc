@@ -296,7 +296,11 @@ SimulatedWorker::Admission SimulatedWorker::TryAdmit(Live& live, int64_t now_us)
   replica.waiting.erase(RankOf(live.request));
   closes_.erase(RankOf(live.request));
   CountPassed(RankOf(live.request));
-  live.answer = models_[live.model].answer(live.request, live.max_tokens);
+  if (live.max_tokens > 0) {
+    live.answer = models_[live.model].answer(live.request, live.max_tokens);
+  } else {
+    live.answer = {.output_tokens = 0, .finish = FinishReason::kMaxTokens};
+  }
   live.request.prompt_text = {};
   live.state = Live::State::kPrefilling;
   live.completion.started_us = now_us;
@@ -545,7 +549,7 @@ void SimulatedWorker::EndDecode(const Current& step, int64_t now_us,
 }
 
 void SimulatedWorker::Sample(Live& live, int64_t now_us, std::vector<Completion>& ended) {
-  live.engine_us += SamplingUs(live);
+  if (live.max_tokens > 0) live.engine_us += SamplingUs(live);
   if (++live.sampled < live.answer.output_tokens) return;
   if (!live.answer.failure) return Finish(live, now_us, ended);
   Completion completion = std::move(live.completion);

@@ -21,7 +21,7 @@ namespace halo {
 struct SimulatedAnswer {
   std::string text;
   std::vector<TokenId> tokens;  ///< ids, for engines that have them; `output_tokens` many
-  int32_t output_tokens = 1;    ///< the end token included; at least 1
+  int32_t output_tokens = 1;    ///< the end token included; at least 1, unless none was wanted
   FinishReason finish = FinishReason::kEndToken;
   std::optional<Failure> failure;  ///< instead of an answer, when its last token is due
 };
