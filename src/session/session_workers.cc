@@ -108,9 +108,7 @@ int64_t Session::Impl::CallsOf(const std::string& model_path) const {
   return std::min(calls, most);
 }
 
-/// No more than there are calls for: room for KV is written when it is laid out, and the first
-/// touch of memory that is never used took longer than a small run (10 s for 6 GB on a virtual
-/// machine).
+/// No more than there are calls for, so that they all have the room that there is.
 int32_t Session::Impl::SequencesFor(const std::string& model_path) const {
   if (options.naive) return 1;
   const int64_t most = options.sequences > 0 ? options.sequences : LlamaEngine::kDefaultSequences;
