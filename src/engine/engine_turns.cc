@@ -10,10 +10,10 @@
 namespace halo {
 namespace {
 
-// A byte each, locked only: two for each worker, then the places.
-constexpr off_t NextInLine(int32_t worker) { return 2 * static_cast<off_t>(worker); }
-constexpr off_t Turn(int32_t worker) { return NextInLine(worker) + 1; }
-constexpr off_t kFirstPlace = NextInLine(EngineTurns::kMostWorkers);
+// A byte each, locked only: two for each lane, then the places.
+constexpr off_t NextInLine(int32_t lane) { return 2 * static_cast<off_t>(lane); }
+constexpr off_t Turn(int32_t lane) { return NextInLine(lane) + 1; }
+constexpr off_t kFirstPlace = NextInLine(EngineTurns::kMostLanes);
 
 struct flock LockOf(off_t byte, int16_t type) {
   struct flock lock {};
@@ -47,6 +47,12 @@ bool IsLocked(const Descriptor& file, off_t byte) {
 
 }  // namespace
 
+int32_t ThreadShares::LanesFor(int32_t threads, int32_t engines) {
+  int32_t lanes = std::max(1, std::min(threads, engines));
+  while (threads % lanes != 0) --lanes;
+  return lanes;
+}
+
 Descriptor EngineTurns::MakeFile() { return MakeSharedMemory("halo-turns", sizeof(Shared)); }
 
 EngineTurns::EngineTurns(Descriptor file, int32_t worker, const ThreadShares& shares)
@@ -57,13 +63,15 @@ EngineTurns::EngineTurns(Descriptor file, int32_t worker, const ThreadShares& sh
   static_assert(
       std::atomic<int32_t>::is_always_lock_free && std::atomic<size_t>::is_always_lock_free,
       "processes share it");
-  HALO_CHECK(worker >= 0 && worker < shares.workers && shares.workers <= kMostWorkers,
-             "a worker is one of those that there are");
+  HALO_CHECK(worker >= 0 && worker < shares.workers && shares.lanes >= 1 &&
+                 shares.lanes <= kMostLanes / shares.workers && shares.threads % shares.lanes == 0,
+             "a worker is one of those that there are, and its lanes have equal parts");
   for (size_t place = 0; place < kPlaces && place_ == kPlaces; ++place) {
     if (TryLock(file_, kFirstPlace + static_cast<off_t>(place))) place_ = place;
   }
   Announce(0);  // whoever had the place before may have ended in the middle of something
   if (place_ == kPlaces) return;
+  SetGathers(false);
   shared().places[place_].worker.store(worker_, std::memory_order_relaxed);
   size_t used = shared().used.load(std::memory_order_relaxed);
   while (used <= place_ && !shared().used.compare_exchange_weak(used, place_ + 1)) {
@@ -76,6 +84,11 @@ void EngineTurns::Announce(int32_t fullness) {
 
 bool EngineTurns::IsThere(size_t place) const {
   return IsLocked(file_, kFirstPlace + static_cast<off_t>(place));
+}
+
+void EngineTurns::SetGathers(bool gathers) {
+  if (place_ < kPlaces)
+    shared().places[place_].gathers.store(gathers ? 1 : 0, std::memory_order_relaxed);
 }
 
 bool EngineTurns::MayTake() {
@@ -91,46 +104,64 @@ bool EngineTurns::MayTake() {
         place.worker.load(std::memory_order_relaxed) != worker_ || !IsThere(i))
       continue;
     ++refusals_;
+    SetGathers(true);
     return false;
   }
   return true;
 }
 
-bool EngineTurns::HasWork(int32_t worker) const {
+bool EngineTurns::OthersHaveWork(int32_t worker) const {
   const size_t used = shared().used.load(std::memory_order_relaxed);
   for (size_t i = 0; i < used; ++i) {
     const Place& place = shared().places[i];
-    if (place.fullness.load(std::memory_order_relaxed) > 0 &&
+    if (i != place_ && place.fullness.load(std::memory_order_relaxed) > 0 &&
+        place.gathers.load(std::memory_order_relaxed) == 0 &&
         place.worker.load(std::memory_order_relaxed) == worker && IsThere(i))
       return true;
   }
   return false;
 }
 
+/// One that is free, or the next turn of this engine's own.
+int32_t EngineTurns::TakeLane() {
+  const int32_t first = worker_ * shares_.lanes;
+  const int32_t own = static_cast<int32_t>(place_ % static_cast<size_t>(shares_.lanes));
+  for (int32_t i = 0; i < shares_.lanes && shares_.lanes > 1; ++i) {
+    const int32_t lane = first + (own + i) % shares_.lanes;
+    if (!IsLocked(file_, NextInLine(lane)) && TryLock(file_, Turn(lane))) return lane;
+  }
+  SetLock(file_, NextInLine(first + own), F_WRLCK);
+  SetLock(file_, Turn(first + own), F_WRLCK);
+  SetLock(file_, NextInLine(first + own), F_UNLCK);
+  return first + own;
+}
+
 int32_t EngineTurns::Take() {
   refusals_ = 0;
-  SetLock(file_, NextInLine(worker_), F_WRLCK);
-  SetLock(file_, Turn(worker_), F_WRLCK);
-  SetLock(file_, NextInLine(worker_), F_UNLCK);
-  for (int32_t other = 0; other < shares_.workers; ++other) {
-    if (other != worker_ && !HasWork(other) && TryLock(file_, Turn(other)))
-      borrowed_.push_back(other);
+  SetGathers(false);
+  lane_ = TakeLane();
+  for (int32_t worker = 0; worker < shares_.workers; ++worker) {
+    const bool has_others = worker != worker_ || shares_.lanes > 1;
+    if (!has_others || OthersHaveWork(worker)) continue;
+    for (int32_t lane = worker * shares_.lanes; lane < (worker + 1) * shares_.lanes; ++lane) {
+      if (lane != lane_ && TryLock(file_, Turn(lane))) borrowed_.push_back(lane);
+    }
   }
-  const auto workers = static_cast<int32_t>(borrowed_.size()) + 1;
+  const auto lanes = static_cast<int32_t>(borrowed_.size()) + 1;
   const int32_t tools = shared().tool_threads.load(std::memory_order_relaxed);
-  return std::max(1, workers * shares_.threads - tools);
+  return std::max(1, lanes * (shares_.threads / shares_.lanes) - tools);
 }
 
 bool EngineTurns::IsAwaited() const {
-  return IsLocked(file_, NextInLine(worker_)) ||
+  return IsLocked(file_, NextInLine(lane_)) ||
          std::any_of(borrowed_.begin(), borrowed_.end(),
-                     [this](int32_t other) { return IsLocked(file_, NextInLine(other)); });
+                     [this](int32_t lane) { return IsLocked(file_, NextInLine(lane)); });
 }
 
 void EngineTurns::GiveBack() {
-  for (const int32_t other : borrowed_) SetLock(file_, Turn(other), F_UNLCK);
+  for (const int32_t lane : borrowed_) SetLock(file_, Turn(lane), F_UNLCK);
   borrowed_.clear();
-  SetLock(file_, Turn(worker_), F_UNLCK);
+  SetLock(file_, Turn(lane_), F_UNLCK);
 }
 
 BusyTools::BusyTools(const Descriptor& file)

@@ -13,23 +13,32 @@ namespace halo {
 
 /// How engines share this machine's threads.
 struct ThreadShares {
-  int32_t workers = 1;  ///< at most EngineTurns::kMostWorkers
+  int32_t workers = 1;
   int32_t threads = 1;  ///< of each worker
+  int32_t lanes = 1;    ///< of each worker; divides `threads`. All: at most EngineTurns::kMostLanes
+
+  /// As many lanes as `engines` of a worker can use, each with as many threads as the others.
+  static int32_t LanesFor(int32_t threads, int32_t engines);
 };
 
 /// Who computes when, among engines that share the cores, each in a process of its own. Threads
-/// beyond the cores halve the rate (HOUSE measurements), so a worker's threads belong to one pass
-/// at a time, of one of its engines. The kernel takes a turn back from a process that has ended.
+/// beyond the cores halve the rate (HOUSE measurements), so a thread belongs to one pass at a time.
+/// The kernel takes a turn back from a process that has ended.
 ///
-/// Two locks on a file, for each worker, make it fair: who wants a turn first takes the place of
+/// Threads of one pass wait for each other at each of its hundreds of operations; passes of
+/// different engines wait for nobody. So a worker with several engines has lanes, each with its
+/// part of the threads, and a pass takes any lane that is free. Where one engine alone has work it
+/// has all of them.
+///
+/// Two locks on a file, for each lane, make it fair: who finds none free takes the place of
 /// the next in line, and gives that up once it has the turn; so nobody has two turns in a row while
 /// another waits. Record locks belong to a process and go with the first of its descriptors of the
 /// file that is closed.
 ///
-/// Threads that nobody uses are lent: who has a turn takes those of workers that have nothing to do
-/// along, so that the last calls of a run, or the only ones, have the whole machine. A worker that
-/// gets work meanwhile has its threads back after that pass. While queries compute in the process
-/// of the tools (BusyTools), a pass of several threads leaves them theirs.
+/// Threads that nobody uses are lent: who has a turn takes the lanes of workers that have nothing
+/// to do along, so that the last calls of a run, or the only ones, have the whole machine. A worker
+/// that gets work meanwhile has its threads back after that pass. While queries compute in the
+/// process of the tools (BusyTools), a pass of several threads leaves them theirs.
 ///
 /// Fair turns alone waste them: a model that is asked about what others have answered gets its
 /// calls a few at a time, and a pass over a few costs nearly what one over many does (tiny model:
@@ -62,7 +71,7 @@ class EngineTurns {
   bool IsAwaited() const;
   void GiveBack();
 
-  static constexpr int32_t kMostWorkers = 256;
+  static constexpr int32_t kMostLanes = 256;
 
  private:
   friend class BusyTools;
@@ -71,6 +80,7 @@ class EngineTurns {
     /// What was announced. Of a process that has ended it stays: a lock tells.
     std::atomic<int32_t> fullness;
     std::atomic<int32_t> worker;
+    std::atomic<int32_t> gathers;  ///< 1: it lets calls gather, and needs no threads until then
   };
   struct Shared {
     std::array<Place, kPlaces> places;
@@ -79,7 +89,10 @@ class EngineTurns {
   };
 
   bool IsThere(size_t place) const;
-  bool HasWork(int32_t worker) const;
+  /// An engine of this worker, other than this one, would compute if it could.
+  bool OthersHaveWork(int32_t worker) const;
+  void SetGathers(bool gathers);
+  int32_t TakeLane();
   Shared& shared() const { return *static_cast<Shared*>(memory_.data()); }
 
   Descriptor file_;
@@ -88,7 +101,8 @@ class EngineTurns {
   ThreadShares shares_;
   size_t place_ = kPlaces;
   int32_t refusals_ = 0;           ///< in a row
-  std::vector<int32_t> borrowed_;  ///< workers whose turn it has beside its own
+  int32_t lane_ = -1;              ///< whose turn it has; lanes of all workers are counted through
+  std::vector<int32_t> borrowed_;  ///< lanes whose turn it has beside
 };
 
 /// Says that threads of tools compute on the cores that engines share. Thread-safe.

@@ -55,7 +55,9 @@ void Fields(auto& each, Is<LlamaSetup> auto& s) {
        s.running_sequences, s.refill_sequences, s.draft_tokens);
 }
 
-void Fields(auto& each, Is<SetupMessage> auto& s) { each(s.version, s.worker, s.workers, s.setup); }
+void Fields(auto& each, Is<SetupMessage> auto& s) {
+  each(s.version, s.worker, s.workers, s.lanes, s.setup);
+}
 
 void Fields(auto& each, Is<Signature> auto& s) { each(s.high, s.low); }
 

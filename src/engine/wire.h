@@ -32,7 +32,7 @@ struct SetupMessage {
   std::string version;  ///< of the program that asks
   /// Whose engine it is, of so many workers that share the cores (engine_turns.h); -1: it has them
   /// for itself.
-  int32_t worker = -1, workers = 1;
+  int32_t worker = -1, workers = 1, lanes = 1;
 
   friend bool operator==(const SetupMessage&, const SetupMessage&) = default;
 };

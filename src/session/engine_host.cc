@@ -30,8 +30,8 @@ std::unique_ptr<Engine> MakeEngine(LlamaEngineOptions options, const EngineHost&
   // what is kept of a process's last words.
   supervised.launch =
       ProgramLauncher(host.program, {"halo", kEngineProcessCommand}, {"GGML_NO_BACKTRACE=1"});
-  supervised.setup =
-      SetupMessage{std::move(options), ThisVersion(), host.turns ? worker : -1, host.workers};
+  supervised.setup = SetupMessage{std::move(options), ThisVersion(), host.turns ? worker : -1,
+                                  host.workers, host.lanes};
   supervised.turns = host.turns.get();
   if (like != nullptr) supervised.description = *like;
   supervised.on_restart = host.on_restart;

@@ -61,6 +61,8 @@ class EngineMaker {
         host_(host),
         clock_(clock) {
     host.workers = options.workers;
+    host.lanes =
+        ThreadShares::LanesFor(ThreadsOfWorker(options), static_cast<int32_t>(models_.size()));
   }
 
   std::unique_ptr<Engine> Make(int32_t worker, size_t index, bool load,

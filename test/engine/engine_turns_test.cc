@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <vector>
 
 #include "engine/shared_memory.h"
 
@@ -44,18 +45,25 @@ class EngineTurnsTest : public testing::Test {
     }
   }
 
-  /// A child with an engine of a worker that announces `fullness`, until it is killed.
-  pid_t ForkAnother(int32_t fullness, int32_t worker = 0) {
-    const Descriptor file(dup(file_.get()));
+  /// A child with an engine of a worker that announces `fullness` and then does `work`, until it is
+  /// killed.
+  template <typename Work>
+  pid_t ForkAnother(int32_t fullness, int32_t worker, const ThreadShares& shares, Work work) {
+    shared_.is_ready.store(0);
     const pid_t child = Fork([&] {
-      EngineTurns theirs{Descriptor(file.get()), worker, kShares};
+      // Not made before the fork: closing it there would give this process's locks back.
+      EngineTurns theirs{Descriptor(dup(file_.get())), worker, shares};
       theirs.Announce(fullness);
+      work(theirs);
       shared_.is_ready.store(1);
       while (true) pause();
     });
     // Two processes share this memory and nothing that one could wait on.
     while (shared_.is_ready.load() == 0) usleep(100);
     return child;
+  }
+  pid_t ForkAnother(int32_t fullness, int32_t worker = 0) {
+    return ForkAnother(fullness, worker, kShares, [](EngineTurns&) {});
   }
   static void Kill(pid_t child) {
     kill(child, SIGKILL);
@@ -180,6 +188,72 @@ TEST_F(EngineTurnsTest, OtherWorkersPassesHoldNobodyUp) {
   turns_.Announce(1);
   EXPECT_TRUE(turns_.MayTake());
   Kill(child);
+}
+
+TEST(ThreadShares, LanesHaveEqualParts) {
+  EXPECT_EQ(ThreadShares::LanesFor(2, 1), 1);
+  EXPECT_EQ(ThreadShares::LanesFor(1, 3), 1);
+  EXPECT_EQ(ThreadShares::LanesFor(2, 3), 2);
+  EXPECT_EQ(ThreadShares::LanesFor(8, 3), 2);
+  EXPECT_EQ(ThreadShares::LanesFor(9, 4), 3);
+  EXPECT_EQ(ThreadShares::LanesFor(7, 3), 1);
+  EXPECT_EQ(ThreadShares::LanesFor(4, 0), 1);
+}
+
+/// One worker of four threads, two lanes.
+class EngineLanesTest : public EngineTurnsTest {
+ protected:
+  static constexpr ThreadShares kLanes{2, 4, 2};
+  EngineTurns ours_{Descriptor(dup(file_.get())), 0, kLanes};
+};
+
+TEST_F(EngineLanesTest, EnginesOfAWorkerComputeSideBySide) {
+  ours_.Announce(4);
+  const pid_t busy = ForkAnother(4, 1, kLanes, [](EngineTurns&) {});
+  EXPECT_EQ(ours_.Take(), 4) << "alone on its worker";
+  ours_.GiveBack();
+  const pid_t child =
+      ForkAnother(4, 0, kLanes, [&](EngineTurns& theirs) { shared_.turns.store(theirs.Take()); });
+  EXPECT_EQ(shared_.turns.load(), 2);
+  EXPECT_EQ(ours_.Take(), 2) << "while the other one computes";
+  EXPECT_FALSE(ours_.IsAwaited());
+  ours_.GiveBack();
+  Kill(child);
+  EXPECT_EQ(ours_.Take(), 4);
+  ours_.GiveBack();
+  Kill(busy);
+  EXPECT_EQ(ours_.Take(), 8) << "and of the worker that has nothing to do";
+  ours_.GiveBack();
+}
+
+TEST_F(EngineLanesTest, NoMoreComputeThanThereAreLanes) {
+  ours_.Announce(4);
+  std::vector<pid_t> children;
+  for (int i = 0; i < 2; ++i)
+    children.push_back(ForkAnother(4, 0, kLanes, [](EngineTurns& theirs) { theirs.Take(); }));
+  const pid_t third = Fork([&] {
+    EngineTurns theirs{Descriptor(dup(file_.get())), 0, kLanes};
+    theirs.Announce(4);
+    theirs.Take();
+    shared_.turns.store(1);
+    while (true) pause();
+  });
+  usleep(20'000);
+  EXPECT_EQ(shared_.turns.load(), 0);
+  for (const pid_t child : children) Kill(child);
+  while (shared_.turns.load() == 0) usleep(100);
+  Kill(third);
+}
+
+TEST_F(EngineLanesTest, WhoLetsCallsGatherLendsItsLane) {
+  ours_.Announce(EngineTurns::kFull);
+  const pid_t child = ForkAnother(EngineTurns::kFull / 8, 0, kLanes,
+                                  [](EngineTurns& theirs) { EXPECT_FALSE(theirs.MayTake()); });
+  const pid_t busy = ForkAnother(4, 1, kLanes, [](EngineTurns&) {});
+  EXPECT_EQ(ours_.Take(), 4);
+  ours_.GiveBack();
+  Kill(child);
+  Kill(busy);
 }
 
 TEST_F(EngineTurnsTest, QueriesHaveTheirThreads) {

@@ -54,6 +54,7 @@ SetupMessage FilledSetup() {
   message.version = "0.1 (abc)";
   message.worker = 3;
   message.workers = 5;
+  message.lanes = 2;
   LlamaSetup& setup = message.setup;
   setup.model_name = "m";
   setup.model_path = "/path/with \"quotes\"/m.gguf";
@@ -170,8 +171,9 @@ TEST(Wire, RefusesCountsAndChoicesThatAreNone) {
   const std::string cancel = Body(EncodeFrame(ToEngine(CancelMessage{42})));
   EXPECT_EQ(std::get<CancelMessage>(DecodeToEngine(cancel)).id, 42U);
   std::string setup = Body(EncodeFrame(ToEngine(SetupMessage{})));
-  // Behind the kind, an empty version, worker, workers, two empty names, no adapters, threads.
-  const size_t load = 1 + 7 * sizeof(uint32_t);
+  // Behind the kind, an empty version, worker, workers, lanes, two empty names, no adapters,
+  // threads.
+  const size_t load = 1 + 8 * sizeof(uint32_t);
   ASSERT_EQ(setup.at(load), 1);
   setup[load] = 2;  // neither true nor false
   EXPECT_THROW(DecodeToEngine(setup), Error);

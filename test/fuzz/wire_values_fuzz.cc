@@ -124,6 +124,7 @@ halo::SetupMessage AnySetup(FuzzedDataProvider& from) {
   message.version = AnyText(from);
   message.worker = from.ConsumeIntegral<int32_t>();
   message.workers = from.ConsumeIntegral<int32_t>();
+  message.lanes = from.ConsumeIntegral<int32_t>();
   halo::LlamaSetup& setup = message.setup;
   setup.model_name = AnyText(from);
   setup.model_path = AnyText(from);

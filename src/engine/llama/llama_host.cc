@@ -62,8 +62,9 @@ std::string HostLlamaEngine(const std::string& version) {
   }
   std::unique_ptr<EngineTurns> turns;
   if (setup->worker >= 0) {
-    turns = std::make_unique<EngineTurns>(Descriptor(kHostTurns), setup->worker,
-                                          ThreadShares{setup->workers, setup->setup.threads});
+    turns = std::make_unique<EngineTurns>(
+        Descriptor(kHostTurns), setup->worker,
+        ThreadShares{setup->workers, setup->setup.threads, setup->lanes});
   }
   ServeEngine(*engine, connection,
               {turns.get(), EndComputeThreads,
