@@ -76,7 +76,9 @@ SimulationReport SimulateSetting(const Flags& flags, const WorkloadCosts& costs,
   options.run.seed = flags.seed;
   options.run.rules_off = setting.rules_off;
   options.run.naive = setting.naive;
-  options.run.replan = false;  // what is asked is what the plan itself is worth
+  // What is asked is what the plan itself is worth.
+  options.run.replan = false;
+  options.moves_calls = false;
   options.run.history_file = history;
   options.run.use_history = !history.empty();
   options.place = [&](const SchedulingProblem& problem) {

@@ -414,6 +414,7 @@ SimulatedFleetOptions SimulatedRun::FleetOptions() {
   fleet.sequences = run_.naive ? 1 : sequences();
   if (run_.context_tokens > 0) fleet.context_tokens = run_.context_tokens;
   fleet.reuse = !run_.naive;
+  fleet.moves_calls = options_.moves_calls && !run_.naive;
   fleet.worker_of = [this](const Request& request) {
     return replanner_->placement(0).WorkerOf(request.script_operator, request.row_index);
   };

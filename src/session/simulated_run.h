@@ -28,6 +28,9 @@ struct SimulationOptions {
   int64_t rows = -1;    ///< rows to run: those of the input, over and over; -1: as they are
   /// As OptimizerOptions::place: in place of the planner that `run` names. May be null.
   std::function<Schedule(const SchedulingProblem&)> place;
+  /// Workers with little to do take calls from others, as in a run; false shows what plans alone
+  /// do.
+  bool moves_calls = true;
   /// What planning takes for the history of earlier runs, right or wrong, while answers are as
   /// `run.history_file` has them. Null: the same. Outlives the simulation.
   const OperatorHistory* believed = nullptr;

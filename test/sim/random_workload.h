@@ -27,6 +27,7 @@ struct Workload {
   int64_t window = 65536;
   int64_t rows_side_by_side = 8;
   bool input_order = true;
+  bool moves_calls = false;  ///< SimulatedFleetOptions
   std::string planner = "list";
   uint64_t seed = 0;
 };

@@ -181,6 +181,7 @@ class ReplanningTest : public SimulatedRunTest {
     options_.run.worker_memory_bytes = int64_t{6} << 30;
     options_.run.planner = "auto";
     options_.rows = 600;
+    options_.moves_calls = false;  // what planning anew does by itself
   }
 
   /// Two models alike, whose loads take so long.
@@ -328,6 +329,19 @@ TEST_F(StaleProfileTest, CostsAtMostATenthWhereItIsWithinTwiceTheTruth) {
     for (const double times : {0.5, 0.7, 1.5, 2.0}) {
       const Elapsed elapsed = Run(loads_s, times);
       EXPECT_LT(elapsed.replanned_s, 1.1 * elapsed.known_s) << loads_s << " " << times;
+    }
+  }
+}
+
+/// As in a run, where workers with little to do take calls from others. A load that is a third of
+/// the run is more than a tenth of it if it was made for nothing.
+TEST_F(StaleProfileTest, CostsAtMostATenthHoweverStaleWhereCallsMove) {
+  options_.moves_calls = true;
+  for (const auto& [loads_s, most] :
+       {std::pair(60.0, 1.1), {2000.0, 1.1}, {4000.0, 1.1}, {8000.0, 1.2}}) {
+    for (const double times : {1.0 / 30.0, 0.1, 1.0 / 3.0, 0.5, 2.0, 3.0, 10.0, 30.0}) {
+      const Elapsed elapsed = Run(loads_s, times);
+      EXPECT_LT(elapsed.replanned_s, most * elapsed.known_s) << loads_s << " " << times;
     }
   }
 }

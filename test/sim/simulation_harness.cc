@@ -63,7 +63,17 @@ class Watcher final : public SimulatedObserver, public RunObserver {
   void OnLeave(int32_t index, RequestId id) override {
     Worker& worker = workers_[static_cast<size_t>(index)];
     const auto running = worker.running.find(id);
-    ASSERT_NE(running, worker.running.end()) << "nothing is cancelled here";
+    if (running == worker.running.end()) {
+      // Nothing is cancelled here: it moves to another worker, which takes it at once.
+      const auto waiting =
+          std::find_if(worker.waiting.begin(), worker.waiting.end(),
+                       [&](const auto& each) { return std::get<2>(each.first) == id; });
+      ASSERT_TRUE(workload_.moves_calls && waiting != worker.waiting.end());
+      worker.waiting.erase(waiting);
+      --open_calls_;
+      ++played_.moved;
+      return;
+    }
     --worker.running_of_model[running->second];
     worker.running.erase(running);
   }
@@ -228,6 +238,7 @@ SimulatedFleetOptions FleetOf(const Workload& workload, const OptimizerSource& s
   fleet.host_bytes = workload.host_bytes;
   fleet.sequences = workload.sequences;
   fleet.reuse = !naive;
+  fleet.moves_calls = workload.moves_calls && !naive;
   // Without a plan's word the fleet chooses itself.
   if (workload.seed != 0) {
     fleet.worker_of = [&placement](const Request& request) {

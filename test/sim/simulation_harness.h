@@ -15,7 +15,7 @@ struct Played {
   RunReport report;
   double elapsed_s = 0.0;
   int64_t steps = 0, loads = 0, calls = 0, tool_calls = 0;
-  int64_t reused_tokens = 0, spills = 0;
+  int64_t reused_tokens = 0, spills = 0, moved = 0;
   int32_t workers_used = 0;
   int64_t most_overtaken = 0;  ///< by how many behind it in line a request was passed, while its
                                ///< model had a sequence for it

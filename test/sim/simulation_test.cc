@@ -52,6 +52,21 @@ TEST(SimulationTest, RandomWorkloadsKeepEveryPromise) {
   RecordProperty("most_overtaken", std::to_string(sum.most_overtaken));
 }
 
+TEST(SimulationTest, SoDoThoseWhoseCallsMoveToIdleWorkers) {
+  int64_t moved = 0;
+  for (uint64_t seed = 1; seed <= kWorkloads / 4 && !HasFailure(); ++seed) {
+    Workload workload = MakeWorkload(seed);
+    SCOPED_TRACE("seed " + std::to_string(seed) + ", " + std::to_string(workload.workers) +
+                 " workers\n" + workload.yaml);
+    const std::string rows = Play(workload, false).rows;
+    workload.moves_calls = true;
+    const Played played = Play(workload, false);
+    EXPECT_EQ(played.rows, rows);
+    moved += played.moved;
+  }
+  EXPECT_GT(moved, 100);
+}
+
 TEST(SimulationTest, AGraphOfAThousandOperatorsRuns) {
   constexpr int32_t kOperators = 1000;
   constexpr int64_t kRows = 4;

@@ -1,6 +1,7 @@
 #include "engine/simulated/simulated_fleet.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/check.h"
 #include "engine/wire.h"
@@ -196,7 +197,50 @@ void SimulatedFleet::Run(int64_t time_us, int32_t index) {
   if (ended.empty()) next_us = worker.Begin(now_us, ended);
   has_event_[static_cast<size_t>(index)] = next_us.has_value();
   if (next_us) events_.emplace(*next_us, index);
+  const bool has_ended_some = !ended.empty();
   Deliver(std::move(ended));
+  if (!options_.moves_calls) return;
+  if (has_ended_some) TakeOver(index);
+  for (int32_t w = 0; w < workers(); ++w) {
+    if (workers_[static_cast<size_t>(w)]->pending() == 0) TakeOver(w);
+  }
+}
+
+/// As WorkerFleet::Balance, seen from the worker that has little to do.
+void SimulatedFleet::TakeOver(int32_t to) {
+  const SimulatedWorker& taker = *workers_[static_cast<size_t>(to)];
+  const int64_t sequences = options_.sequences;
+  if (2 * taker.pending() >= sequences) return;
+  for (size_t model = 0; model < fronts_.size(); ++model) {
+    if (fronts_[model]->pending_ == 0) continue;
+    int32_t busiest = -1;
+    int64_t most = 0;
+    for (int32_t w = 0; w < workers(); ++w) {
+      const int64_t waiting = workers_[static_cast<size_t>(w)]->waiting(model);
+      if (w == to || waiting <= most) continue;
+      busiest = w;
+      most = waiting;
+    }
+    const bool may = taker.IsResident(model) ? 2 * taker.pending() < sequences
+                                             : taker.pending() == 0 && most >= sequences;
+    if (busiest >= 0 && may) Move(model, busiest, to);
+  }
+}
+
+void SimulatedFleet::Move(size_t model, int32_t from, int32_t to) {
+  SimulatedWorker& giver = *workers_[static_cast<size_t>(from)];
+  SimulatedWorker& taker = *workers_[static_cast<size_t>(to)];
+  const int64_t half = (giver.pending(model) - taker.pending()) / 2;
+  const bool is_long = giver.waiting(model) >= options_.sequences;
+  std::vector<Completion> ended;
+  for (Request& request : giver.TakeWaiting(model, std::max<int64_t>(0, half), is_long)) {
+    if (request.consumes != 0) giver.Release(model, std::exchange(request.consumes, 0), 1);
+    placed_.at(request.id).worker = to;
+    if (auto refused = taker.Submit(model, std::move(request), clock_.NowUs()))
+      ended.push_back(std::move(*refused));
+  }
+  Deliver(std::move(ended));
+  if (taker.pending() > 0) Wake(to);
 }
 
 std::vector<Completion> SimulatedFleet::Poll(size_t model, int64_t deadline_us) {

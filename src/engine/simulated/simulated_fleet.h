@@ -21,6 +21,9 @@ struct SimulatedFleetOptions {
   int32_t sequences = 64;             ///< of each model on each worker
   int32_t context_tokens = 1 << 20;
   bool reuse = true;
+  /// A worker with little left to do takes requests that have not begun from the one that has most
+  /// of them, by the rules of WorkerFleet; KV stays where it is.
+  bool moves_calls = false;
   /// The worker that is to run a request; -1: whoever has the model and least to do, else whoever
   /// has least to do. Null: always that.
   std::function<int32_t(const Request&)> worker_of;
@@ -72,6 +75,8 @@ class SimulatedFleet {
   void Wake(int32_t worker);
   void Announce();
   void Run(int64_t time_us, int32_t worker);
+  void TakeOver(int32_t worker);
+  void Move(size_t model, int32_t from, int32_t to);
   void Deliver(std::vector<Completion> ended);
   void ForgetConsumers(RequestId id, int32_t consumers);
 

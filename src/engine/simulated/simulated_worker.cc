@@ -112,6 +112,24 @@ void SimulatedWorker::CancelWaiting(size_t model, int64_t now_us, std::vector<Co
   for (const Rank& rank : waiting) ended.push_back(*Cancel(std::get<2>(rank), now_us));
 }
 
+std::vector<Request> SimulatedWorker::TakeWaiting(size_t model, int64_t most, bool with_source) {
+  const std::set<Rank>& waiting = replicas_[model].waiting;
+  std::vector<Live*> chosen;
+  for (auto rank = waiting.rbegin(); rank != waiting.rend(); ++rank) {
+    if (static_cast<int64_t>(chosen.size()) == most) break;
+    Live& live = *live_.at(std::get<2>(*rank));
+    if (live.request.consumes == 0 || with_source) chosen.push_back(&live);
+  }
+  std::vector<Request> taken;
+  for (Live* live : chosen) {
+    Request request = live->request;
+    if (models_[model].has_token_ids) request.prompt_tokens = std::move(live->prompt);
+    Leave(*live);
+    taken.push_back(std::move(request));
+  }
+  return taken;
+}
+
 void SimulatedWorker::Release(size_t model, RequestId id, int32_t consumers) {
   if (const auto found = live_.find(id); found != live_.end()) {
     KeepHint& keep = found->second->request.keep;

@@ -116,6 +116,9 @@ class SimulatedWorker {
   std::optional<Completion> Cancel(RequestId id, int64_t now_us);
   void CancelWaiting(size_t model, int64_t now_us, std::vector<Completion>& ended);
   void Release(size_t model, RequestId id, int32_t consumers);
+  /// Gives up requests that have not begun, at most so many, the last in order first; those that go
+  /// on from another only if `with_source`.
+  std::vector<Request> TakeWaiting(size_t model, int64_t most, bool with_source);
 
   /// Begins what is next; the time when it ends, or nothing if nothing is to be done. Requests
   /// whose time has run out end at once.
@@ -126,6 +129,13 @@ class SimulatedWorker {
 
   bool IsResident(size_t model) const { return replicas_[model].is_resident; }
   int64_t pending() const { return static_cast<int64_t>(live_.size()); }
+  int64_t pending(size_t model) const {
+    return waiting(model) + static_cast<int64_t>(replicas_[model].running.size());
+  }
+  /// That have not begun.
+  int64_t waiting(size_t model) const {
+    return static_cast<int64_t>(replicas_[model].waiting.size());
+  }
   /// Most tokens of prompt and answer of one request.
   int32_t ContextTokens(size_t model) const;
   const EngineStatistics& Statistics(size_t model) const { return replicas_[model].statistics; }
