@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <limits>
 
-#include "base/check.h"
 #include "runtime/executor_impl.h"
 #include "runtime/worker_placement.h"
 
@@ -20,13 +19,6 @@ constexpr size_t kLeastTokens = 16;
 constexpr int kRowsLookedAt = 1024;
 /// Texts in place of what is not known. What unlike ones leave equal does not depend on it.
 constexpr const char* kProbes[] = {"A", "9", "\n\nb"};
-
-size_t CommonPrefix(const std::vector<TokenId>& a, const std::vector<TokenId>& b) {
-  const size_t most = std::min(a.size(), b.size());
-  size_t tokens = 0;
-  while (tokens < most && a[tokens] == b[tokens]) ++tokens;
-  return tokens;
-}
 
 }  // namespace
 
@@ -62,7 +54,10 @@ Prompt Executor::Impl::KnownPrompt(const RowState& row, OperatorIndex op) const 
       unknown.answer_text = probe;
       Prompt prompt = builder.Build(InputsOf(row, op, &unknown)).prompt;
       if (!known) known = prompt;
-      known->tokens.resize(CommonPrefix(known->tokens, prompt.tokens));
+      std::vector<TokenId>& tokens = known->tokens;
+      const auto apart =
+          std::mismatch(tokens.begin(), tokens.end(), prompt.tokens.begin(), prompt.tokens.end());
+      tokens.erase(apart.first, tokens.end());
     }
   } catch (const Failure&) {
     return {};  // what is wrong with the row, if anything, is told when its call is made
