@@ -1,11 +1,10 @@
 #include <CLI/CLI.hpp>
 #include <filesystem>
-#include <fstream>
 #include <iostream>
 #include <memory>
-#include <sstream>
 
 #include "base/error.h"
+#include "base/file_text.h"
 #include "commands.h"
 #include "model/chat_template.h"
 #include "model/gguf_check.h"
@@ -51,13 +50,11 @@ int Synthesize(const SynthFlags& flags) {
   options.vocabulary_file = VocabularyFile(
       flags.vocabulary.empty() ? options.shape.vocabulary : flags.vocabulary, VocabularyFolder());
   if (!flags.chat_template_file.empty()) {
-    std::ifstream file(flags.chat_template_file);
-    if (!file)
+    std::optional<std::string> text = ReadFileText(flags.chat_template_file);
+    if (!text)
       throw Error(ErrorCode::kUsage,
                   flags.chat_template_file + ": cannot be read (--chat-template)");
-    std::stringstream text;
-    text << file.rdbuf();
-    options.chat_template = text.str();
+    options.chat_template = *std::move(text);
   }
   options.weight_type = flags.type;
   options.seed = flags.seed;

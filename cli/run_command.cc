@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/file_text.h"
 #include "base/text.h"
 #include "cache_command.h"
 #include "commands.h"
@@ -591,12 +592,9 @@ void AddExplainCommand(CLI::App& app, int& exit_code) {
     if (flags->analyze) {
       exit_code = Analyze(*flags);
     } else if (!flags->diff.empty()) {
-      std::ifstream file(flags->diff);
-      std::ostringstream saved;
-      if (!file || !(saved << file.rdbuf()))
-        throw Error(ErrorCode::kUsage, "--diff: cannot read '" + flags->diff + "'");
-      std::cout << DiffPlans(saved.str(), flags->diff,
-                             Session(OptionsFrom(*flags)).Explain("json"));
+      const std::optional<std::string> saved = ReadFileText(flags->diff);
+      if (!saved) throw Error(ErrorCode::kUsage, "--diff: cannot read '" + flags->diff + "'");
+      std::cout << DiffPlans(*saved, flags->diff, Session(OptionsFrom(*flags)).Explain("json"));
     } else {
       std::cout << Session(OptionsFrom(*flags)).Explain(flags->format);
     }

@@ -72,11 +72,11 @@ PreparedMemory::Piece PreparedMemory::Make(size_t bytes) {
 
 Descriptor PreparedMemory::Share(size_t most,
                                  const std::function<size_t(std::span<uint8_t>)>& write,
-                                 size_t& written) {
+                                 int64_t& written) {
   Piece piece;
   if (next_.valid()) piece = next_.get();
   if (piece.mapped.text().size() < most) piece = Make(most);
-  written = write({static_cast<uint8_t*>(piece.mapped.data()), most});
+  written = static_cast<int64_t>(write({static_cast<uint8_t*>(piece.mapped.data()), most}));
   next_ = std::async(std::launch::async, [bytes = most + most / kMargin] {
     try {
       return Make(bytes);

@@ -54,7 +54,7 @@ class PreparedMemory {
   /// What `write` puts into the front of `most` bytes, as many as it says, sealed as by ShareBytes;
   /// 0: nothing, and no memory is returned. Throws Error(kIo).
   Descriptor Share(size_t most, const std::function<size_t(std::span<uint8_t>)>& write,
-                   size_t& written);
+                   int64_t& written);
 
  private:
   struct Piece {

@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <sstream>
 #include <utility>
 
 #include "base/bounded_json.h"
 #include "base/error.h"
+#include "base/file_text.h"
 
 namespace halo {
 namespace {
@@ -50,13 +50,6 @@ class UnwrittenSink final : public ResultSink {
   const RowSet& written_;
   const std::unique_ptr<ResultSink> sink_;
 };
-
-std::string ReadIfThere(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return file ? text.str() : "";
-}
 
 const char* WordOf(RunStatus status) {
   switch (status) {
@@ -238,7 +231,7 @@ RunState LookAtRun(const std::string& folder) {
   run.folder = folder;
   run.manifest = ReadManifest(folder);
   std::string fault;
-  const Json ended = ParseBoundedJson(ReadIfThere(folder + "/" + kSummary), fault);
+  const Json ended = ParseBoundedJson(ReadFileText(folder + "/" + kSummary).value_or(""), fault);
   run.state = "broken off";
   if (IsWholeEnd(ended)) {
     ended["state"].get_to(run.state);

@@ -5,14 +5,13 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <map>
-#include <sstream>
 #include <unordered_map>
 #include <utility>
 
 #include "base/check.h"
 #include "base/error.h"
+#include "base/file_text.h"
 #include "model/gguf_check.h"
 #include "model/model_digest.h"
 #include "model/part_file.h"
@@ -22,13 +21,6 @@
 
 namespace halo {
 namespace {
-
-std::string ReadFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
 
 /// Adds what calls of one query took to the pace of all of its kind.
 void AddQuery(const QueryCost& cost, const OperatorRecord& query,
@@ -196,7 +188,8 @@ Planning::Planning(const RunOptions& options, Clock& clock) : options_(options),
   }
   if (options.history_file.empty() || !std::filesystem::exists(options.history_file)) return;
   try {
-    history_ = OperatorHistory::Read(ReadFile(options.history_file), options.history_file);
+    history_ = OperatorHistory::Read(ReadFileText(options.history_file).value_or(""),
+                                     options.history_file);
   } catch (const Error& error) {
     notes_.emplace_back(error.what());
   }

@@ -8,14 +8,13 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <set>
-#include <sstream>
 
 #include "base/bounded_json.h"
 #include "base/error.h"
+#include "base/file_text.h"
 #include "base/hash.h"
 #include "halo_build_info.h"
 
@@ -227,12 +226,10 @@ std::string ManifestText(const RunManifest& manifest) {
 
 RunManifest ReadManifest(const std::string& folder) {
   const std::string path = folder + "/manifest.json";
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (!file) throw Error(ErrorCode::kUsage, path + ": cannot be read");
+  const std::optional<std::string> text = ReadFileText(path);
+  if (!text) throw Error(ErrorCode::kUsage, path + ": cannot be read");
   std::string fault;
-  const Json json = ParseBoundedJson(text.str(), fault);
+  const Json json = ParseBoundedJson(*text, fault);
   if (json.is_discarded()) throw Error(ErrorCode::kUsage, path + ": " + fault);
   try {
     if (json.at("format").get<int>() > kFormat)

@@ -8,14 +8,13 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
-#include <sstream>
 #include <utility>
 
 #include "base/duration.h"
 #include "base/error.h"
+#include "base/file_text.h"
 #include "engine/llama/exactness.h"
 #include "engine/llama/llama_engine.h"
 #include "model/gguf_check.h"
@@ -45,11 +44,9 @@ void RequireFolderOf(const std::string& path, const std::string& flag) {
 }
 
 std::string ReadWholeFile(const std::string& path, const std::string& flag) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (!file || path.empty()) throw Error(ErrorCode::kUsage, flag + " " + path + ": cannot be read");
-  return text.str();
+  std::optional<std::string> text = ReadFileText(path);
+  if (!text) throw Error(ErrorCode::kUsage, flag + " " + path + ": cannot be read");
+  return *std::move(text);
 }
 
 /// Never "finished" with less than all rows done: what was scanned is what was run.

@@ -6,15 +6,14 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <memory>
 #include <optional>
 #include <set>
-#include <sstream>
 #include <utility>
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/file_text.h"
 #include "base/text.h"
 #include "engine/simulated/simulated_fleet.h"
 #include "model/model_digest.h"
@@ -38,11 +37,9 @@ constexpr double kUsPerS = 1e6;
 constexpr int32_t kToolsAtOnce = 32;
 
 std::string ReadFile(const std::string& path, const std::string& flag) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (!file) throw Error(ErrorCode::kUsage, flag + " " + path + ": cannot be read");
-  return text.str();
+  std::optional<std::string> text = ReadFileText(path);
+  if (!text) throw Error(ErrorCode::kUsage, flag + " " + path + ": cannot be read");
+  return *std::move(text);
 }
 
 /// The rows of an input, over and over. Later copies are rows of their own: their ids say which

@@ -4,13 +4,13 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <set>
 #include <sstream>
 #include <utility>
 
 #include "base/error.h"
+#include "base/file_text.h"
 #include "base/text.h"
 #include "halo_build_info.h"
 #include "runtime/tool_calls.h"
@@ -260,11 +260,9 @@ class ToolNeeds {
                          "them apart, or run the workflows apart");
       return;
     }
-    std::ifstream file(path, std::ios::binary);
-    std::ostringstream text;
-    text << file.rdbuf();
-    if (!file) return Fault(place, "cannot read the secret's file '" + name.substr(5) + "'");
-    std::string value = text.str();
+    std::optional<std::string> text = ReadFileText(path);
+    if (!text) return Fault(place, "cannot read the secret's file '" + name.substr(5) + "'");
+    std::string value = *std::move(text);
     while (!value.empty() && (value.back() == '\n' || value.back() == '\r')) value.pop_back();
     secrets[name] = value;
   }

@@ -164,7 +164,7 @@ TEST(PreparedMemoryTest, HoldsWhatWasWrittenWhateverLayReady) {
                                                                           {9000, 0},
                                                                           {8, 8}}) {
     const std::string text(bytes, static_cast<char>('a' + bytes % 26));
-    size_t written = 0;
+    int64_t written = 0;
     const Descriptor memory = prepared.Share(
         most,
         [&](std::span<uint8_t> place) {
@@ -173,7 +173,7 @@ TEST(PreparedMemoryTest, HoldsWhatWasWrittenWhateverLayReady) {
           return text.size();
         },
         written);
-    EXPECT_EQ(written, bytes);
+    EXPECT_EQ(written, static_cast<int64_t>(bytes));
     EXPECT_EQ(bool(memory), bytes > 0);
     if (memory) {
       EXPECT_EQ(MappedMemory::Sealed(memory, bytes).text(), text);
@@ -183,7 +183,7 @@ TEST(PreparedMemoryTest, HoldsWhatWasWrittenWhateverLayReady) {
 
 TEST(PreparedMemoryTest, ThereIsNotAsMuchMemory) {
   PreparedMemory prepared;
-  size_t written = 0;
+  int64_t written = 0;
   const auto write = [](std::span<uint8_t>) { return size_t{0}; };
   EXPECT_THROW(prepared.Share(size_t{1} << 60, write, written), Error);
   const auto one = [](std::span<uint8_t>) { return size_t{1}; };

@@ -238,10 +238,10 @@ TEST_F(EngineLanesTest, NoMoreComputeThanThereAreLanes) {
     shared_.turns.store(1);
     while (true) pause();
   });
-  usleep(20'000);
+  usleep(20'000);  // what is wrong would show by then; what is right holds however long it is
   EXPECT_EQ(shared_.turns.load(), 0);
   for (const pid_t child : children) Kill(child);
-  while (shared_.turns.load() == 0) usleep(100);
+  while (shared_.turns.load() == 0) usleep(100);  // as in ForkAnother
   Kill(third);
 }
 

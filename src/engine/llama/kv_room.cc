@@ -160,11 +160,7 @@ Descriptor KvRoom::ExportShared(int32_t sequence, int32_t tokens, int64_t& bytes
   const auto read = [&](std::span<uint8_t> memory) {
     return llama_state_seq_get_data(context_.get(), memory.data(), memory.size(), sequence);
   };
-  size_t written = 0;
-  Descriptor memory =
-      prepared_.Share(llama_state_seq_get_size(context_.get(), sequence), read, written);
-  bytes = static_cast<int64_t>(written);
-  return memory;
+  return prepared_.Share(llama_state_seq_get_size(context_.get(), sequence), read, bytes);
 }
 
 Descriptor KvRoom::ExportShared(const KvBlob& blob, int64_t& bytes) {
@@ -173,10 +169,7 @@ Descriptor KvRoom::ExportShared(const KvBlob& blob, int64_t& bytes) {
   const auto copy = [&](std::span<uint8_t> memory) {
     return std::copy(data.begin(), data.end(), memory.begin()) - memory.begin();
   };
-  size_t written = 0;
-  Descriptor memory = prepared_.Share(data.size(), copy, written);
-  bytes = static_cast<int64_t>(written);
-  return memory;
+  return prepared_.Share(data.size(), copy, bytes);
 }
 
 bool KvRoom::Import(const KvBlob& blob, int32_t sequence, int32_t tokens) {

@@ -126,8 +126,8 @@ double ExponentiateWide(const float* __restrict logits, float* __restrict weight
 }
 #endif
 
-/// Not a clone: with fused products and more lanes the sum is rounded otherwise, so a machine keeps
-/// to one.
+/// Clones have one source and one instruction set each; these differ in lanes and need several. The
+/// sum is rounded otherwise by each, so a machine keeps to one.
 Exponentiator* ChooseExponentiator() {
 #ifdef HALO_VECTORS_OF
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
