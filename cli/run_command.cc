@@ -56,7 +56,7 @@ void InstallSignals() {
 
 /// Flags of `run` and `explain` as they were written, before they mean anything.
 struct RunFlags {
-  std::string workflow, rows, output = "-", max_failures, worker_memory, kept_memory;
+  std::string workflow, rows, output = "-", max_failures, worker_memory, kept_memory, kept_disk;
   std::vector<std::string> also, models, connections, allow, settings;
   std::string on_error = "continue", order = "input";
   bool quiet = false, analyze = false, no_breaker = false;
@@ -192,6 +192,9 @@ RunOptions OptionsFrom(const RunFlags& flags) {
   }
   if (!flags.kept_memory.empty())
     options.kept_memory_bytes = ParseSize(flags.kept_memory, "--kept-memory");
+  if (!flags.kept_disk.empty())
+    options.kept_disk_bytes =
+        flags.kept_disk == "0" ? 0 : ParseSize(flags.kept_disk, "--kept-disk");
   std::istringstream rules(flags.rules_off);
   for (std::string rule; std::getline(rules, rule, ',');) {
     std::erase(rule, ' ');
@@ -273,6 +276,11 @@ void AddFlags(CLI::App& command, RunFlags& flags) {
   command
       .add_option("--kept-memory", flags.kept_memory, "Host memory for KV that is kept, such as 2G")
       ->envname("HALO_KEPT_MEMORY");
+  command
+      .add_option("--kept-disk", flags.kept_disk,
+                  "Disk for KV that host memory has no room for, such as 8G, where temporary\n"
+                  "files go; 0: none (default: a quarter of what is free, 16G at most)")
+      ->envname("HALO_KEPT_DISK");
   command.add_option("--sequences", options.sequences, "Calls that run at once (default 64)")
       ->check(CLI::Range(1, 256))
       ->envname("HALO_SEQUENCES");

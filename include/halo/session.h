@@ -82,7 +82,10 @@ struct RunOptions {
   /// Of each worker, for weights and KV: models that do not fit side by side take turns. 0: all
   /// models, and a quarter of the machine's memory for KV over all workers.
   int64_t worker_memory_bytes = 0;
-  int64_t kept_memory_bytes = 0;   ///< for KV kept in host memory; 0: an eighth of it
+  int64_t kept_memory_bytes = 0;  ///< for KV kept in host memory; 0: an eighth of it
+  /// Of the disk that temporary files go to, for KV that host memory has no room for. 0: none;
+  /// negative: a quarter of what is free there, 16 GiB at most, and none where that is memory.
+  int64_t kept_disk_bytes = -1;
   int32_t sequences = 0;           ///< calls that run at once; 0: the engine's default
   int32_t context_tokens = 0;      ///< longest prompt and answer; 0: what the model was trained for
   std::string kv_layout = "auto";  ///< auto, split or unified
@@ -131,8 +134,8 @@ struct RunOptions {
   std::set<std::string> rules_off;  ///< rules of the optimizer that are not applied, by name
   std::string planner = "auto";     ///< auto, dp, beam, list or milp
   /// Devices, or equal parts of this machine's threads and memory. 0: as many as are fastest for
-  /// the run's models (AutomaticWorkers), one where engines live in this process or memory is
-  /// given.
+  /// the run's models (AutomaticWorkers; one an accelerator), one where engines live in this
+  /// process or memory is given.
   int32_t workers = 1;
   std::string plan_file;  ///< a plan that `Explain("json")` gave, carried out in place of what
                           ///< the rules would decide; "": none

@@ -125,6 +125,7 @@ constexpr OptionKey kOptions[] = {
     Bounded<&RunOptions::workers, 0, 1024>("workers"),
     Bounded<&RunOptions::worker_memory_bytes, 0, kMostBytes>("worker_memory"),
     Bounded<&RunOptions::kept_memory_bytes, 0, kMostBytes>("kept_memory"),
+    Bounded<&RunOptions::kept_disk_bytes, 0, kMostBytes>("kept_disk"),
     Bounded<&RunOptions::sequences, 1, 4096>("sequences"),
     Bounded<&RunOptions::context_tokens, 2, 1 << 30>("context"),
     Run<&RunOptions::kv_layout>("kv_layout"),

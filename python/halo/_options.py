@@ -154,7 +154,7 @@ def make(
         if options.get(name):
             folder = os.sep if str(options[name]).endswith(os.sep) else ""
             options[name] = absolute(name, options[name]) + folder
-    for name in ("worker_memory", "kept_memory"):
+    for name in ("worker_memory", "kept_memory", "kept_disk"):
         if name in options:
             options[name] = _size(name, options[name])
     for name in ("allow", "rules_off"):

@@ -132,11 +132,15 @@ struct EngineStatistics {
   int64_t prefill_tokens = 0;
   int64_t busy_us = 0;
   int64_t prefill_us = 0, decode_us = 0, sampling_us = 0, copy_us = 0;
-  int64_t grammar_us = 0;            ///< finding what grammars allow, and following them
-  int64_t forks = 0;                 ///< prefixes taken over from another request
-  int64_t copies = 0;                ///< KV copied between sequences
-  int64_t spills = 0, restores = 0;  ///< KV to and from host memory
-  int64_t evictions = 0;             ///< kept KV dropped for room
+  int64_t grammar_us = 0;  ///< finding what grammars allow, and following them
+  int64_t forks = 0;       ///< prefixes taken over from another request
+  int64_t copies = 0;      ///< KV copied between sequences
+  // Where KV of finished requests goes:
+  int64_t keeps = 0;                        ///< stays in its sequence for others
+  int64_t spills = 0, restores = 0;         ///< to and from host memory
+  int64_t disk_writes = 0, disk_reads = 0;  ///< from host memory to the disk and back
+  int64_t disk_faults = 0;                  ///< of the disk; nothing goes there after the first
+  int64_t evictions = 0;  ///< dropped for room, to be computed again if it is wanted
   int64_t preemptions = 0;
   int64_t migrations = 0;  ///< KV given to another engine
   int64_t adapter_changes = 0;

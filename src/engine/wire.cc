@@ -49,10 +49,11 @@ void Fields(auto& each, Is<KvMessage> auto& k) { each(k.id, k.adapter, k.tokens,
 void Fields(auto& each, Is<LlamaAdapter> auto& a) { each(a.name, a.path, a.scale); }
 
 void Fields(auto& each, Is<LlamaSetup> auto& s) {
-  each(s.model_name, s.model_path, s.adapters, s.threads, s.load, s.sequences, s.kv_bytes,
-       s.kept_bytes, s.context_tokens, s.expected_tokens, s.layout, s.prompt_lookup, s.reuse,
-       s.exactness, s.hash_logits, s.record_spans, s.batch_tokens, s.micro_batch_tokens,
-       s.running_sequences, s.refill_sequences, s.draft_tokens);
+  each(s.model_name, s.model_path, s.adapters, s.threads, s.devices, s.load, s.sequences,
+       s.kv_bytes, s.kept_bytes, s.kept_folder, s.kept_disk_bytes, s.context_tokens,
+       s.expected_tokens, s.layout, s.prompt_lookup, s.reuse, s.exactness, s.hash_logits,
+       s.record_spans, s.batch_tokens, s.micro_batch_tokens, s.running_sequences,
+       s.refill_sequences, s.draft_tokens);
 }
 
 void Fields(auto& each, Is<SetupMessage> auto& s) {
@@ -76,7 +77,8 @@ void Fields(auto& each, Is<EngineStatistics> auto& s) {
   each(s.steps, s.decode_steps, s.decode_tokens, s.draft_tokens, s.accepted_tokens,
        s.prefill_tokens, s.busy_us, s.prefill_us, s.decode_us, s.sampling_us, s.copy_us, s.forks,
        s.copies, s.spills, s.restores, s.evictions, s.preemptions, s.grammar_us, s.adapter_changes,
-       s.restarts, s.loads, s.load_us, s.migrations);
+       s.restarts, s.loads, s.load_us, s.migrations, s.keeps, s.disk_writes, s.disk_reads,
+       s.disk_faults);
 }
 
 void Fields(auto& each, Is<EngineFault> auto& f) { each(f.code, f.message); }

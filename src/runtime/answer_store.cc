@@ -33,7 +33,9 @@ Number Take(const char*& at) {
 
 /// For this process alone, so in its own byte order.
 std::string Encode(const Completion& completion) {
+  constexpr size_t kNumbers = 64;  // no less than what the numbers take
   std::string bytes;
+  bytes.reserve(kNumbers + completion.tokens.size() * sizeof(TokenId) + completion.text.size());
   Append(bytes, completion.finish);
   Append(bytes, completion.cut);
   Append(bytes, completion.prompt_tokens);
@@ -136,7 +138,9 @@ void AnswerStore::Fail(const std::string& why) {
 
 void AnswerStore::Put(const Signature& signature, const Completion& completion) {
   HALO_CHECK(!completion.failure, "a failure is no answer");
-  if (!recent_.emplace(signature, completion).second) return;
+  const auto [place, is_new] = recent_.try_emplace(signature);
+  if (!is_new) return;
+  place->second = Encode(completion);
   recent_in_order_.push_back(signature);
   if (recent_in_order_.size() <= options_.recent) return;
   const auto oldest = recent_.find(recent_in_order_.front());
@@ -152,7 +156,8 @@ void AnswerStore::Put(const Signature& signature, const Completion& completion) 
 }
 
 std::optional<Completion> AnswerStore::Find(const Signature& signature) const {
-  if (const auto found = recent_.find(signature); found != recent_.end()) return found->second;
+  if (const auto found = recent_.find(signature); found != recent_.end())
+    return Decode(found->second);
   if (spilled_ == 0 || !failure_.empty()) return std::nullopt;
   try {
     const std::optional<Entry> entry = Locate(signature);
@@ -167,10 +172,9 @@ std::optional<Completion> AnswerStore::Find(const Signature& signature) const {
   }
 }
 
-void AnswerStore::Spill(const Signature& signature, const Completion& completion) {
+void AnswerStore::Spill(const Signature& signature, const std::string& bytes) {
   if (answers_ == nullptr) answers_ = std::make_unique<File>(options_.folder);
   if (Locate(signature)) return;  // asked again while it was on disk
-  const std::string bytes = Encode(completion);
   const Entry entry{signature, answers_->size(), bytes.size()};
   answers_->Append(bytes.data(), bytes.size());
   ++spilled_;

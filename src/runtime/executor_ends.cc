@@ -198,6 +198,8 @@ void Executor::Impl::EndInstance(RowState& row, OperatorIndex op, const Completi
     return FailInstance(row, op,
                         {"", "deadline", "the row took longer than its deadline allows", false});
   const Operator& what = PlanOf(row).operator_of(op);
+  const bool is_list = what.samples > 1 && !what.vote;
+  if (what.schema == nullptr && !is_list) return TakeAnswer(row, op, completion, std::nullopt);
   nlohmann::ordered_json value;
   try {
     value = ReadAnswer(what, completion);
@@ -206,7 +208,7 @@ void Executor::Impl::EndInstance(RowState& row, OperatorIndex op, const Completi
     return FailInstance(row, op, std::move(failure));
   }
   // Greedy samples are all alike, so one call was made for them.
-  if (what.samples > 1 && !what.vote)
+  if (is_list)
     value = nlohmann::ordered_json(
         std::vector<nlohmann::ordered_json>(static_cast<size_t>(what.samples), value));
   TakeAnswer(row, op, completion, std::move(value));
@@ -281,16 +283,16 @@ bool Executor::Impl::RepairAnswer(RowState& row, OperatorIndex op, int32_t sampl
   return true;
 }
 
-/// The instance has its output: `value`, which is the text of `completion` or made of it.
+/// The instance has its output: `value`, which is made of the text of `completion`; none: the text.
 void Executor::Impl::TakeAnswer(RowState& row, OperatorIndex op, const Completion& completion,
-                                nlohmann::ordered_json value) {
+                                std::optional<nlohmann::ordered_json> value) {
   Instance& instance = At(row, op);
   Conversation& conversation = *instance.conversation;
   conversation.answer_text = completion.text;
   conversation.answer_tokens = completion.tokens;
   conversation.answer_cut = completion.cut;
   conversation.answer_ended = completion.finish == FinishReason::kEndToken;
-  if (value != completion.text) conversation.answer_value = std::move(value);
+  if (value && *value != completion.text) conversation.answer_value = std::move(value);
   if (instance.readers_left == 0) {
     conversation.messages.clear();
     conversation.prompt = {};

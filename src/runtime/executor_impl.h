@@ -434,7 +434,7 @@ struct Executor::Impl {
   bool RepairAnswer(RowState& row, OperatorIndex op, int32_t sample, const Completion& answer,
                     const Failure& fault);
   void TakeAnswer(RowState& row, OperatorIndex op, const Completion& completion,
-                  nlohmann::ordered_json value);
+                  std::optional<nlohmann::ordered_json> value);
   void FailInstance(RowState& row, OperatorIndex op, Failure failure);
   void EndWithoutCall(RowState& row, OperatorIndex op, InstanceEnd end);
   void Close(RowState& row, OperatorIndex op, InstanceEnd end);

@@ -339,8 +339,11 @@ bool PromptBuilder::Impl::CanFill(const std::vector<Spans>& values) const {
   if (!has_skeleton || (written && !HaveText(values[kInstruction]))) return false;
   if (!uses_chat()) return true;
   for (size_t slot = 0; slot < values.size(); ++slot) {
-    // What is constant was seen at compile time.
-    if (!constant_slots[slot] && !model.chat->IsOpaque(SpansText(values[slot]))) return false;
+    if (constant_slots[slot]) continue;  // seen at compile time
+    const Spans& value = values[slot];
+    const bool is_opaque = value.size() == 1 ? model.chat->IsOpaque(value.front().text)
+                                             : model.chat->IsOpaque(SpansText(value));
+    if (!is_opaque) return false;
   }
   return true;
 }

@@ -13,10 +13,11 @@ namespace halo {
 
 /// Where the engines of a run live.
 struct EngineHost {
-  std::string program;  ///< RunOptions::engine_program
-  Descriptor turns;     ///< EngineTurns of all workers; none: engines are in this process
-  int32_t workers = 1;  ///< that share the cores
-  int32_t lanes = 1;    ///< of each worker (ThreadShares)
+  std::string program;      ///< RunOptions::engine_program
+  Descriptor turns;         ///< EngineTurns of all workers; none: engines are in this process
+  int32_t workers = 1;      ///< that share the cores
+  int32_t lanes = 1;        ///< of each worker (ThreadShares)
+  std::string kept_folder;  ///< for KV that host memory has no room for; "": none
   /// Told, in a sentence, of each engine whose process was started again.
   std::function<void(const std::string&)> on_restart;
 };

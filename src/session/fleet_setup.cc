@@ -1,9 +1,12 @@
 #include "session/fleet_setup.h"
 
 #include <fmt/format.h>
+#include <linux/magic.h>
+#include <sys/statfs.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <thread>
 #include <utility>
@@ -11,14 +14,28 @@
 #include "base/error.h"
 #include "engine/engine_turns.h"
 #include "engine/llama/llama_engine.h"
+#include "engine/llama/loaded_model.h"
 
 namespace halo {
 namespace {
 
 constexpr double kMiB = 1024.0 * 1024.0;
+/// Of an accelerator's memory, for weights and KV; the rest is what passes need.
+constexpr double kUsableShare = 0.85;
 
 int64_t MachineMemoryBytes() {
   return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE);
+}
+
+/// Of the disk, for KV of all engines.
+int64_t KeptDiskBytes(const RunOptions& options, const std::string& folder) {
+  constexpr int64_t kMost = int64_t{16} << 30;
+  constexpr int64_t kShare = 4;
+  if (options.kept_disk_bytes >= 0) return options.kept_disk_bytes;
+  struct statfs disk = {};
+  if (folder.empty() || statfs(folder.c_str(), &disk) != 0) return 0;
+  if (disk.f_type == TMPFS_MAGIC || disk.f_type == RAMFS_MAGIC) return 0;
+  return std::min(kMost, static_cast<int64_t>(disk.f_bavail) * disk.f_bsize / kShare);
 }
 
 int32_t ThreadsThere(int32_t given) {
@@ -54,11 +71,13 @@ int64_t KvOf(const ModelToHost& model, int32_t calls, int64_t most) {
 class EngineMaker {
  public:
   EngineMaker(const RunOptions& options, std::vector<ModelToHost> models, MemoryShares memory,
-              EngineHost& host, const Clock& clock)
+              int32_t accelerators, EngineHost& host, const Clock& clock)
       : options_(options),
         models_(std::move(models)),
         memory_(std::move(memory)),
+        accelerators_(accelerators),
         host_(host),
+        kept_disk_bytes_(KeptDiskBytes(options, host.kept_folder)),
         clock_(clock) {
     host.workers = options.workers;
     host.lanes =
@@ -76,10 +95,14 @@ class EngineMaker {
     engine.adapters = model.adapters;
     engine.vocabulary = model.vocabulary;
     engine.threads = ThreadsOfWorker(options_);
+    engine.devices = DevicesOfWorker(worker, options_.workers, accelerators_);
     engine.load = load;
     engine.sequences = model.sequences;
     engine.kv_bytes = memory_.kv_bytes[index];
-    engine.kept_bytes = kept / (static_cast<int64_t>(models_.size()) * options_.workers);
+    const int64_t engines = static_cast<int64_t>(models_.size()) * options_.workers;
+    engine.kept_bytes = kept / engines;
+    engine.kept_folder = host_.kept_folder;
+    engine.kept_disk_bytes = kept_disk_bytes_ / engines;
     engine.context_tokens = options_.context_tokens;
     engine.expected_tokens = model.expected_tokens;
     engine.layout = LayoutByName(options_.kv_layout);
@@ -95,9 +118,27 @@ class EngineMaker {
   const RunOptions& options_;
   std::vector<ModelToHost> models_;
   MemoryShares memory_;
+  int32_t accelerators_;
   const EngineHost& host_;
+  int64_t kept_disk_bytes_;
   const Clock& clock_;
 };
+
+/// Of a worker's accelerators, of the one that has least; 0: there are none.
+int64_t LeastMemory(const RunOptions& options, const std::vector<Accelerator>& accelerators) {
+  int64_t least = 0;
+  for (int32_t worker = 0; worker < options.workers; ++worker) {
+    int64_t bytes = 0;
+    for (const int32_t device :
+         DevicesOfWorker(worker, options.workers, static_cast<int32_t>(accelerators.size())))
+      bytes += accelerators[static_cast<size_t>(device)].memory_bytes;
+    least = worker == 0 ? bytes : std::min(least, bytes);
+  }
+  // Shared by turns where there are fewer than workers.
+  const int64_t sharing = std::max<int64_t>(
+      1, options.workers / std::max<int64_t>(1, static_cast<int64_t>(accelerators.size())));
+  return least / sharing;
+}
 
 }  // namespace
 
@@ -123,6 +164,25 @@ int32_t ThreadsOfWorker(const RunOptions& options) {
   return options.workers <= threads ? threads / options.workers : threads;
 }
 
+int32_t AcceleratorWorkers(const std::vector<int64_t>& device_bytes, int64_t largest_model_bytes) {
+  // Half of it for KV: weights alone would leave room for a call or two.
+  constexpr double kWeightsShare = kUsableShare / 2;
+  const int64_t least = *std::min_element(device_bytes.begin(), device_bytes.end());
+  const double room = std::max(1.0, kWeightsShare * static_cast<double>(least));
+  const double each = std::max(1.0, std::ceil(static_cast<double>(largest_model_bytes) / room));
+  const auto devices = static_cast<double>(device_bytes.size());
+  return static_cast<int32_t>(std::max(1.0, std::floor(devices / each)));
+}
+
+std::vector<int32_t> DevicesOfWorker(int32_t worker, int32_t workers, int32_t devices) {
+  if (devices == 0) return {};
+  if (workers >= devices) return {worker % devices};
+  std::vector<int32_t> own;
+  for (int32_t d = worker * devices / workers; d < (worker + 1) * devices / workers; ++d)
+    own.push_back(d);
+  return own;
+}
+
 void CheckWorkers(const RunOptions& options) {
   if (options.naive && options.workers > 1)
     throw Error(ErrorCode::kUsage, "--naive runs one call at a time, on one worker");
@@ -146,12 +206,15 @@ void CheckFits(const std::string& model, int64_t weights_bytes, int64_t kv_token
                           static_cast<double>(memory_bytes) / kMiB));
 }
 
-MemoryShares ShareMemory(const RunOptions& options, const std::vector<ModelToHost>& models) {
+MemoryShares ShareMemory(const RunOptions& options, const std::vector<ModelToHost>& models,
+                         int64_t device_bytes) {
   constexpr int32_t kFairBatch = 16;
   MemoryShares shares;
   shares.memory_bytes = options.worker_memory_bytes;
   int64_t weights = 0;
   for (const ModelToHost& model : models) weights += model.weights_bytes;
+  if (shares.memory_bytes == 0)
+    shares.memory_bytes = static_cast<int64_t>(kUsableShare * static_cast<double>(device_bytes));
   if (shares.memory_bytes == 0)
     shares.memory_bytes = weights + MachineMemoryBytes() / 4 / options.workers;
   const int64_t room = shares.memory_bytes - weights;
@@ -178,8 +241,10 @@ MemoryShares ShareMemory(const RunOptions& options, const std::vector<ModelToHos
 std::unique_ptr<WorkerFleet> MakeFleet(const RunOptions& options,
                                        const std::vector<ModelToHost>& models, EngineHost& host,
                                        std::function<bool()> more_may_come, const Clock& clock) {
-  const MemoryShares memory = ShareMemory(options, models);
-  const auto maker = std::make_shared<EngineMaker>(options, models, memory, host, clock);
+  const std::vector<Accelerator> accelerators = Accelerators();
+  const MemoryShares memory = ShareMemory(options, models, LeastMemory(options, accelerators));
+  const auto maker = std::make_shared<EngineMaker>(
+      options, models, memory, static_cast<int32_t>(accelerators.size()), host, clock);
   std::vector<int32_t> all(static_cast<size_t>(options.workers));
   std::iota(all.begin(), all.end(), 0);
   WorkerFleetOptions fleet;

@@ -35,6 +35,13 @@ void CheckWorkers(const RunOptions& options);
 void CheckFits(const std::string& model, int64_t weights_bytes, int64_t kv_token_bytes,
                int64_t memory_bytes);
 
+/// How many workers a machine with accelerators of these memories has: one for each, or fewer with
+/// several each where the largest model needs them (llama.cpp splits its layers). At least 1.
+int32_t AcceleratorWorkers(const std::vector<int64_t>& device_bytes, int64_t largest_model_bytes);
+/// The accelerators of a worker, equal parts of them all; shared by turns where there are fewer
+/// than workers. Empty where there are none.
+std::vector<int32_t> DevicesOfWorker(int32_t worker, int32_t workers, int32_t devices);
+
 /// Room for KV of each model on a worker, and the memory that the worker has.
 struct MemoryShares {
   std::vector<int64_t> kv_bytes;  ///< [models]
@@ -42,8 +49,10 @@ struct MemoryShares {
 };
 /// All models share a worker's memory where each can run a fair batch beside the others; else each
 /// has what it needs of what its own weights leave, and they take turns. Throws Error(kUsage)
-/// naming a model that does not fit alone.
-MemoryShares ShareMemory(const RunOptions& options, const std::vector<ModelToHost>& models);
+/// naming a model that does not fit alone. `device_bytes`: of the accelerators of a worker; 0: it
+/// computes in this machine's memory.
+MemoryShares ShareMemory(const RunOptions& options, const std::vector<ModelToHost>& models,
+                         int64_t device_bytes);
 
 /// The workers of a run, with their engines in this process or in children of `host`'s program;
 /// both outlive them. Models in the order in which they are to be loaded. Throws Error.

@@ -73,6 +73,7 @@ constexpr OptionKey kOptions[] = {
     Plain<&RunOptions::threads>("threads"),
     Plain<&RunOptions::worker_memory_bytes>("worker_memory_bytes"),
     Plain<&RunOptions::kept_memory_bytes>("kept_memory_bytes"),
+    Plain<&RunOptions::kept_disk_bytes>("kept_disk_bytes"),
     Plain<&RunOptions::sequences>("sequences"),
     Plain<&RunOptions::context_tokens>("context_tokens"),
     Plain<&RunOptions::kv_layout>("kv_layout"),

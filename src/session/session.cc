@@ -533,12 +533,20 @@ RunOutcome Session::Impl::OutcomeOf(const RunReport& report, SummaryInput summar
       summary.engines.push_back({w, model.resolved.request.name, engine->Statistics()});
     }
   }
+  int64_t disk_faults = 0;
+  for (const SummaryInput::EngineOfWorker& engine : summary.engines)
+    disk_faults += engine.counters.disk_faults;
   if (fleet != nullptr) summary.fleet = fleet->statistics();
   summary.replannings = replanner->done();
   if (report.stop_cause == StopCause::kBudget) summary.larger_budget = LargerBudget();
   RunOutcome outcome;
   outcome.notices = tools.notices;
   outcome.notices.insert(outcome.notices.end(), report.notices.begin(), report.notices.end());
+  if (disk_faults > 0) {
+    outcome.notices.push_back(host.kept_folder + ": failed " + std::to_string(disk_faults) +
+                              " times to take or give KV, which was computed again instead; "
+                              "--kept-disk 0 leaves it out");
+  }
   const std::string fault = planning->Remember(report, physical);
   if (!fault.empty()) outcome.notices.push_back(fault);
   outcome.summary_json = SummaryJson(summary).dump(2);

@@ -39,9 +39,14 @@ void Session::Impl::ChooseWorkers() {
     calls = CallsOf(path);
   }
   // A memory that is given is one worker's. In this process engines take turns in one thread.
-  const bool is_one = options.naive || options.engine_program.empty() ||
-                      options.worker_memory_bytes > 0 || !AcceleratorNames().empty();
-  options.workers = is_one ? 1 : AutomaticWorkers(options.threads, largest, calls);
+  const bool is_one =
+      options.naive || options.engine_program.empty() || options.worker_memory_bytes > 0;
+  std::vector<int64_t> device_bytes;
+  for (const Accelerator& accelerator : Accelerators())
+    device_bytes.push_back(accelerator.memory_bytes);
+  options.workers = is_one                 ? 1
+                    : device_bytes.empty() ? AutomaticWorkers(options.threads, largest, calls)
+                                           : AcceleratorWorkers(device_bytes, largest);
 }
 
 /// Where the plan has a model run, and since when.
@@ -85,6 +90,7 @@ void Session::Impl::LoadModels() {
     models.at(model.path).in_fleet = hosted.size();
     hosted.push_back(std::move(model));
   }
+  if (!options.naive) host.kept_folder = SpoolFolder();
   fleet = MakeFleet(
       options, hosted, host,
       [this] { return tools.runner != nullptr && tools.runner->pending() > 0; }, clock);

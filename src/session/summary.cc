@@ -1,5 +1,6 @@
 #include "session/summary.h"
 
+#include "engine/wire.h"
 #include "halo_build_info.h"
 
 namespace halo {
@@ -101,13 +102,7 @@ Json SummaryJson(const SummaryInput& input) {
   Json engines = Json::array();
   for (const SummaryInput::EngineOfWorker& engine : input.engines) {
     engines.push_back(EngineJson(engine));
-    const EngineStatistics& statistics = engine.counters;
-    all.forks += statistics.forks;
-    all.copies += statistics.copies;
-    all.spills += statistics.spills;
-    all.restores += statistics.restores;
-    all.evictions += statistics.evictions;
-    all.migrations += statistics.migrations;
+    AddCounters(engine.counters, all);
   }
   return {{"rows",
            {{"total", total},
@@ -138,8 +133,11 @@ Json SummaryJson(const SummaryInput& input) {
           {"kv",
            {{"forks", all.forks},
             {"copies", all.copies},
+            {"keeps", all.keeps},
             {"spills", all.spills},
             {"restores", all.restores},
+            {"disk_writes", all.disk_writes},
+            {"disk_reads", all.disk_reads},
             {"migrations", all.migrations},
             {"evictions", all.evictions}}},
           {"engine", engines},

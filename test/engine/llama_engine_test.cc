@@ -19,12 +19,14 @@ struct RoomSetup {
   int32_t sequences = 8;
   int64_t kv_bytes = 64 << 20;
   int64_t kept_bytes = 32 << 20;
+  std::string kept_folder = {};
   int32_t context_tokens = 1024;
   int32_t expected_tokens = 0;
   KvLayout layout = KvLayout::kAuto;
   bool reuse = true;
   bool load = true;
   double mean_output = 0;
+  bool exact = false;     ///< where that is known to hold
   bool adapters = false;  ///< "x" and "y"
   int32_t batch_tokens = 0;
   int32_t running_sequences = 0;
@@ -43,6 +45,8 @@ class LlamaEngineTest : public testing::Test {
     options.sequences = setup.sequences;
     options.kv_bytes = setup.kv_bytes;
     options.kept_bytes = setup.kept_bytes;
+    options.kept_folder = setup.kept_folder;
+    options.kept_disk_bytes = 64 << 20;
     options.context_tokens = setup.context_tokens;
     options.expected_tokens = setup.expected_tokens;
     options.layout = setup.layout;
@@ -51,8 +55,8 @@ class LlamaEngineTest : public testing::Test {
     options.batch_tokens = setup.batch_tokens;
     options.running_sequences = setup.running_sequences;
     options.refill_sequences = setup.refill_sequences;
+    if (setup.exact || setup.adapters) options.exactness = Exactness::kIfKnown;
     if (setup.adapters) {
-      options.exactness = Exactness::kIfKnown;
       options.adapters = {{"x", test::Adapter(options.model_path, "F16", 8, 1), 1.0},
                           {"y", test::Adapter(options.model_path, "F16", 8, 2), 0.5}};
     }
@@ -370,6 +374,64 @@ TEST_F(LlamaEngineTest, KeptKvWithoutConsumersGoesFirstWhenHostMemoryIsFull) {
   EXPECT_EQ(Drain().at(30).prefilled_tokens, 6);
 }
 
+/// Conversations that all go on, more than host memory has room for.
+class KvOnDisk : public LlamaEngineTest {
+ protected:
+  static constexpr RequestId kConversations = 12;
+
+  /// What the second turns said; their prompts are computed from where the first ones ended if
+  /// their KV is still there.
+  std::map<RequestId, Completion> GoOn(const std::string& folder) {
+    Make({.sequences = 2, .kept_bytes = 300 * 2048, .kept_folder = folder, .exact = true});
+    std::vector<Request> first;
+    for (RequestId id = 1; id <= kConversations; ++id) {
+      first.push_back(Ask(id, Tokens(id, 100), 4));
+      first.back().keep = {1, true};
+      engine_->Submit(first.back());
+    }
+    const std::map<RequestId, Completion> said = Drain();
+    for (RequestId id = 1; id <= kConversations; ++id) {
+      Request next = Ask(
+          100 + id,
+          Joined(Joined(first[id - 1].prompt_tokens, said.at(id).tokens), Tokens(50 + id, 5)), 4);
+      next.consumes = id;
+      engine_->Submit(next);
+    }
+    return Drain();
+  }
+};
+
+TEST_F(KvOnDisk, WhatIsWantedGoesThereAndComesBack) {
+  const std::map<RequestId, Completion> in_memory = GoOn("");
+  EXPECT_GT(engine_->Statistics().evictions, 0);
+  EXPECT_EQ(engine_->Statistics().disk_writes, 0);
+  const std::map<RequestId, Completion> on_disk = GoOn(testing::TempDir());
+  const EngineStatistics statistics = engine_->Statistics();
+  EXPECT_GT(statistics.disk_writes, 0);
+  EXPECT_GT(statistics.disk_reads, 0);
+  EXPECT_EQ(statistics.disk_faults, 0);
+  for (const auto& [id, completion] : on_disk) {
+    EXPECT_EQ(completion.prefilled_tokens, 6) << id;
+    if (engine_->Describe().exact) {
+      EXPECT_EQ(completion.tokens, in_memory.at(id).tokens) << id;
+    }
+  }
+}
+
+TEST_F(KvOnDisk, AnswersAreTheSameWhereItCannotBeWritten) {
+  const std::map<RequestId, Completion> in_memory = GoOn("");
+  const std::map<RequestId, Completion> on_disk = GoOn("/nonexistent");
+  const EngineStatistics statistics = engine_->Statistics();
+  EXPECT_EQ(statistics.disk_writes, 0);
+  EXPECT_EQ(statistics.disk_faults, 1);
+  EXPECT_GT(statistics.evictions, 0);
+  for (const auto& [id, completion] : on_disk) {
+    if (engine_->Describe().exact) {
+      EXPECT_EQ(completion.tokens, in_memory.at(id).tokens) << id;
+    }
+  }
+}
+
 TEST_P(BothLayouts, WhatIsKeptSurvivesUnloading) {
   Make({.sequences = 4, .expected_tokens = 256, .layout = GetParam()});
   Request parent = Ask(1, Tokens(1, 100), 8);
@@ -469,6 +531,7 @@ TEST_P(BothLayouts, InvariantsHoldUnderRandomTraffic) {
   Make({.sequences = 5,
         .kv_bytes = 1500 * 2048,
         .kept_bytes = 600 * 2048,
+        .kept_folder = testing::TempDir(),
         .context_tokens = 400,
         .layout = GetParam()});
   std::vector<std::vector<TokenId>> stems;

@@ -62,7 +62,10 @@ SetupMessage FilledSetup() {
   setup.threads = 3;
   setup.sequences = 17;
   setup.kv_bytes = 1LL << 40;
+  setup.devices = {1, 3};
   setup.kept_bytes = 2;
+  setup.kept_folder = "/var/tmp";
+  setup.kept_disk_bytes = 3;
   setup.context_tokens = 4;
   setup.expected_tokens = 5;
   setup.layout = KvLayout::kUnified;
@@ -172,8 +175,8 @@ TEST(Wire, RefusesCountsAndChoicesThatAreNone) {
   EXPECT_EQ(std::get<CancelMessage>(DecodeToEngine(cancel)).id, 42U);
   std::string setup = Body(EncodeFrame(ToEngine(SetupMessage{})));
   // Behind the kind, an empty version, worker, workers, lanes, two empty names, no adapters,
-  // threads.
-  const size_t load = 1 + 8 * sizeof(uint32_t);
+  // threads, no devices.
+  const size_t load = 1 + 9 * sizeof(uint32_t);
   ASSERT_EQ(setup.at(load), 1);
   setup[load] = 2;  // neither true nor false
   EXPECT_THROW(DecodeToEngine(setup), Error);

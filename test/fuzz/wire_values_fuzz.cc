@@ -113,7 +113,8 @@ halo::EngineStatistics AnyStatistics(FuzzedDataProvider& from) {
         &statistics.restores,       &statistics.evictions,       &statistics.preemptions,
         &statistics.grammar_us,     &statistics.adapter_changes, &statistics.restarts,
         &statistics.loads,          &statistics.load_us,         &statistics.migrations,
-        &statistics.draft_tokens,   &statistics.accepted_tokens}) {
+        &statistics.draft_tokens,   &statistics.accepted_tokens, &statistics.keeps,
+        &statistics.disk_writes,    &statistics.disk_reads,      &statistics.disk_faults}) {
     *number = Any<int64_t>(from);
   }
   return statistics;
@@ -136,8 +137,12 @@ halo::SetupMessage AnySetup(FuzzedDataProvider& from) {
                           &setup.running_sequences, &setup.refill_sequences, &setup.draft_tokens}) {
     *number = Any<int32_t>(from);
   }
+  setup.devices.resize(from.ConsumeIntegralInRange<size_t>(0, 3));
+  for (int32_t& device : setup.devices) device = Any<int32_t>(from);
   setup.kv_bytes = Any<int64_t>(from);
   setup.kept_bytes = Any<int64_t>(from);
+  setup.kept_folder = AnyText(from);
+  setup.kept_disk_bytes = Any<int64_t>(from);
   setup.layout = static_cast<halo::KvLayout>(from.ConsumeIntegralInRange(0, 2));
   setup.exactness = static_cast<halo::Exactness>(from.ConsumeIntegralInRange(0, 3));
   setup.reuse = from.ConsumeBool();

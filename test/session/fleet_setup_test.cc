@@ -42,5 +42,38 @@ TEST(AutomaticWorkers, ThreadsAreSharedOutWholly) {
   EXPECT_EQ(ThreadsOfWorker(options), 2);
 }
 
+TEST(AcceleratorWorkers, AreOneForEachUnlessAModelNeedsSeveral) {
+  constexpr int64_t kGiB = 1024 * kMiB;
+  const std::vector<int64_t> four(4, 80 * kGiB);
+  EXPECT_EQ(AcceleratorWorkers({80 * kGiB}, 16 * kGiB), 1);
+  EXPECT_EQ(AcceleratorWorkers(four, 16 * kGiB), 4);
+  EXPECT_EQ(AcceleratorWorkers(four, 60 * kGiB), 2) << "two each";
+  EXPECT_EQ(AcceleratorWorkers(four, 140 * kGiB), 1);
+  EXPECT_EQ(AcceleratorWorkers(four, 4000 * kGiB), 1) << "it will say that it does not fit";
+  EXPECT_EQ(AcceleratorWorkers({80 * kGiB, 24 * kGiB}, 16 * kGiB), 1) << "the smaller one counts";
+}
+
+TEST(AcceleratorWorkers, ShareOutAllAccelerators) {
+  using Devices = std::vector<int32_t>;
+  EXPECT_EQ(DevicesOfWorker(0, 1, 0), Devices{});
+  EXPECT_EQ(DevicesOfWorker(0, 1, 4), (Devices{0, 1, 2, 3}));
+  EXPECT_EQ(DevicesOfWorker(1, 2, 4), (Devices{2, 3}));
+  EXPECT_EQ(DevicesOfWorker(2, 4, 4), (Devices{2}));
+  EXPECT_EQ(DevicesOfWorker(0, 2, 3), (Devices{0}));
+  EXPECT_EQ(DevicesOfWorker(1, 2, 3), (Devices{1, 2}));
+  EXPECT_EQ(DevicesOfWorker(3, 4, 2), (Devices{1})) << "two workers each";
+}
+
+TEST(ShareMemory, AnAcceleratorsMemoryIsItsOwn) {
+  RunOptions options;
+  options.workers = 1;
+  const std::vector<ModelToHost> models = {
+      {.name = "m", .weights_bytes = 1000 * kMiB, .kv_token_bytes = 1024}};
+  EXPECT_EQ(ShareMemory(options, models, 10'000 * kMiB).memory_bytes, 8500 * kMiB);
+  options.worker_memory_bytes = 2000 * kMiB;
+  EXPECT_EQ(ShareMemory(options, models, 10'000 * kMiB).memory_bytes, 2000 * kMiB);
+  EXPECT_THROW(ShareMemory({}, models, 900 * kMiB), Error);
+}
+
 }  // namespace
 }  // namespace halo

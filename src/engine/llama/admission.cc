@@ -13,9 +13,6 @@ namespace {
 constexpr int32_t kLookAhead = 256;
 /// Host memory is written and read at least this fast; used before a copy was measured.
 constexpr double kCopyBytesPerUs = 1000.0;
-/// A prefill this fast is faster than any machine this runs on without a GPU; used before one was
-/// measured.
-constexpr double kPrefillUsPerToken = 20.0;
 /// KV to be copied for each token that is wanted, from which on what is wanted is kept by itself.
 constexpr int64_t kMuchMore = 4;
 /// No KV can be taken from there.
@@ -205,7 +202,7 @@ int64_t LlamaEngine::TakeCost(const Live& live, HolderId holder, int32_t tokens)
   }
   const Kept& kept = kept_.at(holder);
   const int64_t held = static_cast<int64_t>(kept.tokens.size());
-  if (kept.sequence < 0) return held;
+  if (kept.sequence < 0) return kept.place ? 2 * held : held;
   if (TakesOver(live, kept, tokens)) return -1;
   return unified ? 0 : 2 * held;
 }
@@ -276,7 +273,8 @@ bool LlamaEngine::TakePrefix(Live& live, const Source& source, bool in_place) {
   kept.last_used = ++use_counter_;
   ++statistics_.forks;
   if (kept.sequence >= 0) return room_->CopyPrefix(kept.sequence, live.sequence, source.tokens);
-  return room_->Import(*kept.blob, live.sequence, source.tokens);
+  const std::shared_ptr<const KvBlob> blob = BlobOf(kept);
+  return blob != nullptr && room_->Import(*blob, live.sequence, source.tokens);
 }
 
 void LlamaEngine::Consume(RequestId kept_request) { Release(kept_request, 1); }
@@ -310,12 +308,8 @@ void LlamaEngine::Preempt(Live& live) {
   ++statistics_.preemptions;
   const int32_t sequence = live.sequence;
   const int64_t bytes = live.computed * description_.kv_bytes_per_token;
-  const double prefill_us_per_token = statistics_.prefill_tokens > 0
-                                          ? static_cast<double>(statistics_.prefill_us) /
-                                                static_cast<double>(statistics_.prefill_tokens)
-                                          : kPrefillUsPerToken;
   const double spill_us = 2.0 * static_cast<double>(bytes) / kCopyBytesPerUs;  // there and back
-  const double recompute_us = prefill_us_per_token * live.computed;
+  const double recompute_us = PrefillUsPerToken() * live.computed;
   if (spill_us < recompute_us && live.computed > 0)
     live.spilled = room_->Export(sequence, live.computed);
   Detach(live);

@@ -10,6 +10,9 @@ namespace {
 /// Prompts that nobody planned to begin alike may still do so a little further than any two did so
 /// far.
 constexpr int32_t kChanceTokens = 32;
+/// A prefill this fast is faster than any machine this runs on without a GPU; used before one was
+/// measured.
+constexpr double kPrefillUsPerToken = 20.0;
 
 }  // namespace
 
@@ -51,6 +54,7 @@ void LlamaEngine::KeepOrFree(Live& live) {
   kept_.emplace(holder, std::move(kept));
   kept_of_request_.emplace(request, holder);
   sequences_[static_cast<size_t>(sequence)].kept = holder;
+  ++statistics_.keeps;
 }
 
 void LlamaEngine::KeepStaticPrefix(const Live& live) {
@@ -92,8 +96,8 @@ void LlamaEngine::Export(RequestId id) {
       if (kept.sequence >= 0) {
         memory =
             room_->ExportShared(kept.sequence, static_cast<int32_t>(kept.tokens.size()), kv.bytes);
-      } else {
-        memory = room_->ExportShared(*kept.blob, kv.bytes);
+      } else if (const std::shared_ptr<const KvBlob> blob = BlobOf(kept)) {
+        memory = room_->ExportShared(*blob, kv.bytes);
       }
     } catch (const Error&) {
       kv.bytes = 0;  // no memory to share: whoever asks computes it
@@ -183,8 +187,34 @@ void LlamaEngine::EvictKeptOver(int64_t budget_bytes) {
       }
     }
     HALO_CHECK(victim >= 0, "bytes are held by blobs");
-    DropKept(victim);
+    if (!MoveToDisk(kept_.at(victim))) DropKept(victim);
   }
+}
+
+bool LlamaEngine::MoveToDisk(Kept& kept) {
+  // What nobody is known to want is seldom asked for.
+  if (!disk_ || (kept.consumers == 0 && !kept.is_static)) return false;
+  const int64_t bytes = kept.blob->size();
+  const double compute_us = PrefillUsPerToken() * static_cast<double>(kept.tokens.size());
+  if (disk_->UsPerByte() * static_cast<double>(bytes) >= compute_us) return false;
+  kept.place = disk_->Put(kept.blob);
+  if (kept.place == nullptr) return false;
+  kept.blob.reset();
+  kept_bytes_ -= bytes;
+  ++statistics_.disk_writes;
+  return true;
+}
+
+std::shared_ptr<const KvBlob> LlamaEngine::BlobOf(const Kept& kept) {
+  if (kept.blob) return kept.blob;
+  ++statistics_.disk_reads;
+  return disk_->Read(*kept.place);
+}
+
+double LlamaEngine::PrefillUsPerToken() const {
+  if (statistics_.prefill_tokens == 0) return kPrefillUsPerToken;
+  return static_cast<double>(statistics_.prefill_us) /
+         static_cast<double>(statistics_.prefill_tokens);
 }
 
 void LlamaEngine::FreeSequence(int32_t sequence) { room_->Clear(sequence); }

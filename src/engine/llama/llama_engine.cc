@@ -58,6 +58,8 @@ LlamaEngine::LlamaEngine(LlamaEngineOptions options, const Clock& clock)
     exact_ = why_not.empty();
   }
   groups_.resize(1 + options_.adapters.size());
+  if (options_.kept_disk_bytes > 0 && !options_.kept_folder.empty())
+    disk_.emplace(options_.kept_folder, options_.kept_disk_bytes);
   if (options_.load) Load();
   Describe(model_ ? model_.get() : DescribeLlamaModel(options_.model_path).get());
   const Vocabulary& vocabulary = *options_.vocabulary;
@@ -96,7 +98,7 @@ LlamaEngine::~LlamaEngine() = default;
 void LlamaEngine::Load() {
   if (model_) return;
   const int64_t start_us = clock_.NowUs();
-  model_ = LoadLlamaModel(options_.model_path, exact_);
+  model_ = LoadLlamaModel(options_.model_path, exact_, options_.devices);
   LoadAdapters();
   ++statistics_.loads;
   statistics_.load_us += clock_.NowUs() - start_us;
@@ -144,6 +146,7 @@ EngineStatistics LlamaEngine::Statistics() const {
     total.spills += room.spills;
     total.restores += room.restores;
   }
+  if (disk_) total.disk_faults = disk_->faults();
   return total;
 }
 
@@ -185,6 +188,11 @@ void LlamaEngine::Submit(Request request) {
     }
     live.max_tokens = std::min(live.request.sampling.max_tokens, context - live.prompt_size);
     live.guesses = &guess_rates_[live.request.script_operator];
+    const auto begins_with = kept_of_request_.find(live.request.consumes);
+    if (begins_with != kept_of_request_.end()) {
+      const Kept& kept = kept_.at(begins_with->second);
+      if (kept.place) disk_->Expect(*kept.place);
+    }
     group->waiting.emplace(RankOf(live), &live);
   }
 }
@@ -755,7 +763,8 @@ void LlamaEngine::CheckInvariants() const {
   int64_t blob_bytes = 0;
   size_t in_sequences = 0;
   for (const auto& [holder, kept] : kept_) {
-    HALO_CHECK((kept.sequence >= 0) != (kept.blob != nullptr), "kept KV lies in one place");
+    const int places = (kept.sequence >= 0 ? 1 : 0) + (kept.blob ? 1 : 0) + (kept.place ? 1 : 0);
+    HALO_CHECK(places == 1, "kept KV lies in one place");
     HALO_CHECK(groups_[kept.group].tree.Contains(holder), "what is kept is in its tree");
     if (kept.blob) blob_bytes += kept.blob->size();
     in_sequences += kept.sequence >= 0 ? 1 : 0;

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -15,6 +16,7 @@
 #include "engine/engine.h"
 #include "engine/llama/batching_controller.h"
 #include "engine/llama/grammar_cache.h"
+#include "engine/llama/kv_disk.h"
 #include "engine/llama/kv_room.h"
 #include "engine/llama/llama_setup.h"
 #include "engine/llama/loaded_model.h"
@@ -55,6 +57,7 @@ struct LlamaEngineOptions : LlamaSetup {
 /// waits for it (leader first), so that no prompt token is computed twice while it is known to be
 /// needed. A finished request's KV stays in its sequence until that is needed, then moves to host
 /// memory; what goes first when host memory is full is what has no known consumer, oldest first.
+/// What has one goes to the disk, where reading it back takes less time than computing it again.
 ///
 /// Adapters. llama.cpp applies an adapter to a whole context, so one batch has one adapter: what
 /// runs together has the same, and waiting requests are taken adapter by adapter, in turns
@@ -149,8 +152,10 @@ class LlamaEngine final : public Engine {
     std::vector<TokenId> tokens;
     int32_t consumers = 0;
     bool is_static = false;
-    int32_t sequence = -1;  ///< where it lies, or -1 when in `blob`
+    // Where it lies, one of:
+    int32_t sequence = -1;
     std::shared_ptr<const KvBlob> blob;
+    std::shared_ptr<KvDisk::Place> place;
     int64_t last_used = 0;
   };
 
@@ -212,6 +217,11 @@ class LlamaEngine final : public Engine {
   void DropKept(HolderId holder);
   void DropAllKept();
   void EvictKeptOver(int64_t budget_bytes);
+  /// False if it is worth no place on the disk, or there is none.
+  bool MoveToDisk(Kept& kept);
+  /// Of KV that is in no sequence; null: it cannot be read back.
+  std::shared_ptr<const KvBlob> BlobOf(const Kept& kept);
+  double PrefillUsPerToken() const;
   void FreeSequence(int32_t sequence);
   void Compact();
   void MoveSequence(int32_t from, int32_t to);
@@ -283,6 +293,7 @@ class LlamaEngine final : public Engine {
   std::unordered_map<RequestId, HolderId> kept_of_request_;
   HolderId next_holder_ = 1;
   int64_t kept_bytes_ = 0;  ///< of blobs
+  std::optional<KvDisk> disk_;
   int64_t use_counter_ = 0;
 
   std::unordered_map<std::string, GuessRate> guess_rates_;  ///< by operator

@@ -35,12 +35,15 @@ struct LlamaSetup {
   std::string model_path;              ///< has passed CheckGguf
   std::vector<LlamaAdapter> adapters;  ///< loaded with the model; distinct names
   int32_t threads = 1;
-  bool load = true;       ///< false: it is made unloaded (Engine::Load)
+  std::vector<int32_t> devices = {};  ///< places in Accelerators(); empty: all there are
+  bool load = true;                   ///< false: it is made unloaded (Engine::Load)
   int32_t sequences = 0;  ///< requests that run at once; 0: LlamaEngine::kDefaultSequences
   int64_t kv_bytes = 0;   ///< device memory for KV; 0: a quarter of the machine's memory
   int64_t kept_bytes =
       0;  ///< host memory for kept and spilled KV; 0: an eighth of the machine's memory
-  int32_t context_tokens = 0;  ///< longest prompt and answer; 0: what the model was trained for
+  std::string kept_folder;      ///< for kept KV that host memory has no room for; "": none
+  int64_t kept_disk_bytes = 0;  ///< of a file there; 0: none
+  int32_t context_tokens = 0;   ///< longest prompt and answer; 0: what the model was trained for
   int32_t expected_tokens =
       0;  ///< longest prompt and answer foreseen; a hint for the first shape of the room
   KvLayout layout = KvLayout::kAuto;

@@ -45,6 +45,17 @@ int64_t HeadWidth(const llama_model* model, const char* which) {
   return llama_model_n_embd(model) / std::max(1, llama_model_n_head(model));
 }
 
+/// GPUs, in llama.cpp's order.
+std::vector<ggml_backend_dev_t> Devices() {
+  InitializeBackend();
+  std::vector<ggml_backend_dev_t> devices;
+  for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
+    ggml_backend_dev_t device = ggml_backend_dev_get(i);
+    if (ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_GPU) devices.push_back(device);
+  }
+  return devices;
+}
+
 LlamaModelPointer LoadFrom(const std::string& path, const llama_model_params& params) {
   InitializeBackend();
   ForgetLlamaError();
@@ -63,8 +74,24 @@ LlamaModelPointer LoadFrom(const std::string& path, const llama_model_params& pa
 
 void LlamaModelDeleter::operator()(llama_model* model) const { llama_model_free(model); }
 
-LlamaModelPointer LoadLlamaModel(const std::string& path, bool exact) {
+LlamaModelPointer LoadLlamaModel(const std::string& path, bool exact,
+                                 const std::vector<int32_t>& devices) {
   llama_model_params params = llama_model_default_params();
+  std::vector<ggml_backend_dev_t> used;
+  if (!devices.empty()) {
+    const std::vector<ggml_backend_dev_t> all = Devices();
+    for (const int32_t device : devices) {
+      const bool is_there = device >= 0 && static_cast<size_t>(device) < all.size();
+      if (!is_there) {
+        throw Error(ErrorCode::kConfig, path + ": there is no accelerator number " +
+                                            std::to_string(device) + " any more, of " +
+                                            std::to_string(all.size()));
+      }
+      used.push_back(all[static_cast<size_t>(device)]);
+    }
+    used.push_back(nullptr);  // ends the list
+    params.devices = used.data();
+  }
   // Weights laid out anew for wide batches have kernels of their own for single rows.
   if (exact) params.use_extra_bufts = false;
   return LoadFrom(path, params);
@@ -94,14 +121,20 @@ void EndComputeThreads() {
   if (omp_pause_resource_all != nullptr) omp_pause_resource_all(omp_pause_soft);
 }
 
-std::string AcceleratorNames() {
-  InitializeBackend();
-  std::string names;
-  for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
-    ggml_backend_dev_t device = ggml_backend_dev_get(i);
-    if (ggml_backend_dev_type(device) != GGML_BACKEND_DEVICE_TYPE_GPU) continue;
-    names += (names.empty() ? "" : ", ") + std::string(ggml_backend_dev_description(device));
+std::vector<Accelerator> Accelerators() {
+  std::vector<Accelerator> accelerators;
+  for (ggml_backend_dev_t device : Devices()) {
+    size_t free_bytes = 0, bytes = 0;
+    ggml_backend_dev_memory(device, &free_bytes, &bytes);
+    accelerators.push_back({ggml_backend_dev_description(device), static_cast<int64_t>(bytes)});
   }
+  return accelerators;
+}
+
+std::string AcceleratorNames() {
+  std::string names;
+  for (const Accelerator& accelerator : Accelerators())
+    names += (names.empty() ? "" : ", ") + accelerator.name;
   return names;
 }
 

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 struct llama_model;
 
@@ -14,8 +15,10 @@ struct LlamaModelDeleter {
 using LlamaModelPointer = std::unique_ptr<llama_model, LlamaModelDeleter>;
 
 /// Loads the weights of a decoder model. `path` has passed CheckGguf; `exact` (exactness.h): the
-/// weights are not laid out anew. Throws Error(kModel) naming the path.
-LlamaModelPointer LoadLlamaModel(const std::string& path, bool exact);
+/// weights are not laid out anew. `devices`: places in Accelerators(), over which its layers are
+/// split; empty: all there are. Throws Error(kModel) naming the path.
+LlamaModelPointer LoadLlamaModel(const std::string& path, bool exact,
+                                 const std::vector<int32_t>& devices = {});
 /// All that the file says of the model, without its weights: it can be asked, not computed with.
 LlamaModelPointer DescribeLlamaModel(const std::string& path);
 
@@ -33,8 +36,14 @@ int64_t WeightsBytes(const llama_model* model);
 /// pass use a core each for milliseconds, and two such processes in turns took 1.6 times as long.
 void EndComputeThreads();
 
-/// Names of the devices other than the CPU that this process computes on, joined by ", "; "" if
-/// there are none. Known once a model has been loaded or asked for here.
+/// A device other than the CPU.
+struct Accelerator {
+  std::string name;
+  int64_t memory_bytes = 0;  ///< all of it, free or not
+};
+/// Those that this process computes on, in llama.cpp's order.
+std::vector<Accelerator> Accelerators();
+/// Their names, joined by ", "; "" if there are none.
 std::string AcceleratorNames();
 
 }  // namespace halo
