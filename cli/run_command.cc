@@ -269,9 +269,11 @@ void AddFlags(CLI::App& command, RunFlags& flags) {
       ->transform(NumberOfWorkers())
       ->envname("HALO_WORKERS");
   command
-      .add_option("--worker-memory", flags.worker_memory,
-                  "Memory of each worker for weights and KV, such as 4G; models that do not fit\n"
-                  "side by side take turns (default: all fit, and a quarter of the memory for KV)")
+      .add_option(
+          "--worker-memory", flags.worker_memory,
+          "Memory of each worker (with --workers auto: of all) for weights and KV, such as\n"
+          "4G; models that do not fit side by side take turns (default: all fit, and a quarter of "
+          "the memory for KV)")
       ->envname("HALO_WORKER_MEMORY");
   command
       .add_option("--kept-memory", flags.kept_memory, "Host memory for KV that is kept, such as 2G")

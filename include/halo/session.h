@@ -79,8 +79,9 @@ struct RunOptions {
   std::string column;   ///< column of the row prompt
   int64_t limit = -1;   ///< rows taken from the front of each input
   int32_t threads = 0;  ///< 0: one a core
-  /// Of each worker, for weights and KV: models that do not fit side by side take turns. 0: all
-  /// models, and a quarter of the machine's memory for KV over all workers.
+  /// Of each worker, or of all where `workers` is 0, for weights and KV: models that do not fit
+  /// side by side take turns. 0: all models, and a quarter of the machine's memory for KV over all
+  /// workers.
   int64_t worker_memory_bytes = 0;
   int64_t kept_memory_bytes = 0;  ///< for KV kept in host memory; 0: an eighth of it
   /// Of the disk that temporary files go to, for KV that host memory has no room for. 0: none;

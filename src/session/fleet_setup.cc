@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <thread>
 #include <utility>
@@ -22,6 +23,8 @@ namespace {
 constexpr double kMiB = 1024.0 * 1024.0;
 /// Of an accelerator's memory, for weights and KV; the rest is what passes need.
 constexpr double kUsableShare = 0.85;
+/// Calls at their longest that a model should be able to run at once.
+constexpr int32_t kFairBatch = 16;
 
 int64_t MachineMemoryBytes() {
   return static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE);
@@ -145,16 +148,22 @@ int64_t LeastMemory(const RunOptions& options, const std::vector<Accelerator>& a
 // Threads of one pass wait for each other at each of its hundreds of operations, and while one of
 // them chooses and prepares what comes next; passes of workers wait for nobody. What speaks against
 // workers: each one's passes read all weights, which has to be paid for by the calls in them. On
-// two cores, two workers take 0.73 to 0.95 of one worker's time with files of 18 MB; with 145 MB as
-// long at 24 calls, 1.24 times as long at 4 (docs/benchmarks/processor.md).
+// two cores, two workers take 0.83 to 0.95 of one worker's time with files of 18 MB and many calls,
+// as long with 12 to 48, 1.1 to 1.3 times as long with 4 to 16; with 145 MB as long at 24
+// calls, 1.24 times as long at 4 (docs/benchmarks/processor.md).
 int32_t AutomaticWorkers(int32_t threads, int64_t largest_model_bytes, int64_t calls) {
   constexpr int64_t kBytesOfThread = int64_t{192} << 20;
   constexpr int64_t kBytesOfCall = int64_t{16} << 20;
+  constexpr int64_t kCallsOfWorker = 12;
+  constexpr int64_t kFewThreads = 4;    // what more of them lose to waiting is not known
   constexpr int64_t kMostWorkers = 16;  // each has KV, and static prefixes, of its own
   const int64_t have = ThreadsThere(threads);
   const int64_t bytes = std::max<int64_t>(1, largest_model_bytes);
-  const int64_t each = std::clamp((bytes + kBytesOfThread - 1) / kBytesOfThread,
-                                  std::max<int64_t>(1, have / kMostWorkers), have);
+  const int64_t by_size = std::clamp((bytes + kBytesOfThread - 1) / kBytesOfThread,
+                                     std::max<int64_t>(1, have / kMostWorkers), have);
+  const int64_t batches = std::max<int64_t>(1, calls / kCallsOfWorker);
+  const int64_t by_calls = std::min(kFewThreads, (have + batches - 1) / batches);
+  const int64_t each = std::min(have, std::max(by_size, by_calls));
   const int64_t paid_for = std::max<int64_t>(1, calls * kBytesOfCall / bytes);
   return static_cast<int32_t>(std::min(have / each, paid_for));
 }
@@ -172,6 +181,21 @@ int32_t AcceleratorWorkers(const std::vector<int64_t>& device_bytes, int64_t lar
   const double each = std::max(1.0, std::ceil(static_cast<double>(largest_model_bytes) / room));
   const auto devices = static_cast<double>(device_bytes.size());
   return static_cast<int32_t>(std::max(1.0, std::floor(devices / each)));
+}
+
+int32_t WorkersOfMemory(int64_t memory_bytes, const std::vector<ModelToHost>& models,
+                        int32_t most) {
+  constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max();
+  int64_t all = 0, largest = 0;
+  for (const ModelToHost& model : models) {
+    if (model.expected_tokens <= 0) return 1;  // what a fair batch takes is not known
+    const int64_t bytes = model.weights_bytes + KvOf(model, kFairBatch, kNoLimit);
+    all += bytes;
+    largest = std::max(largest, bytes);
+  }
+  const int64_t each = all <= memory_bytes ? all : largest;
+  return static_cast<int32_t>(
+      std::clamp<int64_t>(memory_bytes / std::max<int64_t>(1, each), 1, most));
 }
 
 std::vector<int32_t> DevicesOfWorker(int32_t worker, int32_t workers, int32_t devices) {
@@ -208,7 +232,6 @@ void CheckFits(const std::string& model, int64_t weights_bytes, int64_t kv_token
 
 MemoryShares ShareMemory(const RunOptions& options, const std::vector<ModelToHost>& models,
                          int64_t device_bytes) {
-  constexpr int32_t kFairBatch = 16;
   MemoryShares shares;
   shares.memory_bytes = options.worker_memory_bytes;
   int64_t weights = 0;

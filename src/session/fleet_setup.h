@@ -38,6 +38,11 @@ void CheckFits(const std::string& model, int64_t weights_bytes, int64_t kv_token
 /// How many workers a machine with accelerators of these memories has: one for each, or fewer with
 /// several each where the largest model needs them (llama.cpp splits its layers). At least 1.
 int32_t AcceleratorWorkers(const std::vector<int64_t>& device_bytes, int64_t largest_model_bytes);
+/// How many workers, at most `most`, may share the memory: each has room for any of the models with
+/// a fair batch of calls, and none needs models to take turns that one worker would hold side by
+/// side. At least 1.
+int32_t WorkersOfMemory(int64_t memory_bytes, const std::vector<ModelToHost>& models, int32_t most);
+
 /// The accelerators of a worker, equal parts of them all; shared by turns where there are fewer
 /// than workers. Empty where there are none.
 std::vector<int32_t> DevicesOfWorker(int32_t worker, int32_t workers, int32_t devices);

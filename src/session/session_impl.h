@@ -109,7 +109,8 @@ struct Session::Impl {
   void CheckPaths() const;
   void NameOutputs();
   void OpenOutputs();
-  int32_t ExpectedTokens(const LoadedModel& model);
+  int32_t ExpectedTokens(const LoadedModel& model) const;
+  ModelToHost HostOf(const std::string& path, const LoadedModel& model) const;
   int64_t CallsOf(const std::string& model_path) const;
   int32_t SequencesFor(const std::string& model_path) const;
   std::unique_ptr<ReportData> OpenReport(int64_t start_us);

@@ -38,15 +38,23 @@ void Session::Impl::ChooseWorkers() {
     largest = bytes;
     calls = CallsOf(path);
   }
-  // A memory that is given is one worker's. In this process engines take turns in one thread.
-  const bool is_one =
-      options.naive || options.engine_program.empty() || options.worker_memory_bytes > 0;
+  options.workers = 1;
+  // In this process engines take turns in one thread.
+  if (options.naive || options.engine_program.empty()) return;
   std::vector<int64_t> device_bytes;
   for (const Accelerator& accelerator : Accelerators())
     device_bytes.push_back(accelerator.memory_bytes);
-  options.workers = is_one                 ? 1
-                    : device_bytes.empty() ? AutomaticWorkers(options.threads, largest, calls)
-                                           : AcceleratorWorkers(device_bytes, largest);
+  const int32_t most = device_bytes.empty() ? AutomaticWorkers(options.threads, largest, calls)
+                                            : AcceleratorWorkers(device_bytes, largest);
+  if (options.worker_memory_bytes == 0 || !device_bytes.empty()) {
+    options.workers = most;
+    return;
+  }
+  // A memory that is given is that of all workers, if nobody has said how many.
+  std::vector<ModelToHost> to_host;
+  for (const auto& [path, model] : models) to_host.push_back(HostOf(path, model));
+  options.workers = WorkersOfMemory(options.worker_memory_bytes, to_host, most);
+  options.worker_memory_bytes /= options.workers;
 }
 
 /// Where the plan has a model run, and since when.
@@ -64,20 +72,26 @@ void Session::Impl::AddPlaces(const std::string& path, ModelToHost& model, doubl
   model.workers.erase(std::unique(model.workers.begin(), model.workers.end()), model.workers.end());
 }
 
+/// What its engines have to know, but where they are.
+ModelToHost Session::Impl::HostOf(const std::string& path, const LoadedModel& model) const {
+  ModelToHost hosted;
+  hosted.name = model.resolved.request.name;
+  hosted.path = path;
+  hosted.adapters = model.adapters;
+  hosted.vocabulary = model.vocabulary;
+  hosted.weights_bytes = static_cast<int64_t>(model.resolved.summary.file_bytes);
+  hosted.kv_token_bytes = KvTokenBytes(model.resolved.summary);
+  hosted.sequences = SequencesFor(path);
+  hosted.expected_tokens = model.vocabulary == nullptr ? 0 : ExpectedTokens(model);
+  return hosted;
+}
+
 void Session::Impl::LoadModels() {
   if (models.empty()) return;
   std::vector<std::pair<double, ModelToHost>> by_start;
   for (auto& [path, model] : models) {
-    model.expected_tokens = ExpectedTokens(model);
-    ModelToHost hosted;
-    hosted.name = model.resolved.request.name;
-    hosted.path = path;
-    hosted.adapters = model.adapters;
-    hosted.vocabulary = model.vocabulary;
-    hosted.weights_bytes = static_cast<int64_t>(model.resolved.summary.file_bytes);
-    hosted.kv_token_bytes = KvTokenBytes(model.resolved.summary);
-    hosted.sequences = SequencesFor(path);
-    hosted.expected_tokens = model.expected_tokens;
+    ModelToHost hosted = HostOf(path, model);
+    model.expected_tokens = hosted.expected_tokens;
     double first_s = 0.0;
     AddPlaces(path, hosted, first_s);
     by_start.emplace_back(first_s, std::move(hosted));
@@ -123,7 +137,7 @@ int32_t Session::Impl::SequencesFor(const std::string& model_path) const {
   return static_cast<int32_t>(std::clamp<int64_t>(calls, 1, most));
 }
 
-int32_t Session::Impl::ExpectedTokens(const LoadedModel& model) {
+int32_t Session::Impl::ExpectedTokens(const LoadedModel& model) const {
   int64_t longest = 0;
   for (size_t i = 0; i < inputs.size(); ++i) {
     RowOptions rows;

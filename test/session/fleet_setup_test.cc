@@ -12,7 +12,7 @@ constexpr int64_t kManyCalls = 64;
 TEST(AutomaticWorkers, HaveAThreadEachWhereModelsAreSmall) {
   EXPECT_EQ(AutomaticWorkers(2, 18 * kMiB, kManyCalls), 2);
   EXPECT_EQ(AutomaticWorkers(2, 145 * kMiB, kManyCalls), 2);
-  EXPECT_EQ(AutomaticWorkers(8, 18 * kMiB, kManyCalls), 8);
+  EXPECT_EQ(AutomaticWorkers(4, 18 * kMiB, kManyCalls), 4);
   EXPECT_EQ(AutomaticWorkers(2, 0, kManyCalls), 2) << "a model that is not known yet";
 }
 
@@ -26,8 +26,11 @@ TEST(AutomaticWorkers, HaveMoreThreadsForLargerModels) {
 TEST(AutomaticWorkers, AreNoMoreThanCallsPayFor) {
   EXPECT_EQ(AutomaticWorkers(2, 145 * kMiB, 4), 1);
   EXPECT_EQ(AutomaticWorkers(2, 145 * kMiB, 1), 1);
-  EXPECT_EQ(AutomaticWorkers(2, 145 * kMiB, 20), 2);
-  EXPECT_EQ(AutomaticWorkers(8, 18 * kMiB, 4), 3);
+  EXPECT_EQ(AutomaticWorkers(2, 145 * kMiB, 24), 2);
+  EXPECT_EQ(AutomaticWorkers(2, 18 * kMiB, 16), 1) << "batches of 8 are worth less than threads";
+  EXPECT_EQ(AutomaticWorkers(2, 18 * kMiB, 24), 2);
+  EXPECT_EQ(AutomaticWorkers(8, 18 * kMiB, kManyCalls), 4);
+  EXPECT_EQ(AutomaticWorkers(8, 18 * kMiB, 4), 2) << "four threads each at most";
 }
 
 TEST(AutomaticWorkers, AreAFewOnAMachineWithManyCores) {
@@ -62,6 +65,25 @@ TEST(AcceleratorWorkers, ShareOutAllAccelerators) {
   EXPECT_EQ(DevicesOfWorker(0, 2, 3), (Devices{0}));
   EXPECT_EQ(DevicesOfWorker(1, 2, 3), (Devices{1, 2}));
   EXPECT_EQ(DevicesOfWorker(3, 4, 2), (Devices{1})) << "two workers each";
+}
+
+TEST(WorkersOfMemory, AreAsManyAsHaveRoomWithoutMoreTurns) {
+  // 16 calls of 1,024 tokens: 16 MiB of KV.
+  const ModelToHost model = {.name = "m",
+                             .weights_bytes = 20 * kMiB,
+                             .kv_token_bytes = 1024,
+                             .sequences = 64,
+                             .expected_tokens = 1000};
+  EXPECT_EQ(WorkersOfMemory(72 * kMiB, {model}, 2), 2);
+  EXPECT_EQ(WorkersOfMemory(71 * kMiB, {model}, 2), 1);
+  EXPECT_EQ(WorkersOfMemory(1000 * kMiB, {model}, 4), 4);
+  EXPECT_EQ(WorkersOfMemory(144 * kMiB, {model, model}, 2), 2) << "both on each";
+  EXPECT_EQ(WorkersOfMemory(100 * kMiB, {model, model}, 2), 1) << "side by side on one";
+  EXPECT_EQ(WorkersOfMemory(71 * kMiB, {model, model}, 2), 1);
+  EXPECT_EQ(WorkersOfMemory(107 * kMiB, {model, model, model}, 2), 2) << "they take turns anyway";
+  ModelToHost unknown = model;
+  unknown.expected_tokens = 0;
+  EXPECT_EQ(WorkersOfMemory(1000 * kMiB, {model, unknown}, 2), 1);
 }
 
 TEST(ShareMemory, AnAcceleratorsMemoryIsItsOwn) {

@@ -244,7 +244,10 @@ class LlamaEngine final : public Engine {
   bool RunBatch(const std::vector<KvRoom::BatchToken>& batch, const std::vector<Live*>& lives);
   BatchingController& batching() { return batching_.at(threads_); }
   const BatchingController& batching() const { return batching_.at(threads_); }
+  void Detach(Live& live);
   void RecordSpan(EngineSpan::Kind kind, int64_t start_us, size_t tokens = 0, size_t sequences = 0);
+
+  // Answers (answers.cc)
   /// A request whose next token comes from these logits, [vocabulary]. Those of its draft come
   /// after it, each behind one token more.
   struct Drawn {
@@ -265,7 +268,6 @@ class LlamaEngine final : public Engine {
   bool StopsHere(Live& live, TokenId token);
   void Finish(Live& live, FinishReason reason);
   void Fail(Live& live, const char* code, std::string message, bool retriable);
-  void Detach(Live& live);
 
   LlamaEngineOptions options_;
   const Clock& clock_;
