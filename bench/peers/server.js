@@ -68,11 +68,11 @@ export class Server {
     return prompt.length === 1 ? prompt[0] : prompt;
   }
 
-  /** {text, ids} of the greedy answer, and what it took. `ids` are without the end token. */
-  async complete(messages, [least, most]) {
+  /** {text, ids} of the greedy answer, and what it took. `ids` are without the end token. `grammar`: GBNF that it keeps to, or nothing. */
+  async complete(messages, [least, most], grammar) {
     const answer = await post(`${this.url}/completion`, {
       prompt: await this.prompt(messages), n_predict: most, ignore_eos: endsOnlyByLength(least, most), temperature: 0,
-      cache_prompt: true, return_tokens: true });
+      cache_prompt: true, return_tokens: true, grammar });
     const ids = answer.stop_type === "eos" ? answer.tokens.slice(0, -1) : answer.tokens;
     const { prompt_n: computed, cache_n: reused, predicted_n: output } = answer.timings;
     return { text: answer.content, ids, used: { prompt: computed + reused, reused, output } };
