@@ -60,7 +60,7 @@ const promptsOf = (workflow, rows, servers, answers) => Promise.all(rows.map(asy
 async function main(path) {
   const job = JSON.parse(readFileSync(path, "utf8"));
   const workflow = readWorkflow(job.workflow);
-  const servers = Object.fromEntries(Object.entries(job.servers).map(([model, url]) => [model, new Server(url)]));
+  const servers = Object.fromEntries(Object.entries(job.servers).map(([model, url]) => [model, new Server(url, model)]));
   const tokens = { prompt: 0, reused: 0, output: 0 };
   let calls = 0;
   const record = (op, used) => {

@@ -10,10 +10,11 @@ import subprocess
 import threading
 import time
 
-from llama_server import LlamaServer, Settings
+from llama_server import LlamaRouter, LlamaServer, Settings
 
 DRIVER = pathlib.Path(__file__).resolve().parent / "driver.js"
 MODES = {"LangGraph + llama-server": "langgraph", "llama-server, operator by operator": "opwise", "llama-server, row by row": "row-by-row"}
+ROUTER_MODES = {"LangGraph + router": "langgraph", "router, operator by operator": "opwise"}
 FEWEST_ROWS = 4  # that say something about a setting
 
 
@@ -66,8 +67,14 @@ class Workload:
     folder: pathlib.Path
     halo_arguments: tuple = ()  # beside those that all workloads have
     service_pid: int | None = None  # of the web service that its tools ask, which counts for nobody's memory
+    one_model: bool = False  # memory for one: models take turns
     slot_tokens: int = 0  # its longest call, in whole blocks; known after a run with a dump
     peer_rows: list | None = None  # what the driver gets, if anything but the rows
+
+    @property
+    def modes(self):
+        """The systems beside Halo, and how the driver calls what they do."""
+        return ROUTER_MODES if self.one_model else MODES
 
     def __post_init__(self):
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -87,6 +94,7 @@ class Run:
     calls: int  # of models
     tool_calls: int
     outputs: list  # of each row, text by operator (of a graph: by the name of its output)
+    switches: int  # how often another model took the place of one
     exact: bool = False  # Halo promises the answers of --naive, bit for bit
 
 
@@ -144,7 +152,7 @@ def run_halo(program, work, threads, *arguments):
     calls = lambda of_models: sum(op["calls"] for op in summary["operators"] if (op["kind"] == "llm") == of_models and op["kind"] != "function")
     return Run(summary["elapsed_s"], summary["planning_s"], memory.bytes,
                {"prompt": tokens["prompt"], "reused": tokens["reused"], "computed": tokens["prefilled"] + tokens["recomputed"], "output": tokens["output"]},
-               calls(True), calls(False), outputs, summary["deterministic"])
+               calls(True), calls(False), outputs, summary["model_switches"], summary["deterministic"])
 
 
 def longest_call(dump):
@@ -154,27 +162,55 @@ def longest_call(dump):
     return (longest + 16 + 255) // 256 * 256
 
 
+class Servers:
+    """What a workload's models are served by: a server each, or one router where there is memory for one; up when entered."""
+
+    def __init__(self, program, work, settings, environment):
+        self.program, self.work, self.settings, self.environment = program, work, settings, environment
+
+    def __enter__(self):
+        work, self.running = self.work, []
+        log = lambda name: work.folder / f"{work.name}.{name}.log"
+        try:
+            if work.one_model:
+                self.running.append(LlamaRouter(self.program, work.models, self.settings, work.slot_tokens, log("router"),
+                                                environment=self.environment))
+            else:
+                for number, path in enumerate(work.models.values()):
+                    self.running.append(LlamaServer(self.program, path, self.settings, work.slot_tokens, log(f"server{number}"),
+                                                    environment=self.environment))
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        for server in self.running:
+            server.end()
+
+    def urls(self):
+        """Of each model."""
+        servers = self.running * len(self.work.models) if self.work.one_model else self.running
+        return {model: server.url for model, server in zip(self.work.models, servers)}
+
+    def switches(self):
+        return self.running[0].switches() if self.work.one_model else 0
+
+
 def run_peer(program, work, mode, settings, concurrency, rows=None, environment=None):
     """One run by the driver against servers that are started for it, with `environment` beside their own, and end with it; of the first
     `rows` rows, or all. The first error ends it: RuntimeError."""
-    job = work.folder / f"{work.name}.job.json"
-    servers, start = {}, time.monotonic()
-    with PeakMemory(work.service_pid) as memory:
-        try:
-            for number, (model, path) in enumerate(work.models.items()):
-                servers[model] = LlamaServer(program, path, settings, work.slot_tokens, work.folder / f"{work.name}.server{number}.log",
-                                             environment=environment)
-            setup_s = time.monotonic() - start
-            job.write_text(json.dumps({"workflow": work.workflow, "rows": (work.peer_rows or work.rows)[:rows], "mode": mode, "concurrency": concurrency,
-                                       "servers": {model: server.url for model, server in servers.items()}}))
-            done = subprocess.run(["node", str(DRIVER), str(job)], capture_output=True, text=True)
-        finally:
-            for server in servers.values():
-                server.end()
+    job, start = work.folder / f"{work.name}.job.json", time.monotonic()
+    with PeakMemory(work.service_pid) as memory, Servers(program, work, settings, environment) as servers:
+        setup_s = time.monotonic() - start
+        job.write_text(json.dumps({"workflow": work.workflow, "rows": (work.peer_rows or work.rows)[:rows], "mode": mode, "concurrency": concurrency,
+                                   "servers": servers.urls()}))
+        done = subprocess.run(["node", str(DRIVER), str(job)], capture_output=True, text=True)
+        switches = servers.switches()
     if done.returncode != 0:
         raise RuntimeError(f"{work.name}, {mode}: {done.stderr[-1500:]}")
     result = json.loads(done.stdout)
-    return Run(result["elapsed_s"], setup_s, memory.bytes, result["tokens"], result["calls"], result["tool_calls"], result["outputs"])
+    return Run(result["elapsed_s"], setup_s, memory.bytes, result["tokens"], result["calls"], result["tool_calls"], result["outputs"], switches)
 
 
 def fastest(candidates, rows, elapsed):
@@ -189,34 +225,59 @@ def fastest(candidates, rows, elapsed):
     return candidates[0] if len(candidates) == 1 else min(candidates, key=lambda one: elapsed(one, rows))
 
 
-def sweep(run, rows, models, threads, concurrencies, say):
-    """The best settings and concurrency of LangGraph, and the best concurrency operator by operator; with all that was tried. Servers of
-    `models` have `threads` cores between them. `run(mode, settings, concurrency, rows)` gives seconds."""
-    tried = {}
+class Sweep:
+    """Finds the best of several settings. `run(mode, settings, concurrency, rows)` gives seconds."""
 
-    def best(mode, settings, at_once):
-        def elapsed(one, count):
-            key = (mode, *one, count)
-            if key not in tried:
-                tried[key] = run(*key)
-                say(f"sweep: {mode}, {one[1]} at once, {one[0]}, {count} rows: {tried[key]:.2f} s")
-            return tried[key]
-        return fastest([(one, several) for one in settings for several in at_once], rows, elapsed)
+    def __init__(self, run, rows, say):
+        self.run, self.rows, self.say, self.tried = run, rows, say, {}
 
-    changed = lambda settings, **more: dataclasses.replace(settings, **more)
+    def elapsed(self, mode, settings, concurrency, rows):
+        key = (mode, settings, concurrency, rows)
+        if key not in self.tried:
+            self.tried[key] = self.run(*key)
+            self.say(f"sweep: {mode}, {concurrency} at once, {settings}, {rows} rows: {self.tried[key]:.2f} s")
+        return self.tried[key]
+
+    def best(self, mode, settings, concurrencies):
+        candidates = [(one, at_once) for one in settings for at_once in concurrencies]
+        return fastest(candidates, self.rows, lambda one, rows: self.elapsed(mode, *one, rows))
+
+    def records(self, mode):
+        return [{"settings": str(settings), "concurrency": at_once, "rows": rows, "elapsed_s": taken}
+                for (of, settings, at_once, rows), taken in self.tried.items() if of == mode]
+
+
+def several(settings, **choices):
+    """The settings with each of the values that one of them may have."""
+    (name, values), = choices.items()
+    return [dataclasses.replace(one, **{name: value}) for one in settings for value in values]
+
+
+def best_settings(sweep, models, threads, concurrencies):
+    """The best settings and concurrency of LangGraph, and the best concurrency operator by operator. Servers of `models` have `threads` cores
+    between them."""
     # How servers share the cores (the driver takes some, too), how many calls are under way, how slots share the room, what is kept of prompts.
     share = max(1, threads // max(2, models))
     middle = sorted(concurrencies)[len(concurrencies) // 2]
-    settings, _ = best("langgraph", [Settings(threads), Settings(threads, spins=False), Settings(share)], [middle])
-    _, concurrency = best("langgraph", [settings], concurrencies)
-    room = [changed(settings, slots=slots, unified=unified) for unified in (False, True) for slots in (16, 64)]
-    settings, _ = best("langgraph", room, [concurrency])
-    settings, _ = best("langgraph", [settings, changed(settings, host_cache_mib=8192), changed(settings, reuse_tokens=256)], [concurrency])
+    settings, _ = sweep.best("langgraph", [Settings(threads), Settings(threads, spins=False), Settings(share)], [middle])
+    _, concurrency = sweep.best("langgraph", [settings], concurrencies)
+    settings, _ = sweep.best("langgraph", several(several([settings], unified=(False, True)), slots=(16, 64)), [concurrency])
+    kept = [settings, *several([settings], host_cache_mib=[8192]), *several([settings], reuse_tokens=[256])]
+    settings, _ = sweep.best("langgraph", kept, [concurrency])
     # Without LangGraph one server at a time computes.
-    alone = settings if models == 1 else changed(settings, threads=threads, spins=True)
-    chosen = {"langgraph": best("langgraph", [settings], concurrencies), "opwise": best("opwise", [alone], concurrencies), "row-by-row": (alone, 1)}
-    return chosen, [{"mode": mode, "settings": str(one), "concurrency": at_once, "rows": count, "elapsed_s": taken}
-                    for (mode, one, at_once, count), taken in tried.items()]
+    alone = settings if models == 1 else dataclasses.replace(settings, threads=threads, spins=True)
+    return {"langgraph": sweep.best("langgraph", [settings], concurrencies), "opwise": sweep.best("opwise", [alone], concurrencies),
+            "row-by-row": (alone, 1)}
+
+
+def best_router_settings(sweep, threads, concurrencies, rows):
+    """The same where one model is resident, which has all the cores. Many calls at once are few changes of model: the most that won are tried
+    beside all rows at once, over all of them."""
+    best = {}
+    for mode in ROUTER_MODES.values():
+        settings, concurrency = sweep.best(mode, several([Settings(threads)], slots=(16, 64)), concurrencies)
+        best[mode] = settings, min({concurrency, rows}, key=lambda at_once: sweep.elapsed(mode, settings, at_once, rows))
+    return best
 
 
 def check_answers(program, work, threads, rows, reference):
@@ -224,7 +285,7 @@ def check_answers(program, work, threads, rows, reference):
     not the exact ones nothing can be demanded."""
     if not reference.exact:
         return
-    run = run_peer(program, work, "row-by-row", Settings(threads, slots=1), 1, rows, {"GGML_CPU_EXACT": "1"})
+    run = run_peer(program, dataclasses.replace(work, one_model=False), "row-by-row", Settings(threads, slots=1), 1, rows, {"GGML_CPU_EXACT": "1"})
     share = equal_share(run.outputs, reference.outputs)
     if share < 1:
         raise RuntimeError(f"{work.name}: {100 * (1 - share):.1f} % of llama-server's answers to equal ids differ from Halo's")

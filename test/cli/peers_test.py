@@ -128,6 +128,22 @@ class PeersAskTheSame(unittest.TestCase):
         with self.assertRaisesRegex(AssertionError, "left out"):
             self.drive("langgraph", concurrency=1)
 
+    def test_a_router_answers_for_models_that_take_turns(self):
+        other = {**WORKFLOW["ops"]["again"], "model": "bench/other"}
+        chain = {**WORKFLOW, "ops": {"look": WORKFLOW["ops"]["look"], "again": other}}
+        for mode, switches in (("opwise", 1), ("row-by-row", 2 * len(ROWS) - 1)):
+            with self.subTest(mode):
+                router = llama_server.LlamaRouter(
+                    os.path.join(support.BIN, "llama-server"), {"m": model(), "bench/other": model()}, llama_server.Settings(1, slots=2), slot_tokens=1024,
+                    log=pathlib.Path(support.SCRATCH, f"router-{mode}.log"), limit_s=support.seconds(60), environment=exact_arguments()[1])
+                try:
+                    result = self.drive(mode, workflow=chain, servers={"m": router.url, "bench/other": router.url})
+                    self.assertEqual(router.switches(), switches)
+                finally:
+                    router.end()
+                for row, answers in enumerate(self.answers):
+                    self.assertEqual(result["outputs"][row], {op: answers[op] for op in chain["ops"]})
+
     def test_what_peers_cannot_do_is_refused(self):
         for change in ({"temperature": 0.7}, {"schema": {}}, {"min_tokens": 3}):
             ops = {**WORKFLOW["ops"], "look": {**WORKFLOW["ops"]["look"], **change}}
