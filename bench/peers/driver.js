@@ -3,7 +3,7 @@
 // JOB: {"workflow", "rows": [...], "servers": {model: url}, "mode", "concurrency", "prompts"}. Modes:
 //   langgraph   LangGraph.js over /v1/chat/completions, so many rows at once
 //   row-by-row  one request at a time, row by row
-//   opwise      operator by operator, so many of its calls at once
+//   opwise      operator by operator, so many of its calls at once; tools of a level before, all together
 // The last two send token ids where a prompt has them (answers of earlier calls), langgraph sends text.
 // A row's "latencies" ({operator: seconds}) are how long its HTTP calls take at least. Tools are called 32 at once, row by row one at a time.
 // Prints {"elapsed_s", "outputs": [{operator or, of a graph, its output's name: text}], "calls", "tool_calls", "tokens": {prompt, reused,
@@ -43,7 +43,12 @@ async function runRequests({ workflow, rows, servers, tools, order, concurrency,
 }
 
 const ROW_BY_ROW = (rows, ops) => rows.flatMap((row) => ops.map((op) => [[row, op]]));
-const OPWISE = (rows, ops) => ops.map((op) => rows.map((row) => [row, op]));
+/** Of each level the tools, all together, then its operators one by one. */
+const OPWISE = (rows, ops) => {
+  const levels = [...new Set(ops.map((op) => op.depth))].sort((a, b) => a - b).map((depth) => ops.filter((op) => op.depth === depth));
+  return levels.flatMap((level) => [level.filter((op) => op.kind !== "llm"), ...level.filter((op) => op.kind === "llm").map((op) => [op])])
+    .filter((group) => group.length > 0).map((group) => group.flatMap((op) => rows.map((row) => [row, op])));
+};
 
 const modelOps = (workflow) => [...workflow.ops.values()].filter((op) => op.kind === "llm");
 const textsOf = (workflow, answers) => answers.map((row) => Object.fromEntries(modelOps(workflow).map((op) => [op.output, row[op.id].text])));
