@@ -10,45 +10,50 @@ const { Annotation, END, START, StateGraph } = packages("@langchain/langgraph");
 const { InMemoryCache } = packages("@langchain/langgraph-checkpoint");
 const { ChatOpenAI } = packages("@langchain/openai");
 
-/** Chat models by model and length, since the length belongs to a ChatOpenAI. */
+/** Chat models by model, length and grammar, since these belong to a ChatOpenAI. */
 class ChatModels {
   constructor(servers) {
     this.servers = servers;
     this.models = new Map();
   }
 
-  get(model, [least, most]) {
-    const key = JSON.stringify([model, least, most]);
+  get({ model, grammar }, [least, most]) {
+    const key = JSON.stringify([model, least, most, grammar]);
     if (!this.models.has(key)) {
       this.models.set(key, new ChatOpenAI({
         model, temperature: 0, maxTokens: most, maxRetries: 0, apiKey: "none",
-        modelKwargs: { ignore_eos: endsOnlyByLength(least, most) },
+        modelKwargs: { ignore_eos: endsOnlyByLength(least, most), grammar },
         configuration: { baseURL: `${this.servers[model].url}/v1`, fetch: patientFetch } }));
     }
     return this.models.get(key);
   }
 }
 
-function nodeOf(workflow, op, chats, record) {
+function toolNode(workflow, op, tools) {
+  return async ({ row, outputs }) => ({ outputs: { [op.id]: await tools.run(workflow, op, row, outputs) } });
+}
+
+function modelNode(workflow, op, chats, record) {
   return async ({ row, outputs }) => {
-    const answers = Object.fromEntries(Object.entries(outputs).map(([id, text]) => [id, { text }]));
-    const messages = conversation(workflow, op, row, answers).map(({ role, content }) => ({ role, content: textOf(content) }));
-    const answer = await chats.get(op.model, lengths(op, row)).invoke(messages);
+    const messages = conversation(workflow, op, row, outputs).map(({ role, content }) => ({ role, content: textOf(content) }));
+    const answer = await chats.get(op, lengths(op, row)).invoke(messages);
     const usage = answer.usage_metadata;
     record(op, { prompt: usage.input_tokens, reused: usage.input_token_details?.cache_read ?? 0, output: usage.output_tokens });
-    return { outputs: { [op.id]: answer.content } };
+    return { outputs: { [op.id]: { text: answer.content } } };
   };
 }
 
-/** Answers each row: [{operator: text}]. The cache's key is a node's state, rows without their ids: equal rows may share. */
-export async function runLangGraph(workflow, rows, servers, concurrency, record) {
+/** Answers each row: [{operator: {text}}]. The cache's key is a node's state, rows without their ids: equal rows may share. */
+export async function runLangGraph({ workflow, rows, servers, tools, concurrency, record }) {
   const chats = new ChatModels(servers);
   const State = Annotation.Root({
     row: Annotation(),
     outputs: Annotation({ reducer: (before, more) => ({ ...before, ...more }), default: () => ({}) }),
   });
   const graph = new StateGraph(State);
-  for (const op of workflow.ops.values()) graph.addNode(op.id, nodeOf(workflow, op, chats, record), { cachePolicy: {} });
+  for (const op of workflow.ops.values()) {
+    graph.addNode(op.id, op.kind === "llm" ? modelNode(workflow, op, chats, record) : toolNode(workflow, op, tools), { cachePolicy: {} });
+  }
   for (const op of workflow.ops.values()) graph.addEdge(op.inputs.length > 0 ? op.inputs : START, op.id);
   const read = new Set([...workflow.ops.values()].flatMap((op) => op.inputs));
   for (const id of workflow.ops.keys()) if (!read.has(id)) graph.addEdge(id, END);

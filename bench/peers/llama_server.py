@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import time
+import urllib.parse
 import urllib.request
 
 
@@ -40,19 +41,22 @@ class LlamaServer:
 
     def __init__(self, program, model, settings, slot_tokens, log, limit_s=300, environment=None):
         """`slot_tokens`: the longest call, prompt and answer. Throws RuntimeError if it is not up within `limit_s` seconds."""
+        self.start(program, ["-m", model], settings, slot_tokens, log, limit_s, environment or {})
+
+    def start(self, program, source, settings, slot_tokens, log, limit_s, environment):
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        command = [program, "-m", model, "--host", "127.0.0.1", "--port", port, "-c", settings.slots * slot_tokens, "-fa", "on", "--no-webui",
+        command = [program, *source, "--host", "127.0.0.1", "--port", port, "-c", settings.slots * slot_tokens, "-fa", "on", "--no-webui",
                    *settings.arguments()]
         # The kernels are the server's own, whatever the caller's are.
         inherited = {name: value for name, value in os.environ.items() if name not in ("GGML_CPU_EXACT", "OMP_WAIT_POLICY")}
         with open(log, "w", encoding="utf-8") as file:
-            self.process = subprocess.Popen(list(map(str, command)), stdout=file, stderr=file, env=inherited | settings.environment() | (environment or {}))
+            self.process = subprocess.Popen(list(map(str, command)), stdout=file, stderr=file, env=inherited | settings.environment() | environment)
         give_up = time.monotonic() + limit_s
         while not self.is_up():
             if time.monotonic() > give_up or self.process.poll() is not None:
                 self.end()
-                raise RuntimeError(f"llama-server for {model} does not come up, see {log}")
+                raise RuntimeError(f"llama-server does not come up, see {log}")
             time.sleep(0.05)
 
     def is_up(self):
@@ -65,3 +69,20 @@ class LlamaServer:
     def end(self):
         self.process.terminate()
         self.process.wait(timeout=60)
+
+
+class LlamaRouter(LlamaServer):
+    """llama-server's router over several models, one of them resident: it starts a server for the model that a request names, and ends the one
+    that was used least recently once that is idle. The first model is there when it is made."""
+
+    def __init__(self, program, models, settings, slot_tokens, log, limit_s=300, environment=None):
+        """`models`: name -> file. `log`: a path; the list of models is written beside it."""
+        self.log, preset = log, log.with_suffix(".ini")
+        preset.write_text("version = 1\n" + "".join(f"[{name}]\nmodel = {path}\n" for name, path in models.items()))
+        self.start(program, ["--models-preset", preset, "--models-max", 1], settings, slot_tokens, log, limit_s, environment or {})
+        with urllib.request.urlopen(f"{self.url}/props?model={urllib.parse.quote(next(iter(models)), safe='')}", timeout=limit_s):
+            pass
+
+    def switches(self):
+        """How often another model took the place of one."""
+        return self.log.read_text(errors="replace").count("spawning server instance with name=") - 1

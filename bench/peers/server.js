@@ -35,10 +35,11 @@ async function post(url, body) {
 const hole = (index) => `\uE000${index}\uE001`;
 const HOLES = /\uE000(\d+)\uE001/;
 
-/** One model behind its server. */
+/** One model behind its server, or behind a router, which goes by its name. */
 export class Server {
-  constructor(url) {
+  constructor(url, model) {
     this.url = url;
+    this.model = model;
     this.skeletons = new Map(); // roles -> what the chat template writes around the messages
   }
 
@@ -47,7 +48,7 @@ export class Server {
     const key = roles.join();
     if (!this.skeletons.has(key)) {
       const messages = roles.map((role, index) => ({ role, content: hole(index) }));
-      this.skeletons.set(key, post(`${this.url}/apply-template`, { messages }).then((answer) => answer.prompt.split(HOLES)));
+      this.skeletons.set(key, post(`${this.url}/apply-template`, { model: this.model, messages }).then((answer) => answer.prompt.split(HOLES)));
     }
     return this.skeletons.get(key);
   }
@@ -68,11 +69,11 @@ export class Server {
     return prompt.length === 1 ? prompt[0] : prompt;
   }
 
-  /** {text, ids} of the greedy answer, and what it took. `ids` are without the end token. */
-  async complete(messages, [least, most]) {
+  /** {text, ids} of the greedy answer, and what it took. `ids` are without the end token. `grammar`: GBNF that it keeps to, or nothing. */
+  async complete(messages, [least, most], grammar) {
     const answer = await post(`${this.url}/completion`, {
-      prompt: await this.prompt(messages), n_predict: most, ignore_eos: endsOnlyByLength(least, most), temperature: 0,
-      cache_prompt: true, return_tokens: true });
+      model: this.model, prompt: await this.prompt(messages), n_predict: most, ignore_eos: endsOnlyByLength(least, most), temperature: 0,
+      cache_prompt: true, return_tokens: true, grammar });
     const ids = answer.stop_type === "eos" ? answer.tokens.slice(0, -1) : answer.tokens;
     const { prompt_n: computed, cache_n: reused, predicted_n: output } = answer.timings;
     return { text: answer.content, ids, used: { prompt: computed + reused, reused, output } };
@@ -80,7 +81,7 @@ export class Server {
 
   /** Token ids of a prompt as `prompt` gives it. */
   async tokenize(prompt) {
-    return (await post(`${this.url}/tokenize`, { content: prompt, add_special: true, parse_special: true })).tokens;
+    return (await post(`${this.url}/tokenize`, { model: this.model, content: prompt, add_special: true, parse_special: true })).tokens;
   }
 }
 

@@ -1,6 +1,7 @@
 // The `ops` dialect, read again for the peers: which operator waits for which, and the conversation that each call asks
-// (contract 3.1). It knows what the benchmark's workloads use: no schemas, samples or conditions, and of templates only paths
+// (contract 3.1); graph.js reads the other one. It knows what the benchmark's workloads use: no schemas, samples or conditions, and of templates only paths
 // such as {{ row.chunks[2] }} and {{ row.lengths.judge }}.
+import { graphConversation, readGraph } from "./graph.js";
 
 const PATH = /\{\{\s*([\w.[\]]+)\s*\}\}/g;
 const KNOWN = new Set(["model", "prompt", "input_ops", "output_ops", "temperature", "top_p", "max_tokens", "min_tokens", "history",
@@ -17,10 +18,9 @@ function lookUp(path, values) {
 const shown = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 const fill = (template, values) => template.replace(PATH, (_, path) => shown(lookUp(path, values)));
 
-/** Operators by id, each with its inputs in order, its depth (edges of the longest path to it), and defaults filled in; in an
- * order in which inputs come first. Throws for what the peers cannot be asked. */
-export function readWorkflow(file) {
-  const ops = new Map(Object.entries(file.ops).map(([id, op]) => [id, { ...op, id, inputs: [...(op.input_ops ?? [])] }]));
+/** Operators of the ops dialect, each with its inputs in order. */
+function readOps(file) {
+  const ops = new Map(Object.entries(file.ops).map(([id, op]) => [id, { ...op, id, kind: "llm", output: id, inputs: [...(op.input_ops ?? [])] }]));
   for (const op of ops.values()) {
     const unknown = Object.keys(file.ops[op.id]).filter((key) => !KNOWN.has(key));
     if (unknown.length > 0) throw new Error(`operator ${op.id}: the peers cannot be asked for ${unknown.join(", ")}`);
@@ -29,18 +29,25 @@ export function readWorkflow(file) {
       if (!ops.get(next).inputs.includes(op.id)) ops.get(next).inputs.push(op.id);
     }
   }
-  const ordered = new Map();
-  while (ordered.size < ops.size) {
-    const ready = [...ops.values()].filter((op) => !ordered.has(op.id) && op.inputs.every((id) => ordered.has(id)));
-    if (ready.length === 0) throw new Error("the operators wait for each other, or for one that is not there");
-    for (const op of ready) ordered.set(op.id, op);
-  }
-  for (const op of ordered.values()) {
-    op.depth = Math.max(0, ...op.inputs.map((id) => ordered.get(id).depth + 1));
+  for (const op of ops.values()) {
     op.history ??= op.inputs.length === 1 ? "continue" : "outputs";
     op.prompt_layout ??= "instruction_first";
   }
-  return { ops: ordered, ends: file.end_ops, column: file.column ?? "prompt" };
+  return { ops: [...ops.values()], column: file.column ?? "prompt" };
+}
+
+/** Operators by id, tools among them (`kind`: llm, sql, http or function), each with those that it waits for (`inputs`), its depth (edges
+ * of the longest path to it) and defaults filled in; in an order in which inputs come first. Throws for what the peers cannot be asked. */
+export function readWorkflow(file) {
+  const { ops, ...more } = file.graph ? readGraph(file.graph) : readOps(file);
+  const ordered = new Map();
+  while (ordered.size < ops.length) {
+    const ready = ops.filter((op) => !ordered.has(op.id) && op.inputs.every((id) => ordered.has(id)));
+    if (ready.length === 0) throw new Error("the operators wait for each other, or for one that is not there");
+    for (const op of ready) ordered.set(op.id, op);
+  }
+  for (const op of ordered.values()) op.depth = Math.max(0, ...op.inputs.map((id) => ordered.get(id).depth + 1));
+  return { ops: ordered, ...more };
 }
 
 /** Tokens that the call makes: [least, most]. */
@@ -71,6 +78,7 @@ function block(workflow, op, parent, row, answers) {
 /** The messages that `op` is asked for `row`: [{role, content}], content a list of texts and of earlier answers. `answers`: by
  * operator, {text} and, where they are known, {ids} without the end token. */
 export function conversation(workflow, op, row, answers) {
+  if (op.blocks) return graphConversation(workflow, op, row, answers);
   const instruction = op.prompt ? [fill(op.prompt, { row, ...answers })] : [];
   if (op.history === "continue") {
     const [parent] = op.inputs;
