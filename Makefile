@@ -45,6 +45,10 @@ bench-full: bench-build
 	@scripts/bench peers --write
 	@scripts/bench peers --layouts context_first --write
 	@scripts/bench peers --shape 135m --rows 32 --write
+	@scripts/bench peers --repeat-share 0.5 --write
+	@scripts/bench peers --latencies --workloads $(patsubst workflows/%.yaml,%,$(wildcard workflows/w[1-6]_*.yaml)) --write
+	@scripts/bench peers --memory one --write
+	@scripts/bench growth --write
 
 asan:
 	@scripts/build asan-ubsan all halo_tests
