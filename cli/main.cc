@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
@@ -116,6 +117,8 @@ void HoldStandardStreams() {
 
 int Main(int argc, char** argv) {
   HoldStandardStreams();
+  // A file that may not grow any more is an error of the write, as on a full disk, which is told.
+  std::signal(SIGXFSZ, SIG_IGN);
   CLI::App app{"Halo runs batches of agentic workflows: YAML in, every row's answers out.", "halo"};
   app.require_subcommand(1);
   app.set_version_flag("--version", "halo " + std::string(build_info::kVersion));

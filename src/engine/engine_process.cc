@@ -101,7 +101,8 @@ struct Plan {
 [[noreturn]] void BecomeProgram(const Plan& plan) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != plan.parent) _exit(kStartFailed);  // it ended before that was asked for
-  for (const int ignored : {SIGINT, SIGTERM, SIGQUIT, SIGHUP}) signal(ignored, SIG_IGN);
+  // Where files may not grow any more, writing fails (KvDisk), which ends no engine.
+  for (const int ignored : {SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGXFSZ}) signal(ignored, SIG_IGN);
   signal(SIGPIPE, SIG_DFL);
   sigset_t none;
   sigemptyset(&none);

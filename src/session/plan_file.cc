@@ -189,18 +189,28 @@ void ApplyPlanFile(const std::string& text, const std::string& path,
 
 namespace {
 
+[[noreturn]] void RefusePlan(const std::string& path, const std::string& what) {
+  throw Error(ErrorCode::kUsage, "--plan " + path + ": " + what);
+}
+
+/// A plan that says where calls run.
+Json ParsePlacements(const std::string& text, const std::string& path) {
+  std::string fault;
+  Json said = ParseBoundedJson(text, fault);
+  const bool has_both = said.is_object() && said.contains("workers") &&
+                        said["workers"].is_array() && said.contains("placements") &&
+                        said["placements"].is_array();
+  if (!fault.empty() || !has_both) RefusePlan(path, "has no workers or no placements");
+  return said;
+}
+
 /// Reads where a saved plan has calls run.
 class PlacementReader {
  public:
   PlacementReader(const std::string& path, PhysicalPlan& plan) : path_(path), plan_(plan) {}
 
   void Apply(const std::string& text) {
-    std::string fault;
-    const Json said = ParseBoundedJson(text, fault);
-    const bool has_both = said.is_object() && said.contains("workers") &&
-                          said["workers"].is_array() && said.contains("placements") &&
-                          said["placements"].is_array();
-    if (!fault.empty() || !has_both) Refuse("has no workers or no placements");
+    const Json said = ParsePlacements(text, path_);
     if (said["workers"].size() != plan_.workers.size()) {
       Refuse(fmt::format("is for {0} workers, this is for {1}: say --workers {0}",
                          said["workers"].size(), plan_.workers.size()));
@@ -212,9 +222,7 @@ class PlacementReader {
   }
 
  private:
-  [[noreturn]] void Refuse(const std::string& what) const {
-    throw Error(ErrorCode::kUsage, "--plan " + path_ + ": " + what);
-  }
+  [[noreturn]] void Refuse(const std::string& what) const { RefusePlan(path_, what); }
 
   /// The file's operators may stand in another order than the plan's.
   void AddPosition(const Json& one) {
@@ -294,6 +302,14 @@ class PlacementReader {
 };
 
 }  // namespace
+
+int32_t WorkersOfPlanFile(const std::string& text, const std::string& path) {
+  constexpr size_t kMostWorkers = 1024;
+  const size_t workers = ParsePlacements(text, path)["workers"].size();
+  if (workers < 1 || workers > kMostWorkers)
+    RefusePlan(path, fmt::format("is for {} workers, expected 1 to {}", workers, kMostWorkers));
+  return static_cast<int32_t>(workers);
+}
 
 void ApplyPlacements(const std::string& text, const std::string& path, PhysicalPlan& plan) {
   PlacementReader(path, plan).Apply(text);

@@ -19,6 +19,10 @@ namespace halo {
 void ApplyPlanFile(const std::string& text, const std::string& path,
                    const std::vector<LogicalPlan*>& plans, bool layouts_only);
 
+/// How many workers a saved plan is for, 1 to 1,024. Throws Error(kUsage) naming `path` where it
+/// does not say.
+int32_t WorkersOfPlanFile(const std::string& text, const std::string& path);
+
 /// Puts the placements of a saved plan in place of those of `plan`, which is of the same workflows
 /// (ApplyPlanFile). Throws Error(kUsage) naming `path` where they are for another number of
 /// workers, are not one for each share of each operator that runs a model, or have impossible

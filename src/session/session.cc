@@ -197,7 +197,15 @@ void Session::Impl::ResolveWhatIsThere() {
 }
 
 void Session::Impl::PlanBatch() {
-  ChooseWorkers();
+  std::string saved;
+  if (!options.plan_file.empty()) {
+    std::vector<LogicalPlan*> plans;
+    for (const auto& input : inputs) plans.push_back(&input->plan);
+    saved = ReadWholeFile(options.plan_file, "--plan");
+    ApplyPlanFile(saved, options.plan_file, plans, options.naive);
+    options.rules_off.merge(RulesOfPlanFiles());
+  }
+  ChooseWorkers(saved);
   std::vector<InputToPlan> to_plan;
   for (const auto& input : inputs) {
     InputToPlan source{&input->plan, input->column, input->statistics.get(), {}, {}};
@@ -212,14 +220,6 @@ void Session::Impl::PlanBatch() {
       }
     }
     to_plan.push_back(std::move(source));
-  }
-  std::string saved;
-  if (!options.plan_file.empty()) {
-    std::vector<LogicalPlan*> plans;
-    for (const auto& input : inputs) plans.push_back(&input->plan);
-    saved = ReadWholeFile(options.plan_file, "--plan");
-    ApplyPlanFile(saved, options.plan_file, plans, options.naive);
-    options.rules_off.merge(RulesOfPlanFiles());
   }
   // The reference applies what prompts are made of, and nothing else.
   if (options.naive) options.rules_off.merge(RulesOffForNaive());

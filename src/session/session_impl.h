@@ -103,7 +103,7 @@ struct Session::Impl {
   void OpenHost();
   std::function<void(int32_t)> WatchToolThreads() const;
   void OpenRunTools();
-  void ChooseWorkers();
+  void ChooseWorkers(const std::string& saved_plan);
   void AddPlaces(const std::string& path, ModelToHost& model, double& first_s) const;
   void LoadModels();
   void CheckPaths() const;

@@ -6,6 +6,7 @@
 #include "engine/engine_turns.h"
 #include "engine/llama/llama_engine.h"
 #include "engine/llama/loaded_model.h"
+#include "session/plan_file.h"
 #include "session/prompt_estimate.h"
 #include "session/session_impl.h"
 
@@ -28,8 +29,8 @@ std::function<void(int32_t)> Session::Impl::WatchToolThreads() const {
   return [busy = std::make_shared<BusyTools>(host.turns)](int32_t threads) { busy->Add(threads); };
 }
 
-/// As many workers as are fastest here, where nobody has said how many.
-void Session::Impl::ChooseWorkers() {
+/// Where nobody has said how many: those of a saved plan, else as many as are fastest here.
+void Session::Impl::ChooseWorkers(const std::string& saved_plan) {
   if (options.workers > 0) return;
   int64_t largest = 0, calls = 1;
   for (const auto& [path, model] : models) {
@@ -44,17 +45,21 @@ void Session::Impl::ChooseWorkers() {
   std::vector<int64_t> device_bytes;
   for (const Accelerator& accelerator : Accelerators())
     device_bytes.push_back(accelerator.memory_bytes);
-  const int32_t most = device_bytes.empty() ? AutomaticWorkers(options.threads, largest, calls)
-                                            : AcceleratorWorkers(device_bytes, largest);
-  if (options.worker_memory_bytes == 0 || !device_bytes.empty()) {
+  const bool is_cpu = device_bytes.empty();
+  const int32_t most = is_cpu ? AutomaticWorkers(options.threads, largest, calls)
+                              : AcceleratorWorkers(device_bytes, largest);
+  if (!saved_plan.empty()) {
+    options.workers = WorkersOfPlanFile(saved_plan, options.plan_file);
+  } else if (is_cpu && options.worker_memory_bytes > 0) {
+    std::vector<ModelToHost> to_host;
+    for (const auto& [path, model] : models) to_host.push_back(HostOf(path, model));
+    options.workers = WorkersOfMemory(options.worker_memory_bytes, to_host, most);
+  } else {
     options.workers = most;
-    return;
   }
-  // A memory that is given is that of all workers, if nobody has said how many.
-  std::vector<ModelToHost> to_host;
-  for (const auto& [path, model] : models) to_host.push_back(HostOf(path, model));
-  options.workers = WorkersOfMemory(options.worker_memory_bytes, to_host, most);
-  options.worker_memory_bytes /= options.workers;
+  // A memory that is given is that of all workers, if nobody has said how many; an accelerator has
+  // its own.
+  if (is_cpu) options.worker_memory_bytes /= options.workers;
 }
 
 /// Where the plan has a model run, and since when.

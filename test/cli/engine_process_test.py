@@ -55,7 +55,7 @@ class EngineProcess(unittest.TestCase):
     def setUpClass(cls):
         cls.workflow = write("w.yaml", WORKFLOW)
         cls.rows = write("rows.jsonl", "".join(json.dumps({"id": i, "prompt": f"Row number {i} speaks."}) + "\n" for i in range(60)))
-        cls.model = ["--model", f"m={model()}", "--worker-memory", "64M", "--kept-memory", "64M"]
+        cls.model = ["--model", f"m={model()}", "--worker-memory", "64M", "--kept-memory", "64M", "--workers", "1"]
 
     def summary(self, *args):
         path = os.path.join(support.SCRATCH, "summary.json")

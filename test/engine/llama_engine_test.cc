@@ -2,8 +2,10 @@
 #include "engine/llama/llama_engine.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <array>
+#include <csignal>
 #include <iostream>
 #include <map>
 #include <set>
@@ -425,6 +427,25 @@ TEST_F(KvOnDisk, AnswersAreTheSameWhereItCannotBeWritten) {
   EXPECT_EQ(statistics.disk_writes, 0);
   EXPECT_EQ(statistics.disk_faults, 1);
   EXPECT_GT(statistics.evictions, 0);
+  for (const auto& [id, completion] : on_disk) {
+    if (engine_->Describe().exact) {
+      EXPECT_EQ(completion.tokens, in_memory.at(id).tokens) << id;
+    }
+  }
+}
+
+TEST_F(KvOnDisk, AnswersAreTheSameWhereItIsFull) {
+  const std::map<RequestId, Completion> in_memory = GoOn("");
+  struct rlimit before = {};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  ASSERT_NE(std::signal(SIGXFSZ, SIG_IGN), SIG_ERR);
+  const struct rlimit full = {1000, before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &full), 0);
+  const std::map<RequestId, Completion> on_disk = GoOn(testing::TempDir());
+  setrlimit(RLIMIT_FSIZE, &before);
+  const EngineStatistics statistics = engine_->Statistics();
+  EXPECT_GT(statistics.disk_writes, 0) << "it was tried";
+  EXPECT_EQ(statistics.disk_faults, 1);
   for (const auto& [id, completion] : on_disk) {
     if (engine_->Describe().exact) {
       EXPECT_EQ(completion.tokens, in_memory.at(id).tokens) << id;

@@ -169,6 +169,7 @@ std::unique_ptr<Process> Start(const Program& program, const std::string& folder
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, nullptr);
     signal(SIGPIPE, SIG_DFL);
+    signal(SIGXFSZ, SIG_DFL);
     // What libraries have open without that flag. Older kernels do not know the call.
     close_range(kFirstOther, UINT_MAX, CLOSE_RANGE_CLOEXEC);
     if (placed) execve(program.file.c_str(), arguments.data(), variables.data());
