@@ -272,8 +272,8 @@ void AddFlags(CLI::App& command, RunFlags& flags) {
       .add_option(
           "--worker-memory", flags.worker_memory,
           "Memory of each worker (with --workers auto: of all) for weights and KV, such as\n"
-          "4G; models that do not fit side by side take turns (default: all fit, and a quarter of "
-          "the memory for KV)")
+          "4G; models that do not fit side by side take turns (default: all fit, and a\n"
+          "quarter of the memory for KV)")
       ->envname("HALO_WORKER_MEMORY");
   command
       .add_option("--kept-memory", flags.kept_memory, "Host memory for KV that is kept, such as 2G")

@@ -135,8 +135,8 @@ struct RunOptions {
   std::set<std::string> rules_off;  ///< rules of the optimizer that are not applied, by name
   std::string planner = "auto";     ///< auto, dp, beam, list or milp
   /// Devices, or equal parts of this machine's threads and memory. 0: as many as are fastest for
-  /// the run's models (AutomaticWorkers; one an accelerator), one where engines live in this
-  /// process or memory is given.
+  /// the run's models (AutomaticWorkers; one an accelerator) and as worker_memory_bytes has room
+  /// for, those of plan_file, one where engines live in this process.
   int32_t workers = 1;
   std::string plan_file;  ///< a plan that `Explain("json")` gave, carried out in place of what
                           ///< the rules would decide; "": none

@@ -137,10 +137,10 @@ int64_t LeastMemory(const RunOptions& options, const std::vector<Accelerator>& a
       bytes += accelerators[static_cast<size_t>(device)].memory_bytes;
     least = worker == 0 ? bytes : std::min(least, bytes);
   }
-  // Shared by turns where there are fewer than workers.
-  const int64_t sharing = std::max<int64_t>(
-      1, options.workers / std::max<int64_t>(1, static_cast<int64_t>(accelerators.size())));
-  return least / sharing;
+  if (accelerators.empty()) return 0;
+  // Shared by turns where there are fewer than workers: the one that has most workers counts.
+  const auto devices = static_cast<int64_t>(accelerators.size());
+  return least / ((options.workers + devices - 1) / devices);
 }
 
 }  // namespace

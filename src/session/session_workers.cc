@@ -52,7 +52,10 @@ void Session::Impl::ChooseWorkers(const std::string& saved_plan) {
     options.workers = WorkersOfPlanFile(saved_plan, options.plan_file);
   } else if (is_cpu && options.worker_memory_bytes > 0) {
     std::vector<ModelToHost> to_host;
-    for (const auto& [path, model] : models) to_host.push_back(HostOf(path, model));
+    for (auto& [path, model] : models) {
+      to_host.push_back(HostOf(path, model));
+      model.expected_tokens = to_host.back().expected_tokens;
+    }
     options.workers = WorkersOfMemory(options.worker_memory_bytes, to_host, most);
   } else {
     options.workers = most;
@@ -87,7 +90,10 @@ ModelToHost Session::Impl::HostOf(const std::string& path, const LoadedModel& mo
   hosted.weights_bytes = static_cast<int64_t>(model.resolved.summary.file_bytes);
   hosted.kv_token_bytes = KvTokenBytes(model.resolved.summary);
   hosted.sequences = SequencesFor(path);
-  hosted.expected_tokens = model.vocabulary == nullptr ? 0 : ExpectedTokens(model);
+  hosted.expected_tokens = model.expected_tokens;
+  // Rows are read for it, so once.
+  if (hosted.expected_tokens == 0 && model.vocabulary != nullptr)
+    hosted.expected_tokens = ExpectedTokens(model);
   return hosted;
 }
 

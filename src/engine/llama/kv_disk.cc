@@ -131,7 +131,7 @@ KvDisk::~KvDisk() {
 bool KvDisk::Open() {
   file_ = std::make_shared<File>();
   file_->most_bytes = most_bytes_;
-  std::string path = folder_ + "/halo-kv-XXXXXX";
+  std::string path = folder_ + "/halo-kv-XXXXXX";  // mkostemp writes letters in place of the X
   file_->fd = Descriptor(mkostemp(path.data(), O_CLOEXEC));
   if (!file_->fd) {
     file_->faults = 1;
