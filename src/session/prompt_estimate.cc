@@ -43,11 +43,14 @@ int64_t WrittenTokens(const Operator& op, const Vocabulary& vocabulary) {
   return tokens;
 }
 
-/// What the answer of an input adds to a prompt. A tool's result is cut to a limit that few reach.
+/// What the answer of an input adds to a prompt. A tool's result is cut to a limit that few reach;
+/// one above the usual says that nothing is to be cut, not how long results are.
 int64_t AnswerTokens(const Operator& input) {
   constexpr int64_t kShareOfLimit = 2;
-  const int64_t tokens = input.is_inference() ? int64_t{input.sampling.max_tokens.constant}
-                                              : input.tool->prompt.tokens / kShareOfLimit;
+  const int64_t tokens =
+      input.is_inference()
+          ? int64_t{input.sampling.max_tokens.constant}
+          : std::min(input.tool->prompt.tokens, PromptLimits{}.tokens) / kShareOfLimit;
   return tokens + kMarkupTokens / 4;
 }
 

@@ -338,7 +338,7 @@ TEST_F(StaleProfileTest, CostsAtMostATenthWhereItIsWithinTwiceTheTruth) {
 TEST_F(StaleProfileTest, CostsAtMostATenthHoweverStaleWhereCallsMove) {
   options_.moves_calls = true;
   for (const auto& [loads_s, most] :
-       {std::pair(60.0, 1.1), {2000.0, 1.1}, {4000.0, 1.1}, {8000.0, 1.2}}) {
+       {std::pair(60.0, 1.1), {2000.0, 1.1}, {4000.0, 1.1}, {8000.0, 1.1}}) {
     for (const double times : {1.0 / 30.0, 0.1, 1.0 / 3.0, 0.5, 2.0, 3.0, 10.0, 30.0}) {
       const Elapsed elapsed = Run(loads_s, times);
       EXPECT_LT(elapsed.replanned_s, most * elapsed.known_s) << loads_s << " " << times;
