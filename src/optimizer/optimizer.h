@@ -22,9 +22,6 @@ struct OptimizerOptions {
   /// Rows that are carried through the operators together: later operators begin when the first
   /// block is done.
   int64_t rows_side_by_side = 64;
-  /// Workers with little to do take calls of their models from others (WorkerFleet): plans of a run
-  /// under way are priced so.
-  bool calls_move = true;
   /// Seconds since some beginning, for the planner's budget and the time that rules took. Null: no
   /// time is measured.
   std::function<double()> now_s;

@@ -37,39 +37,13 @@ WorkersOfTasks WorkersOf(const ProblemOfPlan& made, const std::vector<PlacedOper
   return of_task;
 }
 
-/// The same where calls move: a task may run on every worker that is to have its model.
-WorkersOfTasks WorkersOfModels(const ProblemOfPlan& made, const WorkersOfTasks& of_task) {
-  std::vector<std::set<WorkerIndex>> of_model(made.problem.models.size());
-  const auto model_of = [&](size_t task) {
-    return static_cast<size_t>(made.problem.tasks[task].model);
-  };
-  for (size_t task = 0; task < of_task.size(); ++task) {
-    if (!of_task[task].empty())
-      of_model[model_of(task)].insert(of_task[task].begin(), of_task[task].end());
-  }
-  WorkersOfTasks all;
-  for (size_t task = 0; task < of_task.size(); ++task) {
-    if (of_task[task].empty()) {
-      all.emplace_back();
-    } else {
-      all.emplace_back(of_model[model_of(task)].begin(), of_model[model_of(task)].end());
-    }
-  }
-  return all;
-}
-
-/// A run as the executor carries it out: operators stay on their workers, or, where calls move, on
-/// those of their workers that end them first; and each worker goes on with what can begin first,
-/// ties by the operators' order.
+/// A run as the executor carries it out: operators stay on their workers, and each goes on with
+/// what can begin first, ties by the operators' order.
 class CarriedOut {
  public:
   CarriedOut(const ProblemTables& tables, const WorkersOfTasks& workers,
-             const std::vector<std::tuple<size_t, int32_t>>& order, bool calls_move)
-      : tables_(tables),
-        workers_(workers),
-        order_(order),
-        calls_move_(calls_move),
-        state_(tables) {}
+             const std::vector<std::tuple<size_t, int32_t>>& order)
+      : tables_(tables), workers_(workers), order_(order), state_(tables) {}
 
   double Seconds() {
     while (!state_.complete()) Place(NextTask());
@@ -77,37 +51,8 @@ class CarriedOut {
   }
 
  private:
-  /// The first `shards` of `workers` end it then.
-  double EndOf(TaskIndex task, const std::vector<WorkerIndex>& workers, size_t shards) const {
-    double end_s = 0.0;
-    for (size_t i = 0; i < shards; ++i) {
-      const auto count = static_cast<int32_t>(shards);
-      end_s = std::max(end_s, state_.TimesOf(task, count, workers[i]).end_s);
-    }
-    return end_s;
-  }
-
-  std::vector<WorkerIndex> WorkersFor(TaskIndex task) const {
-    std::vector<WorkerIndex> workers = workers_[static_cast<size_t>(task)];
-    if (!calls_move_) return workers;
-    std::stable_sort(workers.begin(), workers.end(), [&](WorkerIndex one, WorkerIndex other) {
-      return state_.TimesOf(task, 1, one).start_s < state_.TimesOf(task, 1, other).start_s;
-    });
-    const auto most = std::min(workers.size(), static_cast<size_t>(tables_.most_shards(task)));
-    size_t best = 1;
-    double best_s = kNever;
-    for (size_t shards = 1; shards <= most; ++shards) {
-      const double end_s = EndOf(task, workers, shards);
-      if (end_s >= best_s) continue;
-      best = shards;
-      best_s = end_s;
-    }
-    workers.resize(best);
-    return workers;
-  }
-
   double StartOf(TaskIndex task) const {
-    const std::vector<WorkerIndex> workers = WorkersFor(task);
+    const std::vector<WorkerIndex>& workers = workers_[static_cast<size_t>(task)];
     double start_s = 0.0;
     for (const WorkerIndex worker : workers) {
       const auto shards = static_cast<int32_t>(workers.size());
@@ -131,7 +76,7 @@ class CarriedOut {
   }
 
   void Place(TaskIndex task) {
-    TaskPlacement placement{task, WorkersFor(task), {}};
+    TaskPlacement placement{task, workers_[static_cast<size_t>(task)], {}};
     const auto next_use = [this](ResidentIndex model) {
       return state_.calls_left(model) > 0 ? 0.0 : 1.0;
     };
@@ -143,7 +88,6 @@ class CarriedOut {
   const ProblemTables& tables_;
   const WorkersOfTasks& workers_;
   const std::vector<std::tuple<size_t, int32_t>>& order_;  // [tasks]
-  const bool calls_move_;
   PartialSchedule state_;
 };
 
@@ -171,10 +115,6 @@ class Reviser {
     const Orders urgent = may_order ? OrdersByUrgency(sources_, rest_) : now;
     const WorkersOfTasks workers = WorkersOf(made_, current_.placements, rest_.operators.size());
     revision.current_s = Seconds(tables, workers, now);
-    if (options_.calls_move) {
-      const double moved_s = Seconds(tables, WorkersOfModels(made_, workers), now, true);
-      revision.current_s = std::min(revision.current_s, moved_s);
-    }
     revision.revised_s = revision.current_s;
     revision.placements = current_.placements;
     revision.orders = now;
@@ -253,13 +193,13 @@ class Reviser {
   }
 
   double Seconds(const ProblemTables& tables, const WorkersOfTasks& workers,
-                 const Orders& orders, bool moves = false) const {
+                 const Orders& orders) const {
     std::vector<std::tuple<size_t, int32_t>> order;
     for (const size_t at : made_.operators) {
       const PlannedOperator& planned = rest_.operators[at];
       order.emplace_back(planned.source, orders[planned.source][static_cast<size_t>(planned.op)]);
     }
-    return CarriedOut(tables, workers, order, moves).Seconds();
+    return CarriedOut(tables, workers, order).Seconds();
   }
 
   /// Estimates of the whole run, before what has ended is taken off.

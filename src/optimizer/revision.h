@@ -25,8 +25,7 @@ struct PlanRevision {
 /// calls turned out to be, with earlier runs' records for operators that have hardly begun.
 /// `left`: [plan operators] share of their instances that have not ended, 0 to 1. Both plans are
 /// priced by the same estimates and carried out alike: each worker goes on with whatever can begin
-/// first, ties by the operators' order; where calls move (OptimizerOptions::calls_move), an
-/// operator runs on those of its model's workers that end it first. Pure.
+/// first, ties by the operators' order. Pure.
 PlanRevision Revise(const std::vector<OptimizerSource>& sources, const PhysicalPlan& current,
                     const OperatorHistory& observed, const std::vector<double>& left,
                     const OptimizerOptions& options);

@@ -119,6 +119,7 @@ struct Session::Impl {
   std::unique_ptr<RunTrace> OpenTrace(int64_t start_us, int64_t planned_us);
   std::vector<RunSource> Sources();
   void Replan(ExecutorOptions& how, RunTrace* trace);
+  int64_t CallsHeld(const std::string& path) const;
   int64_t RowsSideBySide() const;
   void AddActuals(const RunReport& report, int64_t ready_us);
   RunOutcome OutcomeOf(const RunReport& report, SummaryInput summary) const;

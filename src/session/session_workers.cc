@@ -163,18 +163,31 @@ int32_t Session::Impl::ExpectedTokens(const LoadedModel& model) const {
   return static_cast<int32_t>(std::min<int64_t>(longest, 1 << 20));
 }
 
+/// Calls of a row whose KV this model has to hold at once, at most: those that another one goes on
+/// from, and one that runs.
+int64_t Session::Impl::CallsHeld(const std::string& path) const {
+  int64_t most = 1;
+  for (const auto& input : inputs) {
+    const LogicalPlan& plan = input->plan;
+    const auto is_held = [&](const LogicalNode& node) {
+      return node.model != kNoModel && node.kv_consumers > 0 &&
+             model_paths.at(plan.models[static_cast<size_t>(node.model)]) == path;
+    };
+    most = std::max(most, 1 + std::count_if(plan.nodes.begin(), plan.nodes.end(), is_held));
+  }
+  return most;
+}
+
 /// As many as an engine can start at once, and no more than what all their conversations can be
 /// held for.
 int64_t Session::Impl::RowsSideBySide() const {
   if (options.naive) return 1;
-  size_t operators = 1;
-  for (const auto& input : inputs) operators = std::max(operators, input->plan.nodes.size());
   int64_t rows = LlamaEngine::kDefaultSequences;
   for (const auto& [path, model] : models) {
     const EngineDescription& engine = fleet->engine(model.in_fleet).Describe();
     const int64_t each = model.expected_tokens > 0 ? model.expected_tokens : engine.context_tokens;
     rows = std::min({rows, int64_t{engine.sequences} / 2,
-                     engine.kv_tokens / each / static_cast<int64_t>(operators)});
+                     engine.kv_tokens / each / CallsHeld(path)});
   }
   return std::max<int64_t>(1, rows);
 }

@@ -337,7 +337,6 @@ void SimulatedRun::Plan() {
   how.workers = run_.workers;
   how.worker_memory_bytes = memory_bytes_;
   how.rows_side_by_side = rows_side_by_side();
-  how.calls_move = options_.moves_calls && !run_.naive;
   how.now_s = [this] { return static_cast<double>(real_clock_.NowUs()) / kUsPerS; };
   const OperatorHistory* earlier = options_.believed != nullptr ? options_.believed : &history_;
   if (!run_.use_history) earlier = nullptr;
