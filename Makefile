@@ -48,6 +48,7 @@ bench-full: bench-build
 	@scripts/bench peers --repeat-share 0.5 --write
 	@scripts/bench peers --latencies --workloads $(patsubst workflows/%.yaml,%,$(wildcard workflows/w[1-6]_*.yaml)) --write
 	@scripts/bench peers --memory one --write
+	@scripts/bench accuracy --write
 	@scripts/bench growth --write
 
 asan:

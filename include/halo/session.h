@@ -134,6 +134,8 @@ struct RunOptions {
   // Planning
   std::set<std::string> rules_off;  ///< rules of the optimizer that are not applied, by name
   std::string planner = "auto";     ///< auto, dp, beam, list or milp
+  /// A planner of the program's own in place of `planner`: to compare with. Null: none.
+  std::function<struct Schedule(const struct SchedulingProblem&)> place;
   /// Devices, or equal parts of this machine's threads and memory. 0: as many as are fastest for
   /// the run's models (AutomaticWorkers; one an accelerator) and as worker_memory_bytes has room
   /// for, those of plan_file, one where engines live in this process.

@@ -231,6 +231,7 @@ PhysicalPlan Planning::Plan(const std::vector<InputToPlan>& inputs, int64_t rows
   OptimizerOptions how;
   how.rules_off = options_.rules_off;
   how.planner = options_.planner;
+  how.place = options_.place;
   how.workers = options_.workers;
   const int64_t machine = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE);
   how.worker_memory_bytes = options_.worker_memory_bytes > 0

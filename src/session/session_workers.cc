@@ -186,8 +186,8 @@ int64_t Session::Impl::RowsSideBySide() const {
   for (const auto& [path, model] : models) {
     const EngineDescription& engine = fleet->engine(model.in_fleet).Describe();
     const int64_t each = model.expected_tokens > 0 ? model.expected_tokens : engine.context_tokens;
-    rows = std::min({rows, int64_t{engine.sequences} / 2,
-                     engine.kv_tokens / each / CallsHeld(path)});
+    rows =
+        std::min({rows, int64_t{engine.sequences} / 2, engine.kv_tokens / each / CallsHeld(path)});
   }
   return std::max<int64_t>(1, rows);
 }

@@ -334,7 +334,8 @@ TEST_F(StaleProfileTest, CostsAtMostATenthWhereItIsWithinTwiceTheTruth) {
 }
 
 /// As in a run, where workers with little to do take calls from others. Where a load is a third of
-/// the run, the one that sets the first placement right is a tenth of three workers' time by itself.
+/// the run, the one that sets the first placement right is a tenth of three workers' time by
+/// itself.
 TEST_F(StaleProfileTest, CostsAtMostATenthHoweverStaleWhereCallsMove) {
   options_.moves_calls = true;
   for (const auto& [loads_s, most] :
