@@ -49,6 +49,7 @@ std::vector<ResolvedModel> ModelsOf(const CalibrateFlags& flags) {
   search.models_file = flags.models_file;
   search.models_folder = Environment("HALO_MODELS");
   search.shipped_folder = ShareFolder("models");
+  search.hugging_face_cache = HuggingFaceCache();
   std::vector<ModelRequest> requests;
   for (const std::string& text : flags.models) {
     const size_t equals = text.find('=');

@@ -41,6 +41,10 @@ std::optional<std::string> EnvironmentIfSet(const std::string& name);
 /// is set.
 std::string DefaultProfilePath();
 
+/// The hub folder of the Hugging Face cache: $HF_HUB_CACHE, else $HF_HOME/hub, else
+/// ~/.cache/huggingface/hub; "" if none of them is set.
+std::string HuggingFaceCache();
+
 /// A folder beside the program, bin/../share/halo/NAME, whether it exists or not.
 std::string ShareFolder(const char* name);
 

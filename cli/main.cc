@@ -29,6 +29,13 @@ std::optional<std::string> EnvironmentIfSet(const std::string& name) {
   return value == nullptr ? std::nullopt : std::optional<std::string>(value);
 }
 
+std::string HuggingFaceCache() {
+  if (std::string hub = Environment("HF_HUB_CACHE"); !hub.empty()) return hub;
+  if (const std::string home = Environment("HF_HOME"); !home.empty()) return home + "/hub";
+  const std::string user = Environment("HOME");
+  return user.empty() ? "" : user + "/.cache/huggingface/hub";
+}
+
 std::string ShareFolder(const char* name) {
   const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe");
   return (program.parent_path().parent_path() / "share" / "halo" / name).string();

@@ -145,6 +145,7 @@ void AddModelsCommand(CLI::App& app, int& exit_code) {
     search.models_file = *models_file;
     search.models_folder = Environment("HALO_MODELS");
     search.shipped_folder = ShareFolder("models");
+    search.hugging_face_cache = HuggingFaceCache();
     exit_code = List(search);
   });
 }

@@ -208,15 +208,7 @@ RunOptions OptionsFrom(const RunFlags& flags) {
   }
   options.models_folder = Environment("HALO_MODELS");
   options.shipped_models = ShareFolder("models");
-  const std::string hub = Environment("HF_HUB_CACHE");
-  const std::string home = Environment("HF_HOME");
-  if (!hub.empty()) {
-    options.hugging_face_cache = hub;
-  } else if (!home.empty()) {
-    options.hugging_face_cache = home + "/hub";
-  } else if (const std::string user = Environment("HOME"); !user.empty()) {
-    options.hugging_face_cache = user + "/.cache/huggingface/hub";
-  }
+  options.hugging_face_cache = HuggingFaceCache();
   return options;
 }
 
@@ -341,7 +333,7 @@ void AddRunFlags(CLI::App& command, RunFlags& flags) {
                      "calls=N,tokens=N,cost=X,seconds=S: what the run may spend at most");
   command
       .add_option("--row-timeout", options.row_timeout_s,
-                  "Seconds that a row may take from its first call on; it fails then")
+                  "Seconds that a row may take from when it is opened; it fails then")
       ->check(CLI::PositiveNumber);
   command.add_option("--report", options.report, "Write a page about the run (HTML)");
   command

@@ -70,6 +70,7 @@ SimulationOptions OptionsFrom(const SimulateFlags& flags) {
   }
   run.models_folder = Environment("HALO_MODELS");
   run.shipped_models = ShareFolder("models");
+  run.hugging_face_cache = HuggingFaceCache();
   return options;
 }
 

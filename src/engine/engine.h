@@ -201,7 +201,7 @@ struct KvTransfer {
 /// has not done so yet.
 enum class Residency : uint8_t { kLoaded, kUnloaded, kChanging };
 
-/// One model replica (HOUSE.md, "Seams"). Nothing but plain values crosses; no call blocks but
+/// One model replica (docs/ARCHITECTURE.md). Nothing but plain values crosses; no call blocks but
 /// Poll. One caller thread.
 ///
 /// Life of a request:  Submit -> waiting -> running -> [preempted -> waiting ...] -> finished ->

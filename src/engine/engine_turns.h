@@ -22,7 +22,7 @@ struct ThreadShares {
 };
 
 /// Who computes when, among engines that share the cores, each in a process of its own. Threads
-/// beyond the cores halve the rate (HOUSE measurements), so a thread belongs to one pass at a time.
+/// beyond the cores halve the rate, so a thread belongs to one pass at a time.
 /// The kernel takes a turn back from a process that has ended.
 ///
 /// Threads of one pass wait for each other at each of its hundreds of operations; passes of

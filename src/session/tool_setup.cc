@@ -30,7 +30,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Beside the engine's: HOUSE, what one busy thread more costs.
+/// Beside the engine's: one busy thread more costs passes their pace.
 constexpr int32_t kDuckDbThreads = 1;
 
 /// A connection of the run: where it leads, and who uses it.

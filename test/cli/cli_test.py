@@ -735,6 +735,23 @@ ops:
         with open(profile, encoding="utf-8") as file:
             self.assertEqual(json.load(file), second)
 
+    def test_every_command_looks_into_the_hugging_face_cache(self):
+        snapshot = pathlib.Path(support.SCRATCH, "hub", "models--org--small", "snapshots", "abc")
+        snapshot.mkdir(parents=True)
+        (snapshot / "small-Q8_0.gguf").symlink_to(os.path.realpath(model()))
+        env = {"HF_HUB_CACHE": str(snapshot.parents[2])}
+        code, out, error = halo("models", "ls", env=env)
+        self.assertEqual(code, 0, error)
+        self.assertIn(f"org/small\t{snapshot / 'small-Q8_0.gguf'}\n", out)
+        code, _, error = self.calibrate("--model", "org/small", "--profile", os.path.join(support.SCRATCH, "hub.json"), env=env)
+        self.assertEqual(code, 0, error)
+        flow = write("hub.yaml", "start_ops: [a]\nend_ops: [a]\nops: {a: {model: org/small, prompt: Go., max_tokens: 4}}\n")
+        rows = write("hub.jsonl", '{"prompt": "x"}\n')
+        for args in (["run", flow, "-i", rows], ["simulate", flow, "-i", rows, "--format", "json"]):
+            code, out, error = halo(*args, env=env)
+            self.assertEqual(code, 0, error)
+        self.assertNotIn("a token is four bytes", out + error)
+
     def test_calibrating_finds_a_place_for_its_profile(self):
         state = os.path.join(support.SCRATCH, "state")
         args = ["--model", f"m={model()}"]

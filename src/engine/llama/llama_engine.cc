@@ -457,7 +457,7 @@ void LlamaEngine::DecodeStep(int32_t decoding) {
                         clock_.NowUs() - start_us);
 }
 
-/// As many for each of them, else llama.cpp cuts the batch of split streams into passes (HOUSE.md).
+/// As many for each of them, else llama.cpp cuts the batch of split streams into passes.
 /// Now and then there are none, so that what a step takes by itself stays known.
 void LlamaEngine::DraftFor(const std::vector<Live*>& lives) {
   constexpr int32_t kMostTokens = 8;

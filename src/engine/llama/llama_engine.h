@@ -69,7 +69,8 @@ struct LlamaEngineOptions : LlamaSetup {
 /// kMostPassedPerSequence requests a sequence at most; one that waits for room by none.
 ///
 /// Sequences. With split streams, running sequences must be ids 0 .. n-1 or llama.cpp cuts the
-/// batch (HOUSE.md), so a hole is filled by the next request or by moving the last sequence down.
+/// batch (ARCHITECTURE.md, "How passes are made up"), so a hole is filled by the next request or by
+/// moving the last sequence down.
 class LlamaEngine final : public Engine {
  public:
   static constexpr int32_t kDefaultSequences = 64;
