@@ -81,7 +81,10 @@ void RemoteEngine::Export(RequestId id) {
   connection_.Write();
 }
 
-void RemoteEngine::Import(KvTransfer kv) { PutKv<ToEngine>(std::move(kv), connection_); }
+void RemoteEngine::Import(KvTransfer kv) {
+  PutKv<ToEngine>(std::move(kv), connection_);
+  connection_.Write();  // it holds memory and a descriptor, and nobody may poll for long
+}
 
 void RemoteEngine::LosePending() {
   for (const RequestId id : pending_) {

@@ -96,6 +96,20 @@ void SupervisedEngine::Start() {
   has_answered_ = false;
 }
 
+/// False if there is no process: it is tried again in its time. Throws Error if it was the last
+/// try.
+bool SupervisedEngine::TryToStart() {
+  try {
+    Start();
+    return true;
+  } catch (const Error& error) {
+    process_.reset();
+    record_.reset();
+    CountLoss(false, error.what());
+    return false;
+  }
+}
+
 void SupervisedEngine::TakeDescription() {
   failed_starts_ = 0;
   if (const int64_t lost_at_us = std::exchange(lost_at_us_, 0); lost_at_us > 0)
@@ -133,7 +147,10 @@ void SupervisedEngine::Import(KvTransfer kv) {
 
 void SupervisedEngine::TakeKv() {
   for (KvTransfer& kv : remote_->TakeExports()) {
-    if (exporting_.erase(kv.id) > 0) exports_.push_back(std::move(kv));
+    const auto asked = exporting_.find(kv.id);
+    if (asked == exporting_.end()) continue;
+    exporting_.erase(asked);
+    exports_.push_back(std::move(kv));
   }
 }
 
@@ -142,7 +159,7 @@ void SupervisedEngine::Load() {
   if (is_serving()) {
     remote_->Load();
   } else if (remote_ == nullptr && held_.empty() && clock_.NowUs() >= start_at_us_) {
-    Start();
+    TryToStart();
   }
 }
 
@@ -237,7 +254,11 @@ void SupervisedEngine::CatchRequests(const std::optional<std::vector<RequestId>>
       OnCaught(place, held, how);
     }
   }
-  if (options_.on_restart) {
+  if (options_.on_restart && again == 0) {
+    options_.on_restart(
+        "the engine of " + options_.model_name +
+        " ended while it had nothing to do, and is started again when it has: " + how);
+  } else if (options_.on_restart) {
     options_.on_restart("the engine of " + options_.model_name + " is started again, and " +
                         std::to_string(again) + " calls are given to it again: " + how);
   }
@@ -360,7 +381,7 @@ void SupervisedEngine::Step(int64_t deadline_us) {
       if (until_us > clock_.NowUs()) SteadyClock().SleepUntil(until_us);
       return;
     }
-    Start();
+    if (!TryToStart()) return;
   }
   process_->ReadErrors();
   if (!is_serving() && remote_->AwaitDescription(deadline_us)) TakeDescription();
@@ -376,7 +397,12 @@ void SupervisedEngine::Step(int64_t deadline_us) {
 std::vector<Completion> SupervisedEngine::Poll(int64_t deadline_us) {
   FailExpired();
   do {
-    if (!finished_.empty() || !exports_.empty() || !is_awaited()) break;
+    if (!finished_.empty() || !exports_.empty()) break;
+    if (!is_awaited()) {
+      // A process that ends though nothing is wanted of it leaves its socket readable.
+      if (remote_ != nullptr) Step(0);
+      break;
+    }
     Step(deadline_us);
   } while (clock_.NowUs() < deadline_us);
   WakeAt(remote_ == nullptr && !held_.empty() ? start_at_us_ : 0);

@@ -105,6 +105,7 @@ class SupervisedEngine final : public Engine {
   }
   bool is_serving() const { return remote_ != nullptr && remote_->is_described(); }
   void Start();
+  bool TryToStart();
   void TakeDescription();
   void TakeAnswers(std::vector<Completion> answers);
   void TakeKv();
@@ -139,16 +140,16 @@ class SupervisedEngine final : public Engine {
   std::set<Place> lone_;              ///< caught twice; the first goes next
   std::vector<Completion> finished_;  ///< not given out yet
 
-  std::set<RequestId> exporting_;    ///< asked of the process and not answered
-  std::vector<KvTransfer> exports_;  ///< not given out yet
-  bool has_answered_ = false;        ///< since the process started
-  bool wants_loaded_ = true;         ///< a process that is started has weights at once
-  int32_t failed_starts_ = 0;        ///< in a row
-  int32_t crashes_ = 0;              ///< in a row without an answer
-  int64_t start_at_us_ = 0;          ///< no sooner
-  EngineStatistics before_;          ///< of processes that have ended, and the restarts
-  SpanLog spans_;                    ///< of theirs, and the restarts
-  int64_t lost_at_us_ = 0;           ///< 0: it is there, or never was
+  std::multiset<RequestId> exporting_;  ///< asked of the process and not answered, each time
+  std::vector<KvTransfer> exports_;     ///< not given out yet
+  bool has_answered_ = false;           ///< since the process started
+  bool wants_loaded_ = true;            ///< a process that is started has weights at once
+  int32_t failed_starts_ = 0;           ///< in a row
+  int32_t crashes_ = 0;                 ///< in a row without an answer
+  int64_t start_at_us_ = 0;             ///< no sooner
+  EngineStatistics before_;             ///< of processes that have ended, and the restarts
+  SpanLog spans_;                       ///< of theirs, and the restarts
+  int64_t lost_at_us_ = 0;              ///< 0: it is there, or never was
 };
 
 }  // namespace halo

@@ -420,6 +420,8 @@ RunReport Executor::Impl::Finish(RunEnd end) {
       ++counts.unfinished;
       if (instance.counted == CountedAs::kExecuted) {
         --counts.executed;
+      } else if (instance.counted == CountedAs::kCached) {
+        --counts.cached;  // what was known did not fit its schema, and was not repaired
       } else {
         ++counts.distinct;
       }

@@ -85,7 +85,7 @@ bool Executor::Impl::MaySubmit(size_t source, OperatorIndex op) const {
 bool Executor::Impl::NextReady(size_t& best_source, OperatorIndex& best_op) {
   bool found = false;
   const bool hungry = ToolsAreHungry();
-  std::tuple<int32_t, bool, int64_t, int64_t> best;
+  std::tuple<int64_t, bool, int64_t, int64_t> best;
   for (size_t s = 0; s < sources.size(); ++s) {
     for (size_t i = 0; i < states[s].ready.size(); ++i) {
       const ReadyQueue& queue = states[s].ready[i];
@@ -93,7 +93,7 @@ bool Executor::Impl::NextReady(size_t& best_source, OperatorIndex& best_op) {
       if (queue.empty() || !MaySubmit(s, op)) continue;
       // What tools wait for goes ahead of its block while they have too little to do.
       const bool later = !(hungry && states[s].feeds_tools[i]);
-      const std::tuple rank(-queue.top()->priority, later, OrderOf(*queue.top(), op),
+      const std::tuple rank(-int64_t{queue.top()->priority}, later, OrderOf(*queue.top(), op),
                             queue.top()->row.index);
       if (found && rank >= best) continue;
       found = true;
@@ -570,8 +570,17 @@ bool Executor::Impl::MayRetry(const Call& call, const Completion& completion) co
 
 void Executor::Impl::RetryLater(Call call, Completion completion) {
   const RetryPolicy& retry = PlanOf(*call.row).operator_of(call.op).retry;
-  const double wait_s = std::ldexp(retry.backoff_s, std::min(call.attempt, 20));
+  constexpr int32_t kMostDoublings = 20;
+  constexpr double kMostSeconds = 3600.0;
+  const double wait_s =
+      std::min(kMostSeconds, std::ldexp(retry.backoff_s, std::min(call.attempt, kMostDoublings)));
   const int64_t due_us = clock.NowUs() + MicrosecondsOf(wait_s);
+  // A row that will be over by then fails now, and whoever else waits for the call makes it.
+  if (call.row->deadline_us > 0 && due_us >= call.row->deadline_us) {
+    EndInstance(*call.row, call.op, completion, call, false);
+    if (!call.followers.empty() && !stopping) PromoteFollower(call);
+    return;
+  }
   ++call.attempt;
   Instance& instance = At(*call.row, call.op);
   if (instance.samples == nullptr) {
@@ -601,7 +610,13 @@ void Executor::Impl::MakeDueCalls() {
       At(*again.call.row, again.call.op).state = State::kReady;
     } else if (is_over) {
       if (again.call.row->cancelled) again.failed.failure = Cancelled();
-      Conclude(std::move(again.call), again.failed);
+      const bool was_asked =
+          again.call.attempt > 0 || RoundOf(*again.call.row, again.call.op, again.call.sample) == 0;
+      if (was_asked) {
+        Conclude(std::move(again.call), again.failed);
+      } else {  // nothing is known of what was to repair an answer
+        EndInstance(*again.call.row, again.call.op, again.failed, again.call, false);
+      }
     } else {
       MakeAgain(std::move(again.call));
     }
@@ -651,9 +666,16 @@ void Executor::Impl::TakeBack(const Call& call) {
   At(*call.row, call.op).state = State::kReady;
 }
 
-/// The call's row gave it up; the first of those who wait makes it anew for all of them.
+/// The call's row gave it up; the first of those who wait, and have not been given up as well,
+/// makes it anew for all of them.
 void Executor::Impl::PromoteFollower(const Call& call) {
-  const auto [row, op] = call.followers.front();
+  auto first = call.followers.begin();
+  Completion given_up;
+  given_up.failure = Cancelled();
+  for (; first != call.followers.end() && first->first->cancelled; ++first)
+    EndInstance(*first->first, first->second, given_up, call, true);
+  if (first == call.followers.end()) return;
+  const auto [row, op] = *first;
   Call next;
   next.row = row;
   next.op = op;
@@ -668,7 +690,7 @@ void Executor::Impl::PromoteFollower(const Call& call) {
   next.request.sampling.draw_key = DrawKeyOf(*row, op, 0);
   AddressRequest(*row, op, 0, next.request);
   next.request.consumes = 0;  // given back when it merged
-  next.followers.assign(call.followers.begin() + 1, call.followers.end());
+  next.followers.assign(std::next(first), call.followers.end());
   Offer(std::move(next));
 }
 
@@ -680,6 +702,12 @@ void Executor::Impl::CancelRow(size_t source, int64_t row_index) {
   RowState& row = *found->second;
   row.cancelled = true;
   CancelToolsOf(row);
+  // What waits to be made again is due now: the next turn ends it.
+  for (auto it = retries.begin(); it != retries.end();) {
+    const auto next = std::next(it);
+    if (it->second.call.row == &row) due_retries.push_back(std::move(retries.extract(it).mapped()));
+    it = next;
+  }
   const auto cancel = [&](RequestId request) {
     const auto call = calls.find(request);
     // Others may be waiting for the same answer; this row fails when it comes.

@@ -211,18 +211,28 @@ void WorkerFleet::BringKv(size_t model, int32_t from, int32_t to, Request reques
   replica.engine->Export(source);
 }
 
-void WorkerFleet::OnKv(KvTransfer kv) {
-  const auto found = arriving_.find(kv.id);
-  if (found == arriving_.end()) return;  // it was cancelled meanwhile
-  auto [model, from, to, request] = std::move(found->second);
+void WorkerFleet::OnKv(int32_t worker, size_t model, KvTransfer kv) {
+  const auto [first, last] = arriving_.equal_range(kv.id);
+  const auto found = std::find_if(first, last, [&](const auto& entry) {
+    return entry.second.from == worker && entry.second.model == model;
+  });
+  if (found == last) return;  // it was cancelled meanwhile
+  const int32_t to = found->second.to;
+  Request request = std::move(found->second.request);
   arriving_.erase(found);
-  if (kv.bytes == 0) {
-    request.consumes = 0;
-  } else {
+  if (kv.bytes == 0 || !HandOver(model, to, std::move(kv))) request.consumes = 0;
+  Place(model, to, std::move(request));
+}
+
+/// False if the worker cannot take it: what is asked for there computes it.
+bool WorkerFleet::HandOver(size_t model, int32_t to, KvTransfer kv) {
+  try {
     if (!At(to, model).engine) Make(to, model, false);
     At(to, model).engine->Import(std::move(kv));
+    return true;
+  } catch (const Error&) {
+    return false;
   }
-  Place(model, to, std::move(request));
 }
 
 /// Gives a request to a worker: to its replica if that may begin, else it is held.
@@ -254,8 +264,14 @@ void WorkerFleet::SendHeld(int32_t worker, size_t model) {
 void WorkerFleet::EndHeld(RequestId id) {
   const auto found = sent_.find(id);
   const Sent& sent = found->second;
-  std::map<Rank, Request>& held = At(sent.worker, sent.model).held;
-  std::erase_if(held, [&](const auto& entry) { return entry.second.id == id; });
+  Replica& replica = At(sent.worker, sent.model);
+  const auto held = std::find_if(replica.held.begin(), replica.held.end(),
+                                 [&](const auto& entry) { return entry.second.id == id; });
+  if (held != replica.held.end()) {
+    const RequestId source = held->second.consumes;
+    if (source != 0 && replica.engine) replica.engine->Release(source, 1);
+    replica.held.erase(held);
+  }
   std::erase_if(arriving_, [&](const auto& entry) { return entry.second.request.id == id; });
   fronts_[sent.model]->done_.push_back(NotBegun(id));
   sent_.erase(found);
@@ -517,7 +533,9 @@ void WorkerFleet::Deliver(int32_t worker, size_t model, std::vector<Completion> 
     if (sent.moves_to >= 0) {
       --moving_[model];
       if (is_back) {
-        MoveTo(sent.moves_to, model, completion.id);
+        const int32_t to =
+            CanRun(sent.moves_to, model) ? sent.moves_to : ChooseWorker(model, *sent.copy);
+        MoveTo(to, model, completion.id);
         continue;
       }
     }
@@ -582,7 +600,7 @@ void WorkerFleet::CollectFrom(int32_t worker, size_t model) {
     Deliver(worker, model, replica.engine->Poll(0));
     for (KvTransfer& kv : replica.engine->TakeExports()) {
       --replica.exporting;
-      OnKv(std::move(kv));
+      OnKv(worker, model, std::move(kv));
     }
   } catch (const Error& error) {
     replica.is_lost = true;
@@ -596,6 +614,9 @@ void WorkerFleet::CollectFrom(int32_t worker, size_t model) {
 void WorkerFleet::Collect() {
   const size_t models = options_.models.size();
   const size_t all = replicas_.size() * models;
+  // One of which nothing is wanted may have news, too: that its process has ended.
+  pollfd ready{ready_.get(), POLLIN, 0};
+  const bool any_ready = works_elsewhere_ && poll(&ready, 1, 0) > 0;
   for (size_t turn = 0; turn < all; ++turn) {
     const size_t at = next_turn_;
     next_turn_ = (next_turn_ + 1) % all;
@@ -603,7 +624,7 @@ void WorkerFleet::Collect() {
     const size_t model = at % models;
     Replica& replica = At(worker, model);
     if (!replica.engine || replica.is_lost) continue;
-    const bool has_news = replica.sent > 0 || replica.exporting > 0 ||
+    const bool has_news = any_ready || replica.sent > 0 || replica.exporting > 0 ||
                           replica.engine->residency() == Residency::kChanging;
     if (has_news) CollectFrom(worker, model);
     // What follows from an answer is submitted before the next one's turn.

@@ -102,7 +102,7 @@ class WorkerFleet {
  private:
   class Front;
   /// (-priority, order, id): next first.
-  using Rank = std::tuple<int32_t, int64_t, RequestId>;
+  using Rank = std::tuple<int64_t, int64_t, RequestId>;
 
   /// A model on a worker.
   struct Replica {
@@ -141,7 +141,7 @@ class WorkerFleet {
   };
 
   static Rank RankOf(const Request& request) {
-    return {-request.priority, request.order, request.id};
+    return {-int64_t{request.priority}, request.order, request.id};
   }
   Replica& At(int32_t worker, size_t model) {
     return replicas_[static_cast<size_t>(worker)][model];
@@ -158,7 +158,8 @@ class WorkerFleet {
   void Route(size_t model, int32_t worker, Request request);
   void BringKv(size_t model, int32_t from, int32_t to, Request request);
   bool IsWorthBringing(size_t model, int32_t from, const Request& request) const;
-  void OnKv(KvTransfer kv);
+  void OnKv(int32_t worker, size_t model, KvTransfer kv);
+  bool HandOver(size_t model, int32_t to, KvTransfer kv);
   void ForgetConsumers(RequestId id, int32_t consumers);
   void Cancel(RequestId id);
   void CancelWaiting(size_t model);

@@ -83,8 +83,9 @@ class EngineMaker {
         kept_disk_bytes_(KeptDiskBytes(options, host.kept_folder)),
         clock_(clock) {
     host.workers = options.workers;
-    host.lanes =
-        ThreadShares::LanesFor(ThreadsOfWorker(options), static_cast<int32_t>(models_.size()));
+    const int32_t most = EngineTurns::kMostLanes / options.workers;
+    host.lanes = ThreadShares::LanesFor(ThreadsOfWorker(options),
+                                        std::min(most, static_cast<int32_t>(models_.size())));
   }
 
   std::unique_ptr<Engine> Make(int32_t worker, size_t index, bool load,
@@ -103,7 +104,7 @@ class EngineMaker {
     engine.sequences = model.sequences;
     engine.kv_bytes = memory_.kv_bytes[index];
     const int64_t engines = static_cast<int64_t>(models_.size()) * options_.workers;
-    engine.kept_bytes = kept / engines;
+    engine.kept_bytes = std::max<int64_t>(1, kept / engines);  // 0: the engine's choice
     engine.kept_folder = host_.kept_folder;
     engine.kept_disk_bytes = kept_disk_bytes_ / engines;
     engine.context_tokens = options_.context_tokens;
@@ -216,6 +217,10 @@ void CheckWorkers(const RunOptions& options) {
                 fmt::format("--workers {}: each worker needs a thread of its own, and there are {}"
                             " (halo simulate shows what more would do)",
                             options.workers, threads));
+  }
+  if (options.workers > EngineTurns::kMostLanes) {
+    throw Error(ErrorCode::kUsage, fmt::format("--workers {}: there may be {} at most",
+                                               options.workers, EngineTurns::kMostLanes));
   }
 }
 

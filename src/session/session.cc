@@ -461,6 +461,7 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   impl.LoadVocabularies();
   RunManifest manifest = impl.Manifest();
   impl.PlanBatch();
+  CheckWorkers(impl.options);  // a saved plan may have said how many
   const int64_t planned_us = impl.clock.NowUs();
   impl.LoadModels();
   impl.OpenCache();

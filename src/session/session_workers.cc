@@ -151,6 +151,7 @@ int32_t Session::Impl::SequencesFor(const std::string& model_path) const {
 int32_t Session::Impl::ExpectedTokens(const LoadedModel& model) const {
   int64_t longest = 0;
   for (size_t i = 0; i < inputs.size(); ++i) {
+    if (inputs[i]->rows == nullptr) continue;  // a plan without rows
     RowOptions rows;
     rows.spec = inputs[i]->rows->reread_spec();
     if (inputs[i]->rows->total() >= 0) rows.stream = options.inputs[i].stream;

@@ -389,6 +389,41 @@ std::optional<KvTransfer> AwaitExport(Engine& engine) {
   return std::nullopt;
 }
 
+TEST_P(Conformance, KvThatIsAskedForTwiceIsAnsweredTwice) {
+  Start(2);
+  if (engine_->Describe().name != "llama") GTEST_SKIP() << "it has no KV to give";
+  Request parent = Ask(1, 60, 1);
+  parent.keep = {2, true};
+  engine_->Submit(parent);
+  ASSERT_EQ(Drain().size(), 1U);
+  engine_->Export(1);
+  engine_->Export(1);
+  const SteadyClock clock;
+  const int64_t give_up_us = clock.NowUs() + 60'000'000;
+  std::vector<KvTransfer> found;
+  while (found.size() < 2 && clock.NowUs() < give_up_us) {
+    EXPECT_TRUE(engine_->Poll(clock.NowUs() + 1000).empty());
+    for (KvTransfer& kv : engine_->TakeExports()) found.push_back(std::move(kv));
+  }
+  ASSERT_EQ(found.size(), 2U);
+  EXPECT_GT(found[0].bytes, 0);
+  EXPECT_EQ(found[1].bytes, found[0].bytes);
+}
+
+TEST_P(Conformance, KvIsGivenAwayWithoutWeights) {
+  Start(2);
+  if (engine_->Describe().name != "llama") GTEST_SKIP() << "it has no KV to give";
+  Request parent = Ask(1, 60, 1);
+  parent.keep = {1, true};
+  engine_->Submit(parent);
+  ASSERT_EQ(Drain().size(), 1U);
+  engine_->Unload();
+  engine_->Export(1);
+  const std::optional<KvTransfer> kv = AwaitExport(*engine_);
+  ASSERT_TRUE(kv.has_value());
+  EXPECT_GT(kv->bytes, 0);
+}
+
 TEST_P(Conformance, KvMovesToAnotherEngine) {
   Start(2);
   if (engine_->Describe().name != "llama") {

@@ -7,6 +7,8 @@
 #include <chrono>
 #include <csignal>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -51,6 +53,26 @@ TEST(KvDisk, WhatIsPutComesBack) {
     EXPECT_EQ(read->data(), std::string(kBytes, static_cast<char>('a' + i)));
   }
   EXPECT_EQ(disk.faults(), 0);
+}
+
+TEST(KvDisk, BytesThatChangedAreNotTakenForKv) {
+  KvDisk disk(testing::TempDir(), 10 * kBytes);
+  std::shared_ptr<const KvBlob> blob = Blob('a');
+  const std::weak_ptr<const KvBlob> in_memory = blob;
+  const std::shared_ptr<KvDisk::Place> place = disk.Put(std::move(blob));
+  ASSERT_NE(ReadFromDisk(disk, *place, in_memory), nullptr);
+  // As file systems do that find out too late that they cannot write.
+  bool is_found = false;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    std::error_code error;
+    const std::string path = std::filesystem::read_symlink(entry.path(), error).string();
+    if (path.find("halo-kv-") == std::string::npos) continue;
+    is_found = true;
+    std::fstream(entry.path(), std::ios::in | std::ios::out | std::ios::binary).put('\0');
+  }
+  ASSERT_TRUE(is_found);
+  EXPECT_EQ(disk.Read(*place), nullptr);
+  EXPECT_EQ(disk.faults(), 1);
 }
 
 TEST(KvDisk, RoomThatIsGivenBackIsUsedAgain) {

@@ -52,6 +52,37 @@ TEST_F(KvOnDisk, WhatIsWantedGoesThereAndComesBack) {
   }
 }
 
+/// Conversations that have been gone on with leave their room to the next ones.
+TEST_F(KvOnDisk, ItsRoomIsForWhatIsStillWanted) {
+  constexpr int64_t kConversation = 104 * 2048;
+  Make({.sequences = 2,
+        .kept_bytes = 3 * kConversation,
+        .kept_folder = testing::TempDir(),
+        .kept_disk_bytes = 16 * kConversation});
+  int64_t before = 0;
+  for (RequestId round = 0; round < 5; ++round) {
+    std::vector<Request> first;
+    for (RequestId id = 1000 * round + 1; id <= 1000 * round + kConversations; ++id) {
+      first.push_back(Ask(id, Tokens(id, 100), 4));
+      first.back().keep = {1, true};
+      engine_->Submit(first.back());
+    }
+    const std::map<RequestId, Completion> said = Drain();
+    for (const Request& parent : first) {
+      Request next = Ask(100 + parent.id,
+                         Joined(Joined(parent.prompt_tokens, said.at(parent.id).tokens),
+                                Tokens(50 + parent.id, 5)),
+                         4);
+      next.consumes = parent.id;
+      engine_->Submit(next);
+    }
+    for (const auto& [id, completion] : Drain()) EXPECT_EQ(completion.prefilled_tokens, 6) << id;
+    const int64_t writes = engine_->Statistics().disk_writes;
+    EXPECT_GT(writes, before) << "round " << round;
+    before = writes;
+  }
+}
+
 TEST_F(KvOnDisk, AnswersAreTheSameWhereItCannotBeWritten) {
   const std::map<RequestId, Completion> in_memory = GoOn("");
   const std::map<RequestId, Completion> on_disk = GoOn("/nonexistent");

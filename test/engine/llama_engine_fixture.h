@@ -21,6 +21,7 @@ struct RoomSetup {
   int64_t kv_bytes = 64 << 20;
   int64_t kept_bytes = 32 << 20;
   std::string kept_folder = {};
+  int64_t kept_disk_bytes = 64 << 20;
   int32_t context_tokens = 1024;
   int32_t expected_tokens = 0;
   KvLayout layout = KvLayout::kAuto;
@@ -48,7 +49,7 @@ class LlamaEngineTest : public testing::Test {
     options.kv_bytes = setup.kv_bytes;
     options.kept_bytes = setup.kept_bytes;
     options.kept_folder = setup.kept_folder;
-    options.kept_disk_bytes = 64 << 20;
+    options.kept_disk_bytes = setup.kept_disk_bytes;
     options.context_tokens = setup.context_tokens;
     options.expected_tokens = setup.expected_tokens;
     options.layout = setup.layout;

@@ -217,6 +217,39 @@ TEST_F(SupervisedEngineTest, AnEndWhileIdleCostsNothing) {
   EXPECT_EQ(engine_->Statistics().restarts, 1);
 }
 
+TEST_F(SupervisedEngineTest, AnEndWhileIdleIsSeenOnce) {
+  Start();
+  Ask(1, "a");
+  Drain();
+  kill(engine_->pid(), SIGKILL);
+  pollfd ready{engine_->ready_descriptor(), POLLIN, 0};
+  constexpr int kMuchTooLongMs = 30'000;
+  ASSERT_EQ(poll(&ready, 1, kMuchTooLongMs), 1);
+  EXPECT_TRUE(engine_->Poll(0).empty());
+  EXPECT_EQ(poll(&ready, 1, 0), 0) << "else whoever waits for it would not wait any more";
+  EXPECT_EQ(engine_->pid(), -1);
+  ASSERT_EQ(restarts_.size(), 1U);
+  EXPECT_THAT(restarts_.front(), HasSubstr("ended while it had nothing to do"));
+  Ask(2, "b");
+  ExpectEcho(Drain().at(2), "b");
+}
+
+TEST_F(SupervisedEngineTest, AStartThatFailsOnceIsTriedAgain) {
+  SupervisedEngineOptions options = Options({"text"});
+  int starts = 0;
+  options.launch = [launch = options.launch, &starts](std::span<const int> inherited) {
+    if (++starts == 2) throw Error(ErrorCode::kIo, "no process could be made");
+    return launch(inherited);
+  };
+  engine_ = std::make_unique<SupervisedEngine>(std::move(options), clock_);
+  Ask(1, "a");
+  Drain();
+  kill(engine_->pid(), SIGKILL);
+  Ask(2, "b");
+  ExpectEcho(Drain().at(2), "b");
+  EXPECT_EQ(starts, 3);
+}
+
 TEST_F(SupervisedEngineTest, HalfAnAnswerIsNone) {
   Start();
   Ask(1, "a");

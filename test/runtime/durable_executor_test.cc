@@ -318,6 +318,47 @@ TEST_F(DurableExecutor, SignalThenResume) {
   EXPECT_EQ(second.known, first.made) << "what ran was finished, and is kept";
 }
 
+/// An answer that does not fit is repaired by the second question.
+constexpr const char* kRepaired = R"(start_ops: [verdict]
+end_ops: [verdict]
+ops:
+  verdict: {model: m, prompt: "Judge.", repair: 1, schema: {gbnf: 'root ::= "good"'}}
+)";
+
+TEST_F(DurableExecutor, ARepairThatTheBudgetHasNoRoomForIsLeftForLater) {
+  yaml = kRepaired;
+  rows = ManyRows(1);
+  script = [](const Request& request) {
+    return ScriptedReply{request.script_attempt == 0 ? "bad" : "good", 1000,
+                         FinishReason::kEndToken, std::nullopt};
+  };
+  how.budget.calls = 1;
+  EXPECT_EQ(Run().made, 1);
+  const Part second = Run();
+  EXPECT_EQ(second.made, 0) << "its first answer is known";
+  EXPECT_EQ(second.report.stop_cause, StopCause::kBudget);
+  EXPECT_EQ(second.report.rows_unfinished, 1);
+  how.budget.calls = 2;
+  const Part third = Run();
+  EXPECT_EQ(third.made, 1);
+  EXPECT_EQ(third.report.counts.rows_ok, 1);
+}
+
+TEST_F(DurableExecutor, ARepairThatWasNotAskedBeforeTheRunStoppedIsAskedByTheNextOne) {
+  yaml = kRepaired;
+  rows = ManyRows(1);
+  script = [&](const Request& request) {
+    if (request.script_attempt == 0) stop = 1;
+    return ScriptedReply{request.script_attempt == 0 ? "bad" : "good", 1000,
+                         FinishReason::kEndToken, std::nullopt};
+  };
+  EXPECT_EQ(Run().made, 1);
+  stop = 0;
+  const Part second = Run();
+  EXPECT_EQ(second.made, 1);
+  EXPECT_EQ(second.report.counts.rows_ok, 1);
+}
+
 TEST_F(DurableExecutor, FailuresStayUntilTheyAreTriedAgain) {
   const Part first = Run();
   const std::string with_failures = Content(out());

@@ -279,6 +279,61 @@ TEST(ExecutorTest, ARowThatComesAfterACancellationMakesTheCallAnew) {
   ExpectAccounting(report, 3);
 }
 
+/// A model that is busy, and tried again after a minute.
+constexpr const char* kPatient =
+    "start_ops: [a]\nend_ops: [a]\nops:\n"
+    "  a: {model: m, temperature: 0, retry: {max: 5, backoff_s: 60}}\n";
+
+SimulatedEngineOptions Busy(int32_t attempts) {
+  SimulatedEngineOptions options = Latency(1000);
+  options.script = [attempts](const Request& request) {
+    ScriptedReply reply{"said", 1000, FinishReason::kEndToken, std::nullopt};
+    if (request.script_attempt < attempts) reply.failure = Failure{"", "busy", "it was busy", true};
+    return reply;
+  };
+  return options;
+}
+
+TEST(ExecutorTest, NoCallIsTriedAgainForARowThatWillBeOverByThen) {
+  SimulatedRig rig(kPatient, "f", Busy(1));
+  ListFeed hasty = ListFeed::Of(Prompts(1)), patient = ListFeed::Of(Prompts(1));
+  ListSink hasty_sink, patient_sink;
+  std::vector<RunSource> sources = {rig.Source(hasty, hasty_sink),
+                                    rig.Source(patient, patient_sink)};
+  sources[0].row_timeout_us = 5'000'000;
+  const int64_t start_us = rig.clock.NowUs();
+  const RunReport report = RunSources(sources, rig.clock);
+  EXPECT_THAT(Statuses(hasty_sink), ElementsAre("busy"));
+  EXPECT_THAT(Statuses(patient_sink), ElementsAre("ok")) << "who waits with it asks anew";
+  EXPECT_LT(rig.clock.NowUs() - start_us, 70'000'000);
+  ExpectAccounting(report, 2);
+}
+
+TEST(ExecutorTest, ACancelledRowDoesNotWaitForItsRetry) {
+  SimulatedRig rig(kPatient, "f", Busy(5));
+  ListFeed feed = ListFeed::Of(Prompts(1));
+  ListSink sink;
+  StopFlag stop{0};
+  Executor* running = nullptr;
+  class CancelAfterAttempt final : public RunObserver {
+   public:
+    explicit CancelAfterAttempt(Executor*& executor) : executor_(executor) {}
+    void OnTurn(const RunCounts& counts) override {
+      if (counts.calls_done > 0) executor_->CancelRow(0, 0);
+    }
+
+   private:
+    Executor*& executor_;
+  } observer(running);
+  Executor executor({rig.Source(feed, sink)}, {}, rig.clock, &observer);
+  running = &executor;
+  const int64_t start_us = rig.clock.NowUs();
+  const RunReport report = executor.Run(stop);
+  EXPECT_THAT(Statuses(sink), ElementsAre("cancelled"));
+  EXPECT_LT(rig.clock.NowUs() - start_us, 60'000'000);
+  ExpectAccounting(report, 1);
+}
+
 TEST(ExecutorTest, ADeadlineOfOneRowIsNotThatOfThoseThatMergedWithIt) {
   SimulatedRig rig(kOneGreedy, "f", Latency(500'000));
   ListFeed hasty = ListFeed::Of(Prompts(2)), patient = ListFeed::Of(Prompts(2));

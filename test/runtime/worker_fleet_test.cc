@@ -394,6 +394,42 @@ TEST_F(WorkerFleetTest, AStopWhileCallsMoveFailsNoneOfThem) {
   EXPECT_EQ(fleet_->engine(0).pending(), 0);
 }
 
+TEST_F(WorkerFleetTest, CallsThatMoveToAWorkerThatIsLostMeanwhileGoElsewhere) {
+  Make(1, {100, 100, 100});
+  for (RequestId id = 1; id <= 18; ++id) Ask(id, 0, 0);
+  At(0).is_silent_ = true;  // what it gives back is on the way
+  Poll();
+  ASSERT_LT(At(0).inside_.size(), 18U) << "some of them move";
+  At(1).is_broken_ = true;
+  At(2).is_broken_ = true;
+  Ask(21, 0, 1);
+  Ask(22, 0, 2);
+  Poll();
+  Poll();
+  EXPECT_EQ(losses_.size(), 2U);
+  At(0).is_silent_ = false;
+  size_t answers = 0;
+  for (int i = 0; i < 4; ++i) {
+    Poll();
+    At(0).AnswerAll();
+    answers += Poll().size();
+  }
+  EXPECT_EQ(answers, 20U);
+  EXPECT_EQ(fleet_->engine(0).pending(), 0);
+}
+
+TEST_F(WorkerFleetTest, ACallThatIsCancelledBeforeItBeginsWantsItsKvNoMore) {
+  Make(2, {20, 20});
+  Ask(1, 0, 0, 0, 1);
+  At(0, 0).Answer(1);
+  EXPECT_THAT(Poll(), ElementsAre(1));
+  Ask(2, 1, 0);
+  for (int i = 0; i < 3; ++i) Poll();  // the other model takes the worker
+  Ask(3, 0, 0, 1);
+  fleet_->engine(0).Cancel(3);
+  EXPECT_EQ(At(0, 0).released_[1], 1);
+}
+
 TEST_F(WorkerFleetTest, AModelIsLoadedElsewhereForAFullBatch) {
   Make(1, {100, 100}, {{0}});
   for (RequestId id = 1; id <= 2 * kSequences - 1; ++id) Ask(id, 0, 0);

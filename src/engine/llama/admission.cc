@@ -25,7 +25,7 @@ int64_t LlamaEngine::WorstCaseTokens(const Live& live) const {
 }
 
 LlamaEngine::Rank LlamaEngine::RankOf(const Live& live) {
-  return {-live.request.priority, live.request.order, live.request.id};
+  return {-int64_t{live.request.priority}, live.request.order, live.request.id};
 }
 
 bool LlamaEngine::AnyWaiting() const {
@@ -290,6 +290,8 @@ void LlamaEngine::Release(RequestId id, int32_t consumers) {
   Kept& kept = kept_.at(found->second);
   kept.consumers = std::max(0, kept.consumers - consumers);
   kept.last_used = ++use_counter_;
+  // On the disk lies what somebody is known to want; its room is for others now.
+  if (kept.consumers == 0 && kept.place != nullptr && !kept.is_static) Forget(found->second);
 }
 
 bool LlamaEngine::PreemptFor(const Live& live) {

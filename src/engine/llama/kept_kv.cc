@@ -97,7 +97,7 @@ void LlamaEngine::Export(RequestId id) {
         memory =
             room_->ExportShared(kept.sequence, static_cast<int32_t>(kept.tokens.size()), kv.bytes);
       } else if (const std::shared_ptr<const KvBlob> blob = BlobOf(kept)) {
-        memory = room_->ExportShared(*blob, kv.bytes);
+        memory = ExportBlob(*blob, kv.bytes);
       }
     } catch (const Error&) {
       kv.bytes = 0;  // no memory to share: whoever asks computes it
@@ -113,6 +113,13 @@ void LlamaEngine::Export(RequestId id) {
     Release(id, 1);
   }
   exports_.push_back(std::move(kv));
+}
+
+/// Weights may be gone while KV is kept: then there is no room, whose memory lies prepared.
+Descriptor LlamaEngine::ExportBlob(const KvBlob& blob, int64_t& bytes) {
+  if (room_ != nullptr) return room_->ExportShared(blob, bytes);
+  bytes = static_cast<int64_t>(blob.data().size());
+  return ShareBytes(blob.data());
 }
 
 void LlamaEngine::Import(KvTransfer kv) {
@@ -156,6 +163,11 @@ void LlamaEngine::SpillKept(HolderId holder) {
 }
 
 void LlamaEngine::DropKept(HolderId holder) {
+  Forget(holder);
+  ++statistics_.evictions;
+}
+
+void LlamaEngine::Forget(HolderId holder) {
   const auto found = kept_.find(holder);
   HALO_CHECK(found != kept_.end(), "only what is kept can be dropped");
   Kept& kept = found->second;
@@ -167,7 +179,6 @@ void LlamaEngine::DropKept(HolderId holder) {
     FreeSequence(kept.sequence);
   }
   kept_.erase(found);
-  ++statistics_.evictions;
 }
 
 void LlamaEngine::DropAllKept() {

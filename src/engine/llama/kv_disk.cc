@@ -7,10 +7,12 @@
 #include <iterator>
 #include <map>
 #include <optional>
+#include <system_error>
 #include <utility>
 
 #include "base/clock.h"
 #include "base/descriptor.h"
+#include "base/hash.h"
 
 namespace halo {
 namespace {
@@ -99,6 +101,7 @@ class KvDisk::Place {
         offset_(offset),
         bytes_(blob->size()),
         tokens_(blob->tokens),
+        hash_(Hash64(blob->data())),
         unwritten_(std::move(blob)) {}
   ~Place() {
     const std::scoped_lock lock(file_->mutex);
@@ -112,6 +115,7 @@ class KvDisk::Place {
   std::shared_ptr<File> file_;
   int64_t offset_, bytes_;
   int32_t tokens_;
+  uint64_t hash_;
   // Under the file's mutex:
   std::shared_ptr<const KvBlob> unwritten_;  ///< null: it is on the disk, or lost
   bool is_lost_ = false;
@@ -138,7 +142,12 @@ bool KvDisk::Open() {
     return false;
   }
   unlink(path.c_str());
-  writer_ = std::jthread([this] { Write(); });
+  try {
+    writer_ = std::jthread([this] { Write(); });
+  } catch (const std::system_error&) {
+    file_->faults = 1;
+    return false;
+  }
   return true;
 }
 
@@ -207,8 +216,10 @@ std::shared_ptr<const KvBlob> KvDisk::Read(Place& place) {
   blob->tokens = place.tokens_;
   blob->own_bytes = static_cast<size_t>(place.bytes_);
   blob->own = std::make_unique_for_overwrite<uint8_t[]>(blob->own_bytes);
+  // Some file systems tell of what they could not write by zeros.
   const bool is_read =
-      MoveAll(pread, file_->fd.get(), blob->own.get(), blob->own_bytes, place.offset_);
+      MoveAll(pread, file_->fd.get(), blob->own.get(), blob->own_bytes, place.offset_) &&
+      Hash64(blob->data()) == place.hash_;
   const std::scoped_lock lock(file_->mutex);
   if (!is_read) {
     ++file_->faults;

@@ -166,7 +166,7 @@ class LlamaEngine final : public Engine {
   };
 
   /// (-priority, order, id): next first.
-  using Rank = std::tuple<int32_t, int64_t, RequestId>;
+  using Rank = std::tuple<int64_t, int64_t, RequestId>;
 
   /// Requests of one adapter, and the KV that it made.
   struct Group {
@@ -215,7 +215,9 @@ class LlamaEngine final : public Engine {
   /// Puts what a running sequence has computed into host memory, for others that begin so.
   void KeepComputed(const Live& live, bool is_static);
   void SpillKept(HolderId holder);
-  void DropKept(HolderId holder);
+  void DropKept(HolderId holder);  ///< for room
+  void Forget(HolderId holder);
+  Descriptor ExportBlob(const KvBlob& blob, int64_t& bytes);
   void DropAllKept();
   void EvictKeptOver(int64_t budget_bytes);
   /// False if it is worth no place on the disk, or there is none.

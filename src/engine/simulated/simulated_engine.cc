@@ -45,7 +45,7 @@ SimulatedEngine::~SimulatedEngine() {
 }
 
 void SimulatedEngine::Submit(Request request) {
-  const std::tuple key(-request.priority, request.order, request.id);
+  const std::tuple key(-int64_t{request.priority}, request.order, request.id);
   HALO_CHECK(!waiting_keys_.contains(request.id) && !running_ids_.contains(request.id),
              "a request id is used once");
   waiting_keys_.emplace(request.id, key);

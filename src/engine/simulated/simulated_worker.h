@@ -143,7 +143,7 @@ class SimulatedWorker {
 
  private:
   /// (-priority, order, id): next first.
-  using Rank = std::tuple<int32_t, int64_t, RequestId>;
+  using Rank = std::tuple<int64_t, int64_t, RequestId>;
 
   struct Live {
     enum class State : uint8_t { kWaiting, kPrefilling, kDecoding };
