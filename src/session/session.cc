@@ -461,7 +461,6 @@ RunOutcome Session::Run(const std::atomic<int>& stop,
   impl.LoadVocabularies();
   RunManifest manifest = impl.Manifest();
   impl.PlanBatch();
-  CheckWorkers(impl.options);  // a saved plan may have said how many
   const int64_t planned_us = impl.clock.NowUs();
   impl.LoadModels();
   impl.OpenCache();

@@ -99,6 +99,7 @@ ModelToHost Session::Impl::HostOf(const std::string& path, const LoadedModel& mo
 
 void Session::Impl::LoadModels() {
   if (models.empty()) return;
+  CheckWorkers(options);  // a saved plan may have said how many
   std::vector<std::pair<double, ModelToHost>> by_start;
   for (auto& [path, model] : models) {
     ModelToHost hosted = HostOf(path, model);
