@@ -549,7 +549,12 @@ ops:
         self.assertEqual(halo("run", *arguments, "--plan", plan)[1], expected)
         self.assertEqual(halo("run", *arguments, "--plan", plan, "--naive")[1], expected)
         self.assertEqual(halo("run", *arguments, "--rules-off", "urgent_first,equal_operators")[1], expected)
-        for bad, why in ((["--plan", self.rows], "is no plan"), (["--rules-off", "urgent"], "there is no rule 'urgent'"),
+        with open(plan, encoding="utf-8") as file:
+            large = json.load(file)
+        large["workers"] *= 1000
+        elsewhere = write("elsewhere.json", json.dumps(large))
+        for bad, why in ((["--plan", elsewhere], "each worker needs a thread of its own"),
+                         (["--plan", self.rows], "is no plan"), (["--rules-off", "urgent"], "there is no rule 'urgent'"),
                          (["--planner", "fast"], "planner")):
             code, _, error = halo("run", *arguments, *bad)
             self.assertEqual(code, 2, error)

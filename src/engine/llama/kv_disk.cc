@@ -17,8 +17,6 @@
 namespace halo {
 namespace {
 
-/// Of memory, until it is written.
-constexpr int64_t kMostUnwrittenBytes = int64_t{256} << 20;
 /// 200 MB a second each way.
 constexpr double kFirstUsPerByte = 0.005;
 
@@ -121,8 +119,10 @@ class KvDisk::Place {
   bool is_lost_ = false;
 };
 
-KvDisk::KvDisk(std::string folder, int64_t most_bytes)
-    : folder_(std::move(folder)), most_bytes_(most_bytes) {}
+KvDisk::KvDisk(std::string folder, int64_t most_bytes, int64_t most_unwritten_bytes)
+    : folder_(std::move(folder)),
+      most_bytes_(most_bytes),
+      most_unwritten_bytes_(most_unwritten_bytes) {}
 
 KvDisk::~KvDisk() {
   if (!file_) return;
@@ -155,7 +155,7 @@ std::shared_ptr<KvDisk::Place> KvDisk::Put(std::shared_ptr<const KvBlob> blob) {
   if (!file_ && !Open()) return nullptr;
   const int64_t bytes = blob->size();
   const std::scoped_lock lock(file_->mutex);
-  const bool is_much = file_->unwritten_bytes + bytes > kMostUnwrittenBytes;
+  const bool is_much = file_->unwritten_bytes + bytes > most_unwritten_bytes_;
   if (file_->faults > 0 || (is_much && !file_->queue.empty())) return nullptr;
   const std::optional<int64_t> offset = file_->Take(bytes);
   if (!offset) return nullptr;

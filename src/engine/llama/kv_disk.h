@@ -19,8 +19,13 @@ namespace halo {
 class KvDisk {
  public:
   class Place;
-  /// The folder is looked at with the first blob. `most_bytes`: of the file.
-  KvDisk(std::string folder, int64_t most_bytes);
+  /// Of memory, until it is written.
+  static constexpr int64_t kMostUnwrittenBytes = int64_t{256} << 20;
+
+  /// The folder is looked at with the first blob. `most_bytes`: of the file;
+  /// `most_unwritten_bytes`: that wait in memory, or one blob.
+  KvDisk(std::string folder, int64_t most_bytes,
+         int64_t most_unwritten_bytes = kMostUnwrittenBytes);
   ~KvDisk();
   KvDisk(const KvDisk&) = delete;
   KvDisk& operator=(const KvDisk&) = delete;
@@ -45,7 +50,7 @@ class KvDisk {
   void Write();
 
   std::string folder_;
-  int64_t most_bytes_;
+  int64_t most_bytes_, most_unwritten_bytes_;
   std::shared_ptr<File> file_;
   std::jthread writer_;  ///< begins with the first blob; last, so that it ends first
 };
