@@ -54,10 +54,11 @@ LlamaEngine::LlamaEngine(LlamaEngineOptions options, const Clock& clock)
     exact_ = why_not.empty();
   }
   groups_.resize(1 + options_.adapters.size());
-  if (options_.kept_disk_bytes > 0 && !options_.kept_folder.empty())
+  if (options_.kept_disk_bytes > 0 && !options_.kept_folder.empty()) {
     constexpr int64_t kUnwrittenShare = 4;  // of what may be kept in memory, beside that
-  disk_.emplace(options_.kept_folder, options_.kept_disk_bytes,
-                std::min(KvDisk::kMostUnwrittenBytes, options_.kept_bytes / kUnwrittenShare));
+    disk_.emplace(options_.kept_folder, options_.kept_disk_bytes,
+                  std::min(KvDisk::kMostUnwrittenBytes, options_.kept_bytes / kUnwrittenShare));
+  }
   if (options_.load) Load();
   Describe(model_ ? model_.get() : DescribeLlamaModel(options_.model_path).get());
   const Vocabulary& vocabulary = *options_.vocabulary;
