@@ -50,6 +50,7 @@ void Session::Impl::ChooseWorkers(const std::string& saved_plan) {
                               : AcceleratorWorkers(device_bytes, largest);
   if (!saved_plan.empty()) {
     options.workers = WorkersOfPlanFile(saved_plan, options.plan_file);
+    CheckWorkers(options);
   } else if (is_cpu && options.worker_memory_bytes > 0) {
     std::vector<ModelToHost> to_host;
     for (auto& [path, model] : models) {
@@ -99,7 +100,6 @@ ModelToHost Session::Impl::HostOf(const std::string& path, const LoadedModel& mo
 
 void Session::Impl::LoadModels() {
   if (models.empty()) return;
-  CheckWorkers(options);  // a saved plan may have said how many
   std::vector<std::pair<double, ModelToHost>> by_start;
   for (auto& [path, model] : models) {
     ModelToHost hosted = HostOf(path, model);

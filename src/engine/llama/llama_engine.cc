@@ -55,9 +55,11 @@ LlamaEngine::LlamaEngine(LlamaEngineOptions options, const Clock& clock)
   }
   groups_.resize(1 + options_.adapters.size());
   if (options_.kept_disk_bytes > 0 && !options_.kept_folder.empty()) {
-    constexpr int64_t kUnwrittenShare = 4;  // of what may be kept in memory, beside that
-    disk_.emplace(options_.kept_folder, options_.kept_disk_bytes,
-                  std::min(KvDisk::kMostUnwrittenBytes, options_.kept_bytes / kUnwrittenShare));
+    // Beside what is kept in memory, and no more than that.
+    constexpr int64_t kLeastUnwrittenBytes = int64_t{16} << 20;
+    disk_.emplace(
+        options_.kept_folder, options_.kept_disk_bytes,
+        std::clamp(options_.kept_bytes, kLeastUnwrittenBytes, KvDisk::kMostUnwrittenBytes));
   }
   if (options_.load) Load();
   Describe(model_ ? model_.get() : DescribeLlamaModel(options_.model_path).get());
