@@ -45,11 +45,7 @@ struct CalibrateFlags {
 
 /// The files of NAME=FILE, and of NAME alone where names are looked up.
 std::vector<ResolvedModel> ModelsOf(const CalibrateFlags& flags) {
-  ModelSearchPath search;
-  search.models_file = flags.models_file;
-  search.models_folder = Environment("HALO_MODELS");
-  search.shipped_folder = ShareFolder("models");
-  search.hugging_face_cache = HuggingFaceCache();
+  ModelSearchPath search = ModelPlaces(flags.models_file);
   std::vector<ModelRequest> requests;
   for (const std::string& text : flags.models) {
     const size_t equals = text.find('=');

@@ -9,7 +9,9 @@ class App;
 
 namespace halo {
 class Error;
-}
+struct ModelSearchPath;
+struct RunOptions;
+}  // namespace halo
 
 namespace halo::cli {
 
@@ -41,9 +43,12 @@ std::optional<std::string> EnvironmentIfSet(const std::string& name);
 /// is set.
 std::string DefaultProfilePath();
 
-/// The hub folder of the Hugging Face cache: $HF_HUB_CACHE, else $HF_HOME/hub, else
-/// ~/.cache/huggingface/hub; "" if none of them is set.
-std::string HuggingFaceCache();
+/// Where every command looks model names up: `models_file` ("": none), $HALO_MODELS, the Hugging
+/// Face cache ($HF_HUB_CACHE, else $HF_HOME/hub, else ~/.cache/huggingface/hub), and the models
+/// that came with Halo.
+ModelSearchPath ModelPlaces(const std::string& models_file);
+/// The same of a run whose models_file is set.
+void SetModelPlaces(RunOptions& options);
 
 /// A folder beside the program, bin/../share/halo/NAME, whether it exists or not.
 std::string ShareFolder(const char* name);

@@ -15,6 +15,7 @@
 #include "halo/session.h"
 #include "halo_build_info.h"
 #include "log.h"
+#include "model/model_names.h"
 #include "runs_command.h"
 
 namespace halo::cli {
@@ -29,11 +30,32 @@ std::optional<std::string> EnvironmentIfSet(const std::string& name) {
   return value == nullptr ? std::nullopt : std::optional<std::string>(value);
 }
 
+namespace {
+
+/// "" if no variable says where it is.
 std::string HuggingFaceCache() {
   if (std::string hub = Environment("HF_HUB_CACHE"); !hub.empty()) return hub;
   if (const std::string home = Environment("HF_HOME"); !home.empty()) return home + "/hub";
   const std::string user = Environment("HOME");
   return user.empty() ? "" : user + "/.cache/huggingface/hub";
+}
+
+}  // namespace
+
+ModelSearchPath ModelPlaces(const std::string& models_file) {
+  ModelSearchPath places;
+  places.models_file = models_file;
+  places.models_folder = Environment("HALO_MODELS");
+  places.hugging_face_cache = HuggingFaceCache();
+  places.shipped_folder = ShareFolder("models");
+  return places;
+}
+
+void SetModelPlaces(RunOptions& options) {
+  const ModelSearchPath places = ModelPlaces(options.models_file);
+  options.models_folder = places.models_folder;
+  options.hugging_face_cache = places.hugging_face_cache;
+  options.shipped_models = places.shipped_folder;
 }
 
 std::string ShareFolder(const char* name) {

@@ -140,14 +140,7 @@ void AddModelsCommand(CLI::App& app, int& exit_code) {
   auto models_file = std::make_shared<std::string>();  // as above
   CLI::App* list = models->add_subcommand("ls", "List the model names that can be resolved");
   list->add_option("--models", *models_file, "YAML file of model names and files");
-  list->callback([models_file, &exit_code] {
-    ModelSearchPath search;
-    search.models_file = *models_file;
-    search.models_folder = Environment("HALO_MODELS");
-    search.shipped_folder = ShareFolder("models");
-    search.hugging_face_cache = HuggingFaceCache();
-    exit_code = List(search);
-  });
+  list->callback([models_file, &exit_code] { exit_code = List(ModelPlaces(*models_file)); });
 }
 
 }  // namespace halo::cli

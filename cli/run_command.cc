@@ -206,9 +206,7 @@ RunOptions OptionsFrom(const RunFlags& flags) {
     options.history_file =
         (std::filesystem::path(options.profile_file).parent_path() / "history.json").string();
   }
-  options.models_folder = Environment("HALO_MODELS");
-  options.shipped_models = ShareFolder("models");
-  options.hugging_face_cache = HuggingFaceCache();
+  SetModelPlaces(options);
   return options;
 }
 

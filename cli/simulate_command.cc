@@ -68,9 +68,7 @@ SimulationOptions OptionsFrom(const SimulateFlags& flags) {
   if (run.history_file.empty() && !own_profile.empty()) {
     run.history_file = (std::filesystem::path(own_profile).parent_path() / "history.json").string();
   }
-  run.models_folder = Environment("HALO_MODELS");
-  run.shipped_models = ShareFolder("models");
-  run.hugging_face_cache = HuggingFaceCache();
+  SetModelPlaces(run);
   return options;
 }
 

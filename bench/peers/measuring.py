@@ -76,6 +76,11 @@ class Workload:
         """The systems beside Halo, and how the driver calls what they do."""
         return ROUTER_MODES if self.one_model else MODES
 
+    @property
+    def model_arguments(self):
+        """Of `halo run`."""
+        return [part for name, path in self.models.items() for part in ("--model", f"{name}={path}")]
+
     def __post_init__(self):
         self.folder.mkdir(parents=True, exist_ok=True)
         self.workflow_path, self.rows_path = self.folder / f"{self.name}.yaml", self.folder / f"{self.name}.jsonl"
@@ -98,19 +103,23 @@ class Run:
     exact: bool = False  # Halo promises the answers of --naive, bit for bit
 
 
+def greedy(workflow):
+    """A shipped workflow as peers can be asked: temperature 0 in all places."""
+    ops = {op: {**{key: value for key, value in says.items() if key != "top_p"}, "temperature": 0} for op, says in workflow["ops"].items()}
+    return {**{key: value for key, value in workflow.items() if key != "dataset"}, "ops": ops}
+
+
 def greedy_with_lengths(workflow, rows, seed, length_share):
     """A shipped workflow with temperature 0 in all places, and answers of lengths that are drawn for each row and operator: evenly between
     a quarter and all of its max_tokens."""
     bounds = {op: says.get("max_tokens", 256) for op, says in workflow["ops"].items()}
-    ops = {}
+    workflow = greedy(workflow)
     for op, says in workflow["ops"].items():
-        kept = {key: value for key, value in says.items() if key not in ("top_p", "temperature")}
-        length = f"{{{{ row.lengths.{op} }}}}"
-        ops[op] = {**kept, "temperature": 0, "max_tokens": length, "min_tokens": length}
+        says["max_tokens"] = says["min_tokens"] = f"{{{{ row.lengths.{op} }}}}"
     for row in rows:
         draw = random.Random(f"{seed} {row['id']} lengths")
         row["lengths"] = {op: max(1, round(draw.randint(most // 4, most) * length_share)) for op, most in bounds.items()}
-    return {**{key: value for key, value in workflow.items() if key != "dataset"}, "ops": ops}, rows
+    return workflow, rows
 
 
 def model_operators(workflow):
@@ -138,9 +147,8 @@ def with_layout(workflow, layout):
 def run_halo(program, work, threads, *arguments):
     """One run of `halo run` with every operator's answers. Throws RuntimeError if a row failed."""
     out, summary_path = work.folder / f"{work.name}.out.jsonl", work.folder / f"{work.name}.summary.json"
-    models = [part for name, path in work.models.items() for part in ("--model", f"{name}={path}")]
     command = [program, "run", work.workflow_path, "-i", work.rows_path, "-o", out, "--threads", threads, "--seed", 0, "--date", "2026-01-31",
-               "--quiet", "--no-history", "--all-outputs", "--summary-json", summary_path, *models, *work.halo_arguments, *arguments]
+               "--quiet", "--no-history", "--all-outputs", "--summary-json", summary_path, *work.model_arguments, *work.halo_arguments, *arguments]
     with PeakMemory(work.service_pid) as memory:
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     if done.returncode != 0:

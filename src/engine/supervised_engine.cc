@@ -254,7 +254,7 @@ void SupervisedEngine::CatchRequests(const std::optional<std::vector<RequestId>>
       OnCaught(place, held, how);
     }
   }
-  if (options_.on_restart && again == 0) {
+  if (options_.on_restart && again == 0 && held_.empty()) {
     options_.on_restart(
         "the engine of " + options_.model_name +
         " ended while it had nothing to do, and is started again when it has: " + how);

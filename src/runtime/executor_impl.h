@@ -3,8 +3,9 @@
 // What the parts of the executor share: executor.cc (the loop, rows and results), executor_ahead.cc
 // (prompts that are computed before they are asked),
 // executor_limits.cc (what ends a run early), executor_calls.cc (calls and their completions),
-// executor_tools.cc (calls of tools), executor_ends.cc (how instances end, and what follows),
-// executor_journal.cc (what survives the run), executor_cache.cc (what earlier runs have left).
+// executor_retries.cc (calls that are made again), executor_tools.cc (calls of tools),
+// executor_ends.cc (how instances end, and what follows), executor_journal.cc (what survives the
+// run), executor_cache.cc (what earlier runs have left).
 
 #include <algorithm>
 #include <deque>
@@ -158,6 +159,13 @@ struct TableVersions {
 /// True for failures of a model's call that say something about the row that made it, not about the
 /// call.
 bool IsOfOneRow(const Failure& failure);
+
+/// Of a row that was given up.
+Failure CancelledRow();
+
+/// How long to wait before a call is made again that has failed `attempt` times before: it doubles
+/// with each, up to an hour.
+double BackOffSeconds(const RetryPolicy& retry, int32_t attempt);
 
 /// An operator that waits for another to end.
 struct Waiter {

@@ -232,10 +232,8 @@ bool Executor::Impl::RetryToolLater(ToolWork& work, ToolCompletion& completion) 
                    (!stopping || is_left_for_later()) && !work.row->cancelled &&
                    work.attempt < retry.max;
   if (!may) return false;
-  constexpr int32_t kMostDoublings = 20;
-  constexpr double kUsPerS = 1e6, kMostSeconds = 3600.0;
-  const double full_s =
-      std::min(kMostSeconds, std::ldexp(retry.backoff_s, std::min(work.attempt, kMostDoublings)));
+  constexpr double kUsPerS = 1e6;
+  const double full_s = BackOffSeconds(retry, work.attempt);
   const uint64_t key = SignatureBuilder()
                            .Add(static_cast<int64_t>(options.seed))
                            .Add("back-off")

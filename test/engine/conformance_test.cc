@@ -206,6 +206,14 @@ class Conformance : public testing::TestWithParam<Kind> {
     return request;
   }
 
+  /// Request 1, whose KV stays for so many others.
+  void ComputeAndKeep(int32_t consumers) {
+    Request parent = Ask(1, 60, 1);
+    parent.keep = {consumers, true};
+    engine_->Submit(parent);
+    ASSERT_EQ(Drain().size(), 1U);
+  }
+
   std::map<RequestId, Completion> Drain() {
     std::map<RequestId, Completion> all;
     const SteadyClock clock;
@@ -392,10 +400,7 @@ std::optional<KvTransfer> AwaitExport(Engine& engine) {
 TEST_P(Conformance, KvThatIsAskedForTwiceIsAnsweredTwice) {
   Start(2);
   if (engine_->Describe().name != "llama") return;  // it has no KV to give
-  Request parent = Ask(1, 60, 1);
-  parent.keep = {2, true};
-  engine_->Submit(parent);
-  ASSERT_EQ(Drain().size(), 1U);
+  ComputeAndKeep(2);
   engine_->Export(1);
   engine_->Export(1);
   const SteadyClock clock;
@@ -413,10 +418,7 @@ TEST_P(Conformance, KvThatIsAskedForTwiceIsAnsweredTwice) {
 TEST_P(Conformance, KvIsGivenAwayWithoutWeights) {
   Start(2);
   if (engine_->Describe().name != "llama") return;  // it has no KV to give
-  Request parent = Ask(1, 60, 1);
-  parent.keep = {1, true};
-  engine_->Submit(parent);
-  ASSERT_EQ(Drain().size(), 1U);
+  ComputeAndKeep(1);
   engine_->Unload();
   engine_->Export(1);
   const std::optional<KvTransfer> kv = AwaitExport(*engine_);
