@@ -2,7 +2,6 @@
 #include <poll.h>
 
 #include <algorithm>
-#include <cmath>
 #include <tuple>
 
 #include "base/check.h"
